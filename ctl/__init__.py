@@ -1,0 +1,1 @@
+"""Control client and command line. Knows the lattice, not the node."""

@@ -1,0 +1,1 @@
+"""The host process: engine, instances, capabilities, linking, serving, orders."""

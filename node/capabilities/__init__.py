@@ -1,0 +1,1 @@
+"""The guest half of each capability: host functions that a component imports."""

@@ -1,0 +1,1 @@
+"""Runs WebAssembly components: compile, convert values, drive calls, keep limits."""

@@ -1,0 +1,1 @@
+"""Capability providers: plain values in, plain values out; no WebAssembly, no node."""
