@@ -1,0 +1,58 @@
+"""Which node to ask: own node, then own zone, then the less loaded of two picked at random.
+
+Pure: randomness comes in as a function. The two random choices spread calls nearly as well as knowing every
+node's exact load would, though each caller sees loads that are up to a heartbeat old
+(M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+PickIndex = Callable[[int], int]
+"""`pick(n)` gives a number from 0 to n - 1, each equally likely."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A node that runs the component, as the caller sees it now."""
+
+    node: str
+    zone: str | None
+    load: float
+    """Calls in flight for each slot: 0 idle, 1 full, more when calls queue."""
+    is_draining: bool = False
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    *,
+    own_node: str | None,
+    own_zone: str | None,
+    excluded: Collection[str],
+    pick: PickIndex,
+) -> str | None:
+    """The node to ask next, or None when no candidate is left.
+
+    Draining nodes and those in `excluded` (asked before, in this call) are the last resort and never,
+    respectively.
+    """
+    usable = [candidate for candidate in candidates if candidate.node not in excluded]
+    usable = [candidate for candidate in usable if not candidate.is_draining] or usable
+    if not usable:
+        return None
+    if any(candidate.node == own_node for candidate in usable):
+        return own_node
+    if own_zone is not None:
+        usable = [candidate for candidate in usable if candidate.zone == own_zone] or usable
+    return _less_loaded_of_two(usable, pick).node
+
+
+def _less_loaded_of_two(candidates: Sequence[Candidate], pick: PickIndex) -> Candidate:
+    if len(candidates) == 1:
+        return candidates[0]
+    first = pick(len(candidates))
+    second = pick(len(candidates) - 1)
+    second += second >= first
+    return min(candidates[first], candidates[second], key=lambda candidate: candidate.load)

@@ -1,0 +1,190 @@
+"""Settings of a program: one frozen dataclass, filled once from defaults, file, environment and flags.
+
+A program declares its settings as dataclass fields made by `setting`; the file's keys, the environment's
+`LATTICE_*` names, the command line's flags and the reference in `docs/` all come from these declarations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lattice.errors import Invalid
+from lattice.names import did_you_mean
+
+ENVIRONMENT_PREFIX = "LATTICE_"
+
+Settings = TypeVar("Settings")
+Parse = Callable[[str, str], Any]
+"""Turns text into a value; the second argument is the name to put into an error."""
+
+
+def setting(default: Any, help: str, parse: Parse, *, metavar: str, repeated: bool = False) -> Any:
+    """A field of a settings class. `repeated` fields are tuples: many flags, a TOML list, or commas."""
+    metadata = {"help": help, "parse": parse, "metavar": metavar, "repeated": repeated}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """One setting as the reference and the command line show it."""
+
+    name: str
+    help: str
+    default: Any
+    parse: Parse
+    metavar: str
+    repeated: bool
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+    def value(self, raw: Any, source: str) -> Any:
+        """The typed value of what a file, a variable or a flag said; raises `Invalid` that names it."""
+        if self.repeated:
+            items = raw.split(",") if isinstance(raw, str) else raw
+            if isinstance(items, Mapping):
+                items = [f"{key}={value}" for key, value in items.items()]
+            return tuple(self.parse(_text(item, source), source) for item in items if item != "")
+        return self.parse(_text(raw, source), source)
+
+
+def _text(raw: Any, source: str) -> str:
+    if isinstance(raw, bool):
+        return "true" if raw else "false"
+    if isinstance(raw, str | int | float | Path):
+        return str(raw)
+    raise Invalid(f"{source}: {raw!r} is not a string, number or boolean")
+
+
+def declarations(settings: type[Any]) -> list[Declaration]:
+    """All settings of a class, in the order of their declaration."""
+    return [
+        Declaration(
+            name=field.name,
+            help=field.metadata["help"],
+            default=field.default,
+            parse=field.metadata["parse"],
+            metavar=field.metadata["metavar"],
+            repeated=field.metadata["repeated"],
+        )
+        for field in dataclasses.fields(settings)
+        if "help" in field.metadata
+    ]
+
+
+def load(
+    settings: type[Settings],
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    other_variables: Iterable[str] = (),
+) -> Settings:
+    """The settings from defaults < file < environment < flags; raises `Invalid` for anything unknown.
+
+    `other_variables` are `LATTICE_*` names that belong to somebody else and are passed over.
+    """
+    known = {declaration.name: declaration for declaration in declarations(settings)}
+    values: dict[str, Any] = {}
+    for key, raw in _read_file(file, known).items():
+        values[key] = known[key].value(raw, f"{key} in {file}")
+    for key, raw in _read_environment(environ or {}, known, set(other_variables)).items():
+        values[key] = known[key].value(raw, known[key].variable)
+    for key, raw in (flags or {}).items():
+        if raw is not None and raw != ():
+            values[key] = known[key].value(raw, known[key].flag)
+    return settings(**values)
+
+
+def _read_file(file: Path | None, known: Mapping[str, Declaration]) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        data = tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"cannot read the settings file {file}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise Invalid(f"the settings file {file} is not valid TOML: {error}") from error
+    found = {key.replace("-", "_"): value for key, value in data.items()}
+    for key in found:
+        if key not in known:
+            raise Invalid(f"unknown setting `{key}` in {file}{did_you_mean(key, known)}")
+    return found
+
+
+def _read_environment(
+    environ: Mapping[str, str], known: Mapping[str, Declaration], others: set[str]
+) -> dict[str, str]:
+    found = {}
+    for variable, value in environ.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in others or value == "":
+            continue
+        key = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if key not in known:
+            variables = [declaration.variable for declaration in known.values()]
+            raise Invalid(f"unknown environment variable `{variable}`{did_you_mean(variable, variables)}")
+        found[key] = value
+    return found
+
+
+# Parsers
+
+
+def text(raw: str, source: str) -> str:
+    return raw
+
+
+def path(raw: str, source: str) -> Path:
+    return Path(os.path.expanduser(raw))
+
+
+def boolean(raw: str, source: str) -> bool:
+    if raw.lower() in ("true", "1", "yes", "on"):
+        return True
+    if raw.lower() in ("false", "0", "no", "off"):
+        return False
+    raise Invalid(f"{source}: {raw!r} is not a boolean; use true or false")
+
+
+def whole_number(least: int, most: int) -> Parse:
+    """A parser of integers from `least` to `most`."""
+
+    def parse(raw: str, source: str) -> int:
+        try:
+            number = int(raw)
+        except ValueError:
+            raise Invalid(f"{source}: {raw!r} is not a whole number") from None
+        if not least <= number <= most:
+            raise Invalid(f"{source}: {number} is out of range ({least} to {most})")
+        return number
+
+    return parse
+
+
+def one_of(*choices: str) -> Parse:
+    """A parser of one of the given words."""
+
+    def parse(raw: str, source: str) -> str:
+        if raw in choices:
+            return raw
+        raise Invalid(f"{source}: {raw!r} is not one of {', '.join(choices)}{did_you_mean(raw, choices)}")
+
+    return parse
+
+
+def key_value(raw: str, source: str) -> tuple[str, str]:
+    """`key=value`, as for labels."""
+    key, separator, value = raw.partition("=")
+    if not separator or not key:
+        raise Invalid(f"{source}: {raw!r} is not of the form KEY=VALUE")
+    return key, value

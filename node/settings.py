@@ -1,0 +1,98 @@
+"""Settings of `lattice-node start`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lattice import logs
+from lattice.names import check_label, check_name
+from lattice.quantities import parse_duration, parse_size
+from lattice.settings import boolean, key_value, one_of, path, setting, text, whole_number
+
+OTHER_VARIABLES = ("LATTICE_STATE", "LATTICE_TIMEOUT", "LATTICE_OUTPUT")
+"""Variables that other programs of the lattice read."""
+
+
+def _name(raw: str, source: str) -> str:
+    return check_name(raw, source)
+
+
+def _label(raw: str, source: str) -> tuple[str, str]:
+    return check_label(*key_value(raw, source))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """Everything that a node can be told; see `docs/settings.md`."""
+
+    lattice: str = setting("default", "Name of the lattice to join.", _name, metavar="NAME")
+    name: str | None = setting(
+        None, "Name of this node; by default made from the host's name and the node's key.", _name,
+        metavar="NAME",
+    )  # fmt: skip
+    nats: str | None = setting(
+        None,
+        "NATS server, or several with commas. Without one, nodes of this machine share an embedded server.",
+        text,
+        metavar="URL",
+    )
+    creds: Path | None = setting(None, "NATS credentials file.", path, metavar="FILE")
+    system_creds: Path | None = setting(
+        None,
+        "NATS credentials file of the system account: the lattice then learns of a node's death at once.",
+        path,
+        metavar="FILE",
+    )
+    tls_ca: Path | None = setting(None, "Certificate authority of the NATS server.", path, metavar="FILE")
+    tls_cert: Path | None = setting(None, "Client certificate for the NATS server.", path, metavar="FILE")
+    tls_key: Path | None = setting(None, "Key of the client certificate.", path, metavar="FILE")
+    data: Path | None = setting(
+        None,
+        "Folder for this node's key, artifacts and compiled code; by default the first free one below the "
+        "state folder.",
+        path,
+        metavar="DIR",
+    )
+    label: tuple[tuple[str, str], ...] = setting(
+        (), "Label of this node, for placement; may be repeated. `zone` is also used for routing.", _label,
+        metavar="KEY=VALUE", repeated=True,
+    )  # fmt: skip
+    capacity: int = setting(
+        20_000, "How many replicas this node takes at most.", whole_number(0, 1_000_000), metavar="N"
+    )
+    max_calls: int = setting(
+        4096, "Calls that may be in progress or queued on this node.", whole_number(1, 1_000_000), metavar="N"
+    )
+    max_instances: int = setting(
+        1000,
+        "Sandbox instances that may live at once; each reserves address space and up to its component's "
+        "memory limit.",
+        whole_number(8, 100_000),
+        metavar="N",
+    )
+    workers: int = setting(
+        max(2, os.cpu_count() or 2),
+        "Threads for guests that compute for longer than a tick.",
+        whole_number(1, 256),
+        metavar="N",
+    )
+    compile_memory: int = setting(
+        2 * 2**30, "Memory that compiling one component may take.", parse_size, metavar="SIZE"
+    )
+    compile_timeout: float = setting(
+        120.0, "Time that compiling one component may take.", parse_duration, metavar="TIME"
+    )
+    drain_timeout: float = setting(
+        30.0, "How long a leaving node waits for calls in flight and for its replicas' successors.",
+        parse_duration, metavar="TIME",
+    )  # fmt: skip
+    connect_timeout: float = setting(
+        10.0, "How long to try to reach NATS at start before giving up.", parse_duration, metavar="TIME"
+    )
+    controller: bool = setting(True, "Whether this node may become the controller.", boolean, metavar="BOOL")
+    log_level: str = setting("info", "Least level to log.", one_of(*logs.LEVELS), metavar="LEVEL")
+    log_format: str = setting(
+        "auto", "pretty, json, or auto: pretty on a terminal.", one_of(*logs.FORMATS), metavar="FORMAT"
+    )
