@@ -2,7 +2,8 @@
 
 Two implementations pass the same conformance suite (`lattice.conformance`): `nats_bus` for real lattices and
 `memory_bus` for tests and simulations. Handlers are called synchronously on the event loop, in the order in
-which the messages of one sender came, and must hand over without waiting; what they raise is logged and ends nothing.
+which the messages of one sender came, and must hand over without waiting; what they raise is logged and ends
+nothing.
 """
 
 from __future__ import annotations
@@ -74,9 +75,9 @@ class Subscription(Protocol):
 class KeyValue(Protocol):
     """A bucket of keys with revisions.
 
-    Every operation raises `Unreachable` when the store does not answer at all, `TimedOut` when its answer did not
-    come (a write may have been done) and `Interrupted` when the connection was lost meanwhile. A bucket that was
-    lost is made anew, empty, by the next operation; who needs to know keeps a marker in it.
+    Every operation raises `Unreachable` when the store does not answer at all, `TimedOut` when its answer did
+    not come (a write may have been done) and `Interrupted` when the connection was lost meanwhile. A bucket
+    that was lost is made anew, empty, by the next operation; who needs to know keeps a marker in it.
     """
 
     @property
@@ -90,7 +91,7 @@ class KeyValue(Protocol):
         """Write a key that is absent or deleted and return its revision; else raise `Conflict`."""
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
-        """Write if `revision` is still the key's (0: absent) and return the new one; else raise `Conflict`."""
+        """Write if `revision` is still the key's (0: absent), return the new one; else raise `Conflict`."""
 
     async def put(self, key: str, value: bytes) -> int:
         """Write whatever is there and return the revision."""
@@ -104,10 +105,11 @@ class KeyValue(Protocol):
     async def watch(
         self, handler: WatchHandler, *, on_restart: Callable[[bool], None] | None = None
     ) -> Subscription:
-        """Call `handler` with every entry (deletions too), once with None when that was all, then with each change.
+        """Call `handler` with every entry (deletions too), with None after the last, then with each change.
 
-        After a reconnect or the loss of the bucket the watch is made anew: `on_restart` is called first (True: the
-        bucket is another one than before, its data are lost), then all entries come again, then None.
+        After a reconnect or the loss of the bucket the watch is made anew: `on_restart` is called first
+        (True: it is another bucket than before, the data are lost), then all entries come again, then None.
+        Without a reconnect that can take until the store's next heartbeats are missed: about three seconds.
         """
 
 
@@ -144,7 +146,7 @@ class Bus(Protocol):
 
     @property
     def server_id(self) -> str:
-        """The server that this connection ends at; changes with a reconnect, empty before the first connection."""
+        """The server that this connection ends at; changes with a reconnect, empty before the first one."""
 
     @property
     def client_id(self) -> int:
@@ -173,12 +175,12 @@ class Bus(Protocol):
     ) -> Message:
         """Send and return the first reply.
 
-        Raises `Unreachable` at once when nobody subscribes or the bus is not connected, `Interrupted` when the
-        connection is lost while waiting, `TimedOut`, and `Denied` when the server forbids the subject.
+        Raises `Unreachable` at once when nobody subscribes or the bus is not connected, `Interrupted` when
+        the connection is lost while waiting, `TimedOut`, and `Denied` when the server forbids the subject.
         """
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str | None = None) -> Subscription:
-        """Receive; returns when the server has the subscription. Waits for the connection while there is none.
+        """Receive; returns when the server has the subscription, and waits while there is no connection.
 
         It outlives reconnects. Members of one `queue` get each message once among them. Raises `Denied`.
         """
@@ -187,7 +189,7 @@ class Bus(Protocol):
         """Return when the server has processed all that was sent. Raises `Unreachable` when not connected."""
 
     def on_connection_change(self, handler: ConnectionHandler) -> None:
-        """Call with False when the connection is lost, with True when it is back and subscriptions are in place."""
+        """Call with False when the connection is lost, with True when it and all subscriptions are back."""
 
     async def key_value(self, bucket: str, *, history: int = 1, ttl_seconds: float | None = None) -> KeyValue:
         """Open a bucket, made if it is missing; an existing one keeps its settings."""
@@ -196,18 +198,18 @@ class Bus(Protocol):
         """Open an object store, made if it is missing."""
 
     async def watch_disconnects(self, handler: DisconnectHandler) -> bool:
-        """Call with every connection that a server reports as ended; False when there are no system credentials."""
+        """Call with every connection that a server reports as ended; False without system credentials."""
 
     def statistics(self) -> BusStatistics:
         """Counts since the bus was opened."""
 
     async def aclose(self) -> None:
-        """Unsubscribe, let what was received reach its handlers, then close. Pending requests are `Interrupted`."""
+        """Unsubscribe, let handlers have what was received, close. Pending requests are `Interrupted`."""
 
 
 @contextmanager
 def map_exceptions(mapping: Mapping[type[BaseException], type[LatticeError]], what: str) -> Iterator[None]:
-    """Translate a library's errors into ours, `what` first in the message; the one place where that is done."""
+    """Translate a library's errors into ours, with `what` first in the message."""
     try:
         yield
     except LatticeError:
