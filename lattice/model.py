@@ -1,0 +1,520 @@
+"""The values that describe a lattice: what is asked for (applications), what runs (reports), and orders.
+
+All are frozen and checked when made, wherever they come from. `to_dict` and `from_dict` (see `lattice.fields`)
+give the form in which they are stored and sent.
+
+Versions. An application's version is `(incarnation, generation)`, written in the value itself: a revision of
+the store is worth nothing after the store was lost. A new application, also one whose name was used before,
+gets an incarnation above all that ever were, so that no copy of an older one can win. An order's version is
+`(fence, generation)`: the fence names the leader, the generation counts its orders.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from lattice.errors import Invalid
+from lattice.fields import Value, check_range, check_unique
+from lattice.names import check_label, check_name
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+MAX_REPLICAS = 100_000
+"""Of one component. Far above what a lattice holds; refuses slips of the keyboard."""
+MAX_SPARES = 16
+MAX_COMPONENTS = 1_000
+"""Of one application: it is one value of the store."""
+TOMBSTONE_SECONDS = 7 * 24 * 3600
+"""How long a deletion is remembered, so that no copy of the deleted application brings it back."""
+MAX_NUMBER = 2**63 - 1
+"""Of versions, sizes and counters: what every msgpack and JSON library of a peer can carry."""
+
+MAX_REASON = 2_000
+"""Characters to which a node cuts the reason of a failure, so that reports stay small."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_INTERFACE = re.compile(r"[a-z][a-z0-9-]*:[a-z][a-z0-9:/-]*(@[0-9A-Za-z.+-]+)?")
+_ENVIRONMENT_KEY = re.compile(r"[^=\0]{1,256}")
+
+ApplicationVersion: TypeAlias = tuple[int, int]
+"""(incarnation, generation)."""
+OrderVersion: TypeAlias = tuple[int, int]
+"""(fence, generation)."""
+
+
+def check_digest(digest: str, field_name: str = "digest") -> str:
+    """Return `digest`, or raise `Invalid`."""
+    if not _DIGEST.fullmatch(digest):
+        raise Invalid(
+            f"{field_name} {digest[:80]!r} is not a digest: use `sha256:` and 64 hexadecimal digits"
+        )
+    return digest
+
+
+# What is asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(Value):
+    """What a component may use, per instance unless said otherwise. Defaults are safe for a stranger's code."""
+
+    memory_bytes: int = 64 * MIB
+    budget_seconds: float = 30.0
+    """Of a call that brings no budget of its own, and the most that a call may bring."""
+    max_concurrency: int = 16
+    """Calls that one replica runs at a time."""
+    queue_length: int = 64
+    """Calls of one replica that may wait for a slot."""
+    queue_seconds: float = 5.0
+    """How long one may wait before it ends with `overloaded`."""
+    payload_bytes: int = 8 * MIB
+    """Of a call's arguments, and of its result."""
+    reuse: int = 1
+    """Calls that one instance serves before it is replaced; 1 is a fresh instance per call."""
+    prewarm: int = 2
+    """Instances made ahead per busy component and node."""
+    log_bytes_per_second: int = 64 * KIB
+    """Of one component on one node; what is above is dropped and counted."""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in LIMIT_RANGES.items():
+            check_range(getattr(self, name), low, high, f"limits.{name}")
+
+
+LIMIT_RANGES: Mapping[str, tuple[float, float]] = {
+    "memory_bytes": (64 * KIB, 4 * GIB),
+    "budget_seconds": (0.001, 3600.0),
+    "max_concurrency": (1, 10_000),
+    "queue_length": (0, 100_000),
+    "queue_seconds": (0.0, 600.0),
+    "payload_bytes": (1 * KIB, 128 * MIB),
+    "reuse": (1, 1_000_000_000),
+    "prewarm": (0, 64),
+    "log_bytes_per_second": (0, 64 * MIB),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentSpec(Value):
+    """One component of an application, as asked for."""
+
+    name: str
+    digest: str
+    replicas: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Which a node must have to run it."""
+    spread: str | None = None
+    """The node label (such as `zone`) over whose values replicas are balanced; over nodes when None."""
+    limits: Limits = Limits()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    idempotent: bool = False
+    """Whether every call of it may be repeated after `interrupted`."""
+    spares: int = 2
+    """Nodes without a replica that compile it ahead, to be ready to take over."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "component name")
+        check_digest(self.digest)
+        check_range(self.replicas, 0, MAX_REPLICAS, "replicas")
+        check_range(self.spares, 0, MAX_SPARES, "spares")
+        for key, value in self.labels.items():
+            check_label(key, value)
+        if self.spread is not None:
+            check_label(self.spread, "")
+        _check_environment(self.environment)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link(Value):
+    """Grants a component the use of another's interface."""
+
+    source: str
+    interface: str
+    target: str
+    name: str = "default"
+    idempotent: bool = False
+    """Whether calls over it may be repeated after `interrupted`."""
+    configuration: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.source, "link source")
+        check_name(self.target, "link target")
+        check_name(self.name, "link name")
+        if not _INTERFACE.fullmatch(self.interface):
+            raise Invalid(
+                f"link interface {self.interface[:80]!r} is not an interface: "
+                "write it as `namespace:package/interface`"
+            )
+        _check_environment(self.configuration)
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What at most one link may have: source, interface without its version, name."""
+        return self.source, unversioned(self.interface), self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application(Value):
+    """The unit of desired state: one value of the store. With `deleted_at` it is a tombstone."""
+
+    name: str
+    incarnation: int
+    generation: int = 1
+    components: tuple[ComponentSpec, ...] = ()
+    links: tuple[Link, ...] = ()
+    deleted_at: int | None = None
+    """Milliseconds since 1970 by the deleter's clock; decides only when the tombstone may be forgotten."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "application name")
+        check_range(self.incarnation, 1, MAX_NUMBER, "incarnation")
+        check_range(self.generation, 1, MAX_NUMBER, "generation")
+        check_range(len(self.components), 0, MAX_COMPONENTS, "number of components")
+        check_unique((component.name for component in self.components), "components")
+        check_unique((link.identity for link in self.links), "links")
+        names = {component.name for component in self.components}
+        for link in self.links:
+            if link.source not in names:
+                raise Invalid(f"link source {link.source!r} is not a component of application {self.name!r}")
+
+    @property
+    def version(self) -> ApplicationVersion:
+        """Grows with every change; decides between copies."""
+        return self.incarnation, self.generation
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether this is a tombstone."""
+        return self.deleted_at is not None
+
+    def component(self, name: str) -> ComponentSpec | None:
+        """The component of that name."""
+        return next((component for component in self.components if component.name == name), None)
+
+    def links_of(self, component: str) -> tuple[Link, ...]:
+        """The links whose source is the component."""
+        return tuple(link for link in self.links if link.source == component)
+
+    def supersedes(self, other: Application | None) -> bool:
+        """Whether this copy wins over `other`: the higher version, then the tombstone.
+
+        Two different values of one version exist only if the store lost a write that some node had seen; then
+        any rule does that all nodes share.
+        """
+        if other is None or self.version != other.version:
+            return other is None or self.version > other.version
+        return (self.is_deleted, _canonical(self)) > (other.is_deleted, _canonical(other))
+
+    def changed(self, *, components: Iterable[ComponentSpec], links: Iterable[Link]) -> Application:
+        """The next generation."""
+        return replace(
+            self,
+            generation=self.generation + 1,
+            components=tuple(components),
+            links=tuple(links),
+            deleted_at=None,
+        )
+
+    def tombstone(self, now_ms: int) -> Application:
+        """The next generation, which says that the application is deleted."""
+        return replace(self, generation=self.generation + 1, components=(), links=(), deleted_at=now_ms)
+
+    def is_forgettable(self, now_ms: int) -> bool:
+        """Whether this is a tombstone old enough to be removed."""
+        return self.deleted_at is not None and now_ms - self.deleted_at > TOMBSTONE_SECONDS * 1000
+
+
+def new_application(
+    name: str,
+    previous: Application | None,
+    now_ms: int,
+    *,
+    components: Iterable[ComponentSpec],
+    links: Iterable[Link] = (),
+) -> Application:
+    """The first generation of an application; `previous` is what was last seen under this name, if anything."""
+    incarnation = max(previous.incarnation + 1 if previous else 1, now_ms)
+    return Application(name=name, incarnation=incarnation, components=tuple(components), links=tuple(links))
+
+
+def revision_of(spec: ComponentSpec, links: Iterable[Link]) -> str:
+    """A short hash of all that changes how a component runs; replicas that share it are interchangeable."""
+    parts = {
+        "digest": spec.digest,
+        "limits": spec.limits.to_dict(),
+        "environment": dict(spec.environment),
+        "links": sorted(
+            (link.to_dict() for link in links), key=lambda link: (link["interface"], link["name"])
+        ),
+    }
+    return hashlib.sha256(_json(parts)).hexdigest()[:12]
+
+
+def unversioned(interface: str) -> str:
+    """`demo:greeter/greet` of `demo:greeter/greet@0.1.0`."""
+    return interface.partition("@")[0]
+
+
+# What nodes report
+
+
+class AssignmentState(enum.StrEnum):
+    """How far a node is with a revision of a component."""
+
+    PREPARING = "preparing"  # fetching, compiling
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"  # takes no new calls
+    FAILED = "failed"  # `reason` says why; nothing of this revision runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo(Value):
+    """What is true of a node as long as its process lives."""
+
+    id: str
+    name: str
+    boot: int
+    """Tells the node's lives apart, and grows: max(the last one + 1, milliseconds since 1970)."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
+    capacity: int = 1_000
+    """Replicas that it is willing to hold."""
+    address: str = ""
+    started_at: float = 0.0
+    """Seconds since 1970, for people."""
+
+    def __post_init__(self) -> None:
+        _check_node(self.id, self.boot)
+        check_name(self.name, "node name")
+        check_range(self.capacity, 0, MAX_NUMBER, "capacity")
+        for key, value in self.labels.items():
+            check_label(key, value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat(Value):
+    """Sent by each node every second; under 1 KB encoded."""
+
+    node: str
+    boot: int
+    server_id: str = ""
+    """With `client_id`: the connection over which the node speaks, as the server's advisories name it."""
+    client_id: int = 0
+    inventory: int = 0
+    """Version of the inventory: counts its changes since the boot."""
+    fence: int = 0
+    """The highest that the node has seen in an order."""
+    load: float = 0.0
+    """Share of its slots that are taken; above 1 when calls wait."""
+    calls_in_flight: int = 0
+    replicas: int = 0
+    memory_bytes: int = 0
+    is_draining: bool = False
+
+    def __post_init__(self) -> None:
+        _check_node(self.node, self.boot)
+        check_range(self.inventory, 0, MAX_NUMBER, "inventory")
+        check_range(self.fence, 0, MAX_NUMBER, "fence")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment(Value):
+    """How far a node is with its last order for one revision of a component."""
+
+    component: str
+    revision: str
+    digest: str
+    count: int
+    """Replicas that the order asks for; they share code and limits."""
+    running: int = 0
+    state: AssignmentState = AssignmentState.PREPARING
+    reason: str = ""
+    """Why it failed, or what it waits for."""
+    fence: int = 0
+    generation: int = 0
+
+    def __post_init__(self) -> None:
+        check_name(self.component, "component")
+        check_range(self.count, 0, MAX_REPLICAS, "count")
+        check_range(self.running, 0, MAX_REPLICAS, "running")
+
+    @property
+    def order(self) -> OrderVersion:
+        """The version of the order that made it so."""
+        return self.fence, self.generation
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """A node has at most one assignment of each component and revision."""
+        return self.component, self.revision
+
+    @property
+    def serving(self) -> int:
+        """Replicas that take new calls."""
+        return 0 if self.state in _NOT_SERVING else self.running
+
+
+_NOT_SERVING = (AssignmentState.DRAINING, AssignmentState.FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta(Value):
+    """One change of a node's inventory, sent at once."""
+
+    node: str
+    boot: int
+    inventory: int
+    """The version that this change leads to."""
+    changed: tuple[Assignment, ...] = ()
+    removed: tuple[tuple[str, str], ...] = ()
+    """(component, revision) of assignments that are no more."""
+    compiled: tuple[str, ...] = ()
+    """Digests that the node now can start at once."""
+    evicted: tuple[str, ...] = ()
+    """Digests that it no longer can."""
+
+    def __post_init__(self) -> None:
+        _check_node(self.node, self.boot)
+        check_range(self.inventory, 1, MAX_NUMBER, "inventory")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationCopy(Value):
+    """Names the copy of an application that a node keeps."""
+
+    name: str
+    incarnation: int
+    generation: int
+    is_deleted: bool = False
+
+    @property
+    def version(self) -> ApplicationVersion:
+        """As of the application."""
+        return self.incarnation, self.generation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InventoryPage(Value):
+    """A part of all that a node holds; all pages of one inventory have the same version."""
+
+    info: NodeInfo
+    inventory: int
+    page: int = 0
+    pages: int = 1
+    assignments: tuple[Assignment, ...] = ()
+    compiled: tuple[str, ...] = ()
+    copies: tuple[ApplicationCopy, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_range(self.pages, 1, 100_000, "pages")
+        check_range(self.page, 0, self.pages - 1, "page")
+
+
+# What the leader tells nodes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order(Value):
+    """What a node shall run of one component; replaces all earlier orders for it. A `count` of 0 stops it.
+
+    A revision that the node does not run is prepared first; then its replicas start and those of others
+    drain.
+    """
+
+    node: str
+    boot: int
+    component: str
+    revision: str
+    count: int
+    spec: ComponentSpec | None = None
+    """None when `count` is 0."""
+    links: tuple[Link, ...] = ()
+    fence: int = 0
+    generation: int = 0
+
+    def __post_init__(self) -> None:
+        check_range(self.count, 0, MAX_REPLICAS, "count")
+        if self.count and self.spec is None:
+            raise Invalid("spec is missing from an order whose count is not 0")
+
+    @property
+    def version(self) -> OrderVersion:
+        """Decides between orders for one component of a node."""
+        return self.fence, self.generation
+
+    def stamped(self, fence: int, generation: int) -> Order:
+        """The order with the leader's version."""
+        return replace(self, fence=fence, generation=generation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileAhead(Value):
+    """Asks a node to fetch and compile a component that it need not run yet."""
+
+    node: str
+    boot: int
+    component: str
+    digest: str
+
+
+Command: TypeAlias = Order | CompileAhead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderReply(Value):
+    """A node's answer to an order."""
+
+    node: str
+    is_accepted: bool
+    fence: int = 0
+    """The highest that the node has seen."""
+    reason: str = ""
+
+
+# What the store holds beside applications
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseValue(Value):
+    """Who leads. `renewals` changes with each renewal, so that others see that the holder lives."""
+
+    holder: str
+    fence: int
+    renewals: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker(Value):
+    """Says that the store holds all desired state; a store without it is lost, not empty."""
+
+    incarnation: int
+
+
+def _check_node(node: str, boot: int) -> None:
+    if not 0 < len(node) <= 64 or not node.isalnum():
+        raise Invalid(
+            f"node id {node[:80]!r} is not valid: it is the public key of the node, in letters and digits"
+        )
+    check_range(boot, 1, MAX_NUMBER, "boot")
+
+
+def _check_environment(values: Mapping[str, str]) -> None:
+    for key, value in values.items():
+        if not _ENVIRONMENT_KEY.fullmatch(key) or "\0" in value:
+            raise Invalid(
+                f"environment variable {key[:80]!r} is not valid: no '=' in its name, no NUL anywhere"
+            )
+
+
+def _canonical(value: Value) -> bytes:
+    return _json(value.to_dict())
+
+
+def _json(data: Any) -> bytes:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
