@@ -1,0 +1,79 @@
+"""What a host offers to guests: interfaces made of Python functions, and the call that a guest is in.
+
+Nothing here knows wasm. A capability is written against this module only; `node.engine.linker` binds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+HostFunction: TypeAlias = Callable[..., Any]
+"""`fn(call: GuestCall, *args) -> value | Awaitable[value]`; it runs on the event loop, never on a thread.
+
+The guest is suspended until it has returned. Whatever it raises ends the guest's call: a `LatticeError` as
+it is, anything else as `Failed`. It must not be a generator, and one that may wait must be a coroutine.
+"""
+
+DropFunction: TypeAlias = Callable[["GuestCall", Any], None]
+"""Called on the event loop with the object whose owned handle the guest dropped."""
+
+LogSink: TypeAlias = Callable[["GuestCall", str, bytes], None]
+"""Takes what a guest wrote: the call, the stream's name (`stdout`, `stderr`, `log`) and the bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostInterface:
+    """Python functions behind one WIT interface.
+
+    `name` carries the version (`wasi:io/streams@0.2.0`) and serves every import that is compatible with it by
+    semver. Functions of resources have their WIT names: `[method]output-stream.write`.
+    """
+
+    name: str
+    functions: Mapping[str, HostFunction]
+    resources: Mapping[str, DropFunction] = field(default_factory=dict)
+    """Resources that this interface defines, each with what to do when the guest drops an owned handle.
+
+    Objects that a guest still holds when its instance ends are dropped then.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallContext:
+    """What accompanies a call from its caller to its end."""
+
+    deadline: float
+    """In the event loop's time, as given by `anyio.current_time()`."""
+    call_id: str = ""
+    traceparent: str | None = None
+    hops: int = 0
+    attempt: int = 0
+    caller: str | None = None
+
+
+class GuestInstance(Protocol):
+    """One sandbox."""
+
+    @property
+    def state(self) -> MutableMapping[Any, Any]:
+        """What capabilities keep for this sandbox; it lives as long as the sandbox does."""
+
+
+@dataclass(slots=True, eq=False)
+class GuestCall:
+    """One call in progress, handed to every host function that the guest calls in it."""
+
+    component: str
+    context: CallContext
+    instance: GuestInstance
+    sink: LogSink
+
+    @property
+    def call_id(self) -> str:
+        return self.context.call_id
+
+    def log(self, stream: str, data: bytes) -> None:
+        """Record output of the guest; what exceeds its rate is dropped and counted."""
+        self.sink(self, stream, data)
