@@ -103,6 +103,8 @@ def _make_decoders(cls: type[Value]) -> tuple[tuple[str, Decoder, bool], ...]:
 
 
 def _decoder(hint: Any) -> Decoder:
+    if hint is Any:
+        return lambda data, field: data
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (types.UnionType, typing.Union):
         (inner,) = (argument for argument in arguments if argument is not type(None))
