@@ -60,6 +60,10 @@ class GuestInstance(Protocol):
     def state(self) -> MutableMapping[Any, Any]:
         """What capabilities keep for this sandbox; it lives as long as the sandbox does."""
 
+    @property
+    def call(self) -> GuestCall | None:
+        """The call that the sandbox is in; none while it starts, waits for one or ends."""
+
 
 @dataclass(slots=True, eq=False)
 class GuestCall:
@@ -69,6 +73,7 @@ class GuestCall:
     context: CallContext
     instance: GuestInstance
     sink: LogSink
+    _endings: list[Callable[[], None]] = field(default_factory=list, repr=False)
 
     @property
     def call_id(self) -> str:
@@ -77,3 +82,13 @@ class GuestCall:
     def log(self, stream: str, data: bytes) -> None:
         """Record output of the guest; what exceeds its rate is dropped and counted."""
         self.sink(self, stream, data)
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Have `action` called when this call has ended, however it ended; it must neither wait nor raise."""
+        self._endings.append(action)
+
+    def end(self) -> None:
+        """What the engine calls once, on the event loop, before it drops or reuses the sandbox."""
+        endings, self._endings = self._endings, []
+        for action in endings:
+            action()
