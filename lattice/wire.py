@@ -1,0 +1,492 @@
+"""What messages look like: bodies, the headers of calls, and errors. Pure; docs/wire-format.md specifies it.
+
+Whatever the bytes, decoding either returns a value or raises `Invalid`. A body is msgpack unless its
+`content-type` says JSON, and is answered in kind. Unknown headers and fields are ignored, so that newer peers
+can add to them; what changes the meaning of a message takes a new version in the subject.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from lattice import subjects, values, wit
+from lattice.errors import BY_CODE, Failed, Invalid, LatticeError
+
+MSGPACK = "application/msgpack"
+JSON = "application/json"
+
+MAX_BODY_BYTES = 1 << 20
+"""As NATS carries by default; larger bodies come as a stream, whose receiver passes its own limit."""
+
+MAX_DEPTH = 64
+"""Containers within containers. WIT types are finite, and nobody nests values by hand this deep."""
+
+MAX_BUDGET_MS = 24 * 3600 * 1000
+MAX_HOPS = 16
+"""Nodes and components that a call may pass through; only a circle of links needs more."""
+
+MAX_ATTEMPT = 1000
+MAX_HEADER_LENGTH = 512
+MAX_ERROR_MESSAGE_LENGTH = 8192
+
+ERROR_HEADER = "Nats-Service-Error"
+ERROR_CODE_HEADER = "Nats-Service-Error-Code"
+
+_DECODE_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, MemoryError, msgpack.UnpackException)
+_ENCODE_ERRORS = (ValueError, TypeError, OverflowError, RecursionError)
+
+_NOT_CONTAINERS = bytes(code for code in range(256) if not (0x80 <= code <= 0x9F or 0xDC <= code <= 0xDF))
+"""All bytes that can't begin an array or a map in msgpack: what is left bounds the depth."""
+
+_ARRAY_CLAIM = 16384
+"""Items that are allocated on an array's word alone; up to 1024 arrays deep, which is msgpack's own limit."""
+
+_TIMESTAMP = re.compile(rb"[\xd6\xd7]\xff|\xc7\x0c\xff")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_CALLER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
+_CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+# Bodies
+
+
+def encode(value: Any) -> bytes:
+    """A value as msgpack. Raises `Invalid` for what msgpack can't carry."""
+    try:
+        return bytes(msgpack.packb(value))
+    except _ENCODE_ERRORS as error:
+        raise Invalid(f"the value can't be sent: {error}") from None
+
+
+def decode(data: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> Any:
+    """The value that msgpack bytes stand for. Raises `Invalid`."""
+    _check_size(data, max_bytes)
+    if len(data.translate(None, _NOT_CONTAINERS)) <= MAX_DEPTH:
+        return _unpack(data)
+    value = _unpack_guarded(data)
+    _check_depth(value)
+    return value
+
+
+def encode_json(value: Any) -> bytes:
+    """JSON data (what `values.to_json` made) as bytes. Raises `Invalid` for what JSON can't carry."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except _ENCODE_ERRORS as error:
+        raise Invalid(f"the value can't be sent as JSON: {error}") from None
+
+
+def decode_json(data: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> Any:
+    """The data that JSON bytes stand for. Raises `Invalid`."""
+    _check_size(data, max_bytes)
+    try:
+        value = json.loads(str(data, "utf-8"))
+    except _DECODE_ERRORS as error:
+        raise Invalid(f"the body is not JSON: {_reason(error)}") from None
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
+    return value
+
+
+# Calls
+
+
+def encode_arguments(args: Sequence[Any] | Mapping[str, Any]) -> bytes:
+    """The body of a call: the arguments in order or by name, as msgpack. Raises `Invalid`."""
+    return encode(args)
+
+
+def decode_arguments(
+    function: wit.Function, data: bytes, content_type: str = MSGPACK, *, max_bytes: int = MAX_BODY_BYTES
+) -> list[Any]:
+    """The checked arguments in order; an empty body is a call without arguments. Raises `Invalid`."""
+    if not data:
+        return values.check_arguments(function, [])
+    if check_content_type(content_type) == JSON:
+        return values.arguments_from_json(function, decode_json(data, max_bytes=max_bytes))
+    return values.check_arguments(function, decode(data, max_bytes=max_bytes))
+
+
+def encode_result(function: wit.Function, value: Any, content_type: str = MSGPACK) -> bytes:
+    """The body of a reply, in the form in which the call came. Raises `Invalid`.
+
+    For msgpack the value is taken as it is: what a guest returned has the shape of its type.
+    """
+    if check_content_type(content_type) == JSON:
+        return encode_json(values.result_to_json(function, value))
+    return encode(value)
+
+
+def decode_result(
+    function: wit.Function | None,
+    data: bytes,
+    content_type: str = MSGPACK,
+    *,
+    max_bytes: int = MAX_BODY_BYTES,
+) -> Any:
+    """The result in the body of a reply; checked if the function is known. Raises `Invalid`.
+
+    Without the function JSON is returned as parsed: bytes and large integers stay in their JSON form.
+    """
+    if not data:
+        return None if function is None else values.check_result(function, None)
+    if check_content_type(content_type) == JSON:
+        parsed = decode_json(data, max_bytes=max_bytes)
+        return parsed if function is None else values.result_from_json(function, parsed)
+    value = decode(data, max_bytes=max_bytes)
+    return value if function is None else values.check_result(function, value)
+
+
+# Control messages, heartbeats, events: maps with names as keys
+
+
+def encode_message(fields: Mapping[str, Any], content_type: str = MSGPACK) -> bytes:
+    """The body of a control message. Raises `Invalid`."""
+    return encode_json(fields) if check_content_type(content_type) == JSON else encode(fields)
+
+
+def decode_message(
+    data: bytes, content_type: str = MSGPACK, *, max_bytes: int = MAX_BODY_BYTES
+) -> dict[str, Any]:
+    """The fields of a control message; an empty body has none. Raises `Invalid`."""
+    if not data:
+        return {}
+    is_json = check_content_type(content_type) == JSON
+    fields = (decode_json if is_json else decode)(data, max_bytes=max_bytes)
+    if isinstance(fields, dict) and all(isinstance(name, str) for name in fields):
+        return fields
+    raise Invalid(f"the body must be a map of fields by name, not {values.shown(fields)}")
+
+
+def content_type_of(headers: Mapping[str, str]) -> str:
+    """The content type that the headers name; msgpack if they name none. Raises `Invalid`."""
+    if not headers:
+        return MSGPACK
+    return check_content_type(_lowered(headers).get("content-type", MSGPACK))
+
+
+def check_content_type(content_type: str) -> str:
+    """Return `MSGPACK` or `JSON`, parameters such as `charset` cut off, or raise `Invalid`."""
+    if content_type in (MSGPACK, JSON):
+        return content_type
+    bare = content_type.partition(";")[0].strip().lower()
+    if bare in (MSGPACK, JSON):
+        return bare
+    raise Invalid(f"content-type {values.shown(content_type)} is unknown: use {MSGPACK} or {JSON}")
+
+
+# Headers of calls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamId:
+    """Names a byte stream: the end that sends, and an id that nobody can guess."""
+
+    owner: str
+    stream: str
+
+    @property
+    def text(self) -> str:
+        """As it stands in a header: `{owner}.{stream}`."""
+        return f"{self.owner}.{self.stream}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallHeaders:
+    """What a call carries besides its arguments."""
+
+    content_type: str = MSGPACK
+    budget_ms: int | None = None
+    """What is left of the caller's time; relative, as clocks differ. None: the component's own budget."""
+    idempotent: bool = False
+    traceparent: str | None = None
+    call_id: str | None = None
+    caller: str | None = None
+    attempt: int = 1
+    hops: int = 0
+    request_stream: StreamId | None = None
+    """Set when the arguments come as a stream: the body of the message is then empty."""
+    accepts_stream: bool = False
+    """Whether the caller can take a result that comes as a stream."""
+
+
+def encode_headers(call: CallHeaders) -> dict[str, str]:
+    """The headers of a request; what has its default value is left out."""
+    headers: dict[str, str] = {}
+    if call.content_type != MSGPACK:
+        headers["content-type"] = call.content_type
+    if call.budget_ms is not None:
+        headers["lattice-budget-ms"] = str(call.budget_ms)
+    if call.idempotent:
+        headers["lattice-idempotent"] = "true"
+    if call.traceparent is not None:
+        headers["traceparent"] = call.traceparent
+    if call.call_id is not None:
+        headers["lattice-call-id"] = call.call_id
+    if call.caller is not None:
+        headers["lattice-caller"] = call.caller
+    if call.attempt != 1:
+        headers["lattice-attempt"] = str(call.attempt)
+    if call.hops:
+        headers["lattice-hops"] = str(call.hops)
+    if call.request_stream is not None:
+        headers["lattice-request-stream"] = call.request_stream.text
+    if call.accepts_stream:
+        headers["lattice-accept-stream"] = "true"
+    return headers
+
+
+def decode_headers(headers: Mapping[str, str]) -> CallHeaders:
+    """The headers of a request, in any case of letters. Raises `Invalid` naming the header and its rule.
+
+    A malformed `traceparent` is dropped, as its specification asks; too many hops are refused.
+    """
+    if not headers:
+        return _DEFAULT_HEADERS
+    found = _lowered(headers)
+    return CallHeaders(
+        content_type=check_content_type(found.get("content-type", MSGPACK)),
+        budget_ms=_number(found, "lattice-budget-ms", None, MAX_BUDGET_MS),
+        idempotent=_flag(found, "lattice-idempotent"),
+        traceparent=check_traceparent(found.get("traceparent")),
+        call_id=_matching(found, "lattice-call-id", _CALL_ID),
+        caller=_matching(found, "lattice-caller", _CALLER),
+        attempt=_number(found, "lattice-attempt", 1, MAX_ATTEMPT) or 1,
+        hops=_hops(found),
+        request_stream=_stream_id(found, "lattice-request-stream"),
+        accepts_stream=_flag(found, "lattice-accept-stream"),
+    )
+
+
+def reply_headers(content_type: str = MSGPACK, reply_stream: StreamId | None = None) -> dict[str, str] | None:
+    """The headers of a successful reply; None when there are none, which is cheaper to send."""
+    headers: dict[str, str] = {}
+    if content_type != MSGPACK:
+        headers["content-type"] = content_type
+    if reply_stream is not None:
+        headers["lattice-reply-stream"] = reply_stream.text
+    return headers or None
+
+
+def reply_stream_of(headers: Mapping[str, str]) -> StreamId | None:
+    """The stream in which the result comes, if it does. Raises `Invalid`."""
+    return _stream_id(_lowered(headers), "lattice-reply-stream") if headers else None
+
+
+def check_traceparent(text: str | None) -> str | None:
+    """Return a W3C `traceparent` if it is a valid one, else None."""
+    return text if text is not None and _TRACEPARENT.fullmatch(text) else None
+
+
+def child_traceparent(parent: str | None, *, trace_id: str, span_id: str) -> str:
+    """The `traceparent` of a call made within `parent`, or of a new trace; ids are lower-case hex."""
+    if parent is None:
+        return f"00-{trace_id}-{span_id}-01"
+    _, trace_id, _, flags = parent.split("-")[:4]
+    return f"00-{trace_id}-{span_id}-{flags}"
+
+
+# Errors
+
+
+def encode_error(error: LatticeError, content_type: str = MSGPACK) -> tuple[dict[str, str], bytes]:
+    """The headers and the body of a reply that says that a request failed."""
+    headers = {ERROR_HEADER: header_value(error.message) or error.code, ERROR_CODE_HEADER: error.code}
+    if content_type == JSON:
+        headers["content-type"] = JSON
+    fields = {
+        "code": error.code,
+        "message": _valid_text(error.message)[:MAX_ERROR_MESSAGE_LENGTH],
+        "error_id": error.error_id,
+    }
+    return headers, encode_message(fields, headers.get("content-type", MSGPACK))
+
+
+def decode_error(headers: Mapping[str, str], data: bytes) -> LatticeError | None:
+    """The error that a reply carries, or None for a successful one. Never raises.
+
+    The body counts; where it is missing or damaged, the headers do. Unknown codes become `Failed`.
+    """
+    if not headers:
+        return None
+    code = headers.get(ERROR_CODE_HEADER)
+    message = headers.get(ERROR_HEADER)
+    if code is None and message is None:
+        return None
+    fields = _error_fields(headers, data)
+    error = BY_CODE.get(fields.get("code") or code or "", Failed)
+    text = fields.get("message") or message or "the callee gave no reason"
+    return error(_valid_text(text)[:MAX_ERROR_MESSAGE_LENGTH], error_id=fields.get("error_id"))
+
+
+def header_value(text: str) -> str:
+    """The text as it may stand in a header: printable ASCII on one line, cut to a length."""
+    safe = "".join(char if " " <= char <= "~" else "?" if char.isprintable() else " " for char in text[:1024])
+    return " ".join(safe.split())[:MAX_HEADER_LENGTH]
+
+
+def _error_fields(headers: Mapping[str, str], data: bytes) -> dict[str, str]:
+    try:
+        fields = decode_message(data, content_type_of(headers))
+    except Invalid:
+        return {}
+    return {name: text for name, text in fields.items() if isinstance(text, str)}
+
+
+def _valid_text(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+# Fields of headers
+
+_DEFAULT_HEADERS = CallHeaders()
+
+
+def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _number(headers: dict[str, str], name: str, default: int | None, limit: int) -> int | None:
+    text = headers.get(name)
+    if text is None:
+        return default
+    if text.isascii() and text.isdecimal() and len(text) <= 12 and int(text) <= limit:
+        return int(text)
+    raise Invalid(f"header {name}: {values.shown(text)} is not an integer from 0 to {limit}")
+
+
+def _hops(headers: dict[str, str]) -> int:
+    hops = _number(headers, "lattice-hops", 0, 10**9) or 0
+    if hops <= MAX_HOPS:
+        return hops
+    raise Invalid(
+        f"the call passed through {hops} nodes and components, at most {MAX_HOPS}: is there a circle?"
+    )
+
+
+def _flag(headers: dict[str, str], name: str) -> bool:
+    text = headers.get(name)
+    if text is None or text == "false":
+        return False
+    if text == "true":
+        return True
+    raise Invalid(f"header {name}: {values.shown(text)} is neither `true` nor `false`")
+
+
+def _matching(headers: dict[str, str], name: str, rule: re.Pattern[str]) -> str | None:
+    text = headers.get(name)
+    if text is None or rule.fullmatch(text):
+        return text
+    raise Invalid(f"header {name}: {values.shown(text)} is not valid")
+
+
+def _stream_id(headers: dict[str, str], name: str) -> StreamId | None:
+    text = headers.get(name)
+    if text is None:
+        return None
+    owner, _, stream = text.partition(".")
+    try:
+        return StreamId(owner=subjects.check_node(owner), stream=subjects.check_stream(stream))
+    except Invalid as error:
+        raise Invalid(f"header {name}: {error.message}") from None
+
+
+# Decoding within limits
+
+
+def _check_size(data: bytes, max_bytes: int) -> None:
+    if len(data) > max_bytes:
+        raise Invalid(f"the body has {len(data)} bytes, the limit is {max_bytes}")
+    if not data:
+        raise Invalid("the body is empty")
+
+
+def _unpack(data: bytes, max_array: int = -1) -> Any:
+    try:
+        value = msgpack.unpackb(data, ext_hook=_refuse_extension, max_array_len=max_array)
+    except _DECODE_ERRORS as error:
+        raise Invalid(f"the body is not msgpack: {_reason(error)}") from None
+    if _TIMESTAMP.search(data):
+        _refuse_timestamps(value)
+    return value
+
+
+def _unpack_guarded(data: bytes) -> Any:
+    # msgpack allocates an array on its header's word. A claim is bounded by the size of the body, but a body
+    # of nested headers makes a thousand such claims: large arrays are taken only after their depth is known.
+    try:
+        return _unpack(data, max_array=_ARRAY_CLAIM)
+    except Invalid as error:
+        if "max_array_len" not in error.message:
+            raise
+    _scan(data)
+    return _unpack(data)
+
+
+def _refuse_extension(code: int, data: bytes) -> None:
+    raise ValueError(f"extension type {code} is not part of the format")
+
+
+def _refuse_timestamps(value: Any) -> None:
+    # The library decodes this one extension by itself. What looks like one may be the middle of a string.
+    level = [value]
+    while level:
+        if any(isinstance(child, msgpack.Timestamp) for child in level):
+            raise Invalid("the body is not msgpack: extension type -1 is not part of the format")
+        level = [child for parent in level for child in _items(parent)]
+
+
+def _items(parent: Any) -> Iterable[Any]:
+    return parent.values() if type(parent) is dict else parent if type(parent) is list else ()
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for parent in level for child in _inside(parent)]
+        if not level:
+            return
+    raise Invalid(f"the body is nested deeper than {MAX_DEPTH}")
+
+
+def _inside(parent: Any) -> Iterable[Any]:
+    return [child for child in _items(parent) if type(child) is dict or type(child) is list]
+
+
+def _scan(data: bytes) -> None:
+    """Raise `Invalid` if a body of msgpack is nested too deep, without decoding it."""
+    unpacker = msgpack.Unpacker(None, max_buffer_size=len(data))
+    unpacker.feed(data)
+    left = [1]
+    try:
+        while left:
+            if not left[-1]:
+                left.pop()
+                continue
+            left[-1] -= 1
+            _enter(unpacker, data, left)
+    except _DECODE_ERRORS as error:
+        raise Invalid(f"the body is not msgpack: {_reason(error)}") from None
+
+
+def _enter(unpacker: Any, data: bytes, left: list[int]) -> None:
+    position = unpacker.tell()
+    code = data[position] if position < len(data) else 0xC1
+    if 0x80 <= code <= 0x8F or code in (0xDE, 0xDF):
+        left.append(2 * unpacker.read_map_header())
+    elif 0x90 <= code <= 0x9F or code in (0xDC, 0xDD):
+        left.append(unpacker.read_array_header())
+    else:
+        unpacker.skip()
+    if len(left) > MAX_DEPTH + 1:
+        raise Invalid(f"the body is nested deeper than {MAX_DEPTH}")
+
+
+def _reason(error: BaseException) -> str:
+    return header_value(str(error)) or type(error).__name__
