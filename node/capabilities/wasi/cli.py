@@ -1,0 +1,83 @@
+"""`wasi:cli`: arguments, environment, standard streams and exit. There is never a terminal."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NoReturn
+
+from lattice.errors import Trapped
+from node.capabilities.wasi.io_interfaces import forget
+from node.capabilities.wasi.settings import WasiSettings
+from node.capabilities.wasi.standard_streams import standard_input, standard_output
+from node.engine.host import GuestCall, HostInterface
+
+STANDARD_OUTPUTS = ("stdout", "stderr")
+
+
+class Exited(Trapped):
+    """Raised when a component ended itself; whoever runs it as a command takes `status` for its result."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the component exited with status {status} instead of returning")
+        self.status = status
+
+
+def cli_interfaces(settings: WasiSettings, version: str) -> tuple[HostInterface, ...]:
+    """What a command finds around it, as `settings` say."""
+    return (
+        _environment(settings, f"wasi:cli/environment@{version}"),
+        HostInterface(
+            name=f"wasi:cli/exit@{version}", functions={"exit": _exit, "exit-with-code": _exit_with_code}
+        ),
+        HostInterface(
+            name=f"wasi:cli/stdin@{version}",
+            functions={"get-stdin": partial(standard_input, data=settings.standard_input)},
+        ),
+        *(
+            HostInterface(
+                name=f"wasi:cli/{name}@{version}",
+                functions={f"get-{name}": partial(standard_output, name=name)},
+            )
+            for name in STANDARD_OUTPUTS
+        ),
+        *_terminals(version),
+    )
+
+
+def _environment(settings: WasiSettings, name: str) -> HostInterface:
+    return HostInterface(
+        name=name,
+        functions={
+            "get-environment": lambda call: list(settings.environment.items()),
+            "get-arguments": lambda call: list(settings.arguments),
+            "initial-cwd": lambda call: settings.working_directory,
+        },
+    )
+
+
+def _terminals(version: str) -> tuple[HostInterface, ...]:
+    def none(call: GuestCall) -> None:
+        return None
+
+    return (
+        HostInterface(
+            name=f"wasi:cli/terminal-input@{version}", functions={}, resources={"terminal-input": forget}
+        ),
+        HostInterface(
+            name=f"wasi:cli/terminal-output@{version}", functions={}, resources={"terminal-output": forget}
+        ),
+        *(
+            HostInterface(
+                name=f"wasi:cli/terminal-{name}@{version}", functions={f"get-terminal-{name}": none}
+            )
+            for name in ("stdin", *STANDARD_OUTPUTS)
+        ),
+    )
+
+
+def _exit(call: GuestCall, status: dict[str, Any]) -> NoReturn:
+    raise Exited(0 if "ok" in status else 1)
+
+
+def _exit_with_code(call: GuestCall, code: int) -> NoReturn:
+    raise Exited(code)

@@ -1,0 +1,137 @@
+"""`wasi:io`: the functions of error, poll and streams over the objects of `pollables` and `streams`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from lattice.errors import Trapped
+from node.capabilities.wasi.pollables import Pollable, wait_any
+from node.capabilities.wasi.streams import InputStream, OutputStream, StreamClosed, StreamFailed
+from node.engine.host import GuestCall, HostFunction, HostInterface
+
+POLL_LENGTH = 4096
+"""So many pollables may be waited for at once."""
+
+CLOSED = {"err": {"closed": None}}
+
+
+class IoError:
+    """The resource `error`: what went wrong, for people."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def at_once(operation: Callable[..., Any]) -> HostFunction:
+    """A host function of a stream's method: its exceptions become the interface's `stream-error`."""
+
+    def function(call: GuestCall, *args: Any) -> Any:
+        try:
+            return {"ok": operation(*args)}
+        except StreamClosed:
+            return CLOSED
+        except StreamFailed as error:
+            return _failed(error)
+
+    return function
+
+
+def waiting(operation: Callable[..., Awaitable[Any]]) -> HostFunction:
+    """Like `at_once`, for a method that may wait."""
+
+    async def function(call: GuestCall, *args: Any) -> Any:
+        try:
+            return {"ok": await operation(*args)}
+        except StreamClosed:
+            return CLOSED
+        except StreamFailed as error:
+            return _failed(error)
+
+    return function
+
+
+def _failed(error: StreamFailed) -> Any:
+    return {"err": {"last-operation-failed": IoError(str(error))}}
+
+
+def _skip(stream: InputStream, length: int) -> int:
+    return len(stream.read(length))
+
+
+async def _blocking_skip(stream: InputStream, length: int) -> int:
+    return len(await stream.blocking_read(length))
+
+
+def _subscribe(call: GuestCall, stream: InputStream | OutputStream) -> Pollable:
+    return Pollable(stream)
+
+
+def _close(call: GuestCall, stream: InputStream | OutputStream) -> None:
+    stream.close()
+
+
+async def poll(call: GuestCall, pollables: Sequence[Pollable]) -> list[int]:
+    """Wait for the first ready ones; raises `Trapped` for an empty list, which would never end."""
+    if not pollables:
+        raise Trapped("the component polled an empty list, which would never end")
+    if len(pollables) > POLL_LENGTH:
+        raise Trapped(
+            f"the component polled {len(pollables)} pollables at once: at most {POLL_LENGTH} are allowed"
+        )
+    return await wait_any([pollable.source for pollable in pollables])
+
+
+async def _block(call: GuestCall, pollable: Pollable) -> None:
+    await pollable.block()
+
+
+def forget(call: GuestCall, resource: Any) -> None:
+    """What to do when a guest drops a resource that holds nothing."""
+
+
+def io_interfaces(version: str) -> tuple[HostInterface, ...]:
+    """`wasi:io`, which other capabilities that hand out streams or pollables rely on."""
+    error = HostInterface(
+        name=f"wasi:io/error@{version}",
+        functions={"[method]error.to-debug-string": lambda call, error: error.text},
+        resources={"error": forget},
+    )
+    poll_interface = HostInterface(
+        name=f"wasi:io/poll@{version}",
+        functions={
+            "[method]pollable.ready": lambda call, pollable: pollable.is_ready(),
+            "[method]pollable.block": _block,
+            "poll": poll,
+        },
+        resources={"pollable": forget},
+    )
+    return error, poll_interface, _streams(version)
+
+
+def _streams(version: str) -> HostInterface:
+    return HostInterface(
+        name=f"wasi:io/streams@{version}",
+        functions={
+            "[method]input-stream.read": at_once(InputStream.read),
+            "[method]input-stream.blocking-read": waiting(InputStream.blocking_read),
+            "[method]input-stream.skip": at_once(_skip),
+            "[method]input-stream.blocking-skip": waiting(_blocking_skip),
+            "[method]input-stream.subscribe": _subscribe,
+            "[method]output-stream.check-write": at_once(OutputStream.check_write),
+            "[method]output-stream.write": at_once(OutputStream.write),
+            "[method]output-stream.blocking-write-and-flush": waiting(OutputStream.blocking_write_and_flush),
+            "[method]output-stream.flush": at_once(OutputStream.flush),
+            "[method]output-stream.blocking-flush": waiting(OutputStream.blocking_flush),
+            "[method]output-stream.subscribe": _subscribe,
+            "[method]output-stream.write-zeroes": at_once(OutputStream.write_zeroes),
+            "[method]output-stream.blocking-write-zeroes-and-flush": waiting(
+                OutputStream.blocking_write_zeroes_and_flush
+            ),
+            "[method]output-stream.splice": at_once(OutputStream.splice),
+            "[method]output-stream.blocking-splice": waiting(OutputStream.blocking_splice),
+        },
+        resources={"input-stream": _close, "output-stream": _close},
+    )

@@ -1,0 +1,53 @@
+"""The standard streams of a sandbox. Guests get handles to them as often as they like: each has one of each.
+
+Output goes as whole lines to the log of whichever call the sandbox is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from node.capabilities.wasi.streams import BytesInput, LineOutput
+from node.engine.host import GuestCall
+
+
+class StandardOutput(LineOutput):
+    """One stream of one sandbox. Guests keep its handle from call to call, so it asks for the present one."""
+
+    def __init__(self, name: str, first_call: GuestCall) -> None:
+        super().__init__(self._log)
+        self._name = name
+        self._call = first_call
+        self._ends_line_of: GuestCall | None = None
+
+    def _write(self, contents: bytes) -> None:
+        self._call = self._call.instance.call or self._call
+        super()._write(contents)
+        if self._ends_line_of is not self._call:
+            self._ends_line_of = self._call
+            self._call.at_end(self.end_line)
+
+    def _log(self, block: bytes) -> None:
+        self._call.log(self._name, block)
+
+
+def standard_output(call: GuestCall, name: str) -> StandardOutput:
+    """`stdout` or `stderr` of the sandbox that the call is in."""
+    return _once(call, (StandardOutput, name), lambda: StandardOutput(name, call))
+
+
+def standard_input(call: GuestCall, data: bytes) -> BytesInput:
+    """`stdin` of the sandbox that the call is in: what one handle has read, another does not read again."""
+    return _once(call, BytesInput, lambda: BytesInput(data))
+
+
+T = TypeVar("T")
+
+
+def _once(call: GuestCall, key: object, make: Callable[[], T]) -> T:
+    state = call.instance.state
+    if key not in state:
+        state[key] = make()
+    stream: T = state[key]
+    return stream
