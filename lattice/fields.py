@@ -51,7 +51,7 @@ class Value:
 
 
 def refuse_unknown(cls: type[Value], data: Mapping[str, Any], what: str) -> None:
-    """Raise `Invalid` for a key that `cls` does not have: for what a person typed, not for a peer's message."""
+    """Raise `Invalid` for a key that `cls` does not have: for what people type, not for peers' messages."""
     known = _names(cls)
     for key in data:
         if key not in known:
@@ -62,7 +62,7 @@ def check_range(value: V, low: V, high: V, field: str) -> V:
     """Return `value`, or raise `Invalid` that names the field and the range."""
     if low <= value <= high:
         return value
-    raise Invalid(f"{field} is {value:g}, which is out of range: use {low:g} to {high:g}")
+    raise Invalid(f"{field} is {value}, which is out of range: use {low} to {high}")
 
 
 def check_unique(names: Iterable[Any], field: str) -> None:

@@ -1,6 +1,6 @@
 """The values that describe a lattice: what is asked for (applications), what runs (reports), and orders.
 
-All are frozen and checked when made, wherever they come from. `to_dict` and `from_dict` (see `lattice.fields`)
+All are frozen and checked when made, wherever they come from. `to_dict` and `from_dict` (`lattice.fields`)
 give the form in which they are stored and sent.
 
 Versions. An application's version is `(incarnation, generation)`, written in the value itself: a revision of
@@ -61,7 +61,7 @@ def check_digest(digest: str, field_name: str = "digest") -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits(Value):
-    """What a component may use, per instance unless said otherwise. Defaults are safe for a stranger's code."""
+    """What a component may use, per instance unless said otherwise; the defaults suit a stranger's code."""
 
     memory_bytes: int = 64 * MIB
     budget_seconds: float = 30.0
@@ -88,10 +88,10 @@ class Limits(Value):
 
 LIMIT_RANGES: Mapping[str, tuple[float, float]] = {
     "memory_bytes": (64 * KIB, 4 * GIB),
-    "budget_seconds": (0.001, 3600.0),
+    "budget_seconds": (0.001, 3600),
     "max_concurrency": (1, 10_000),
     "queue_length": (0, 100_000),
-    "queue_seconds": (0.0, 600.0),
+    "queue_seconds": (0, 600),
     "payload_bytes": (1 * KIB, 128 * MIB),
     "reuse": (1, 1_000_000_000),
     "prewarm": (0, 64),
@@ -237,7 +237,7 @@ def new_application(
     components: Iterable[ComponentSpec],
     links: Iterable[Link] = (),
 ) -> Application:
-    """The first generation of an application; `previous` is what was last seen under this name, if anything."""
+    """The first generation of an application; `previous` is what was last seen under its name, or None."""
     incarnation = max(previous.incarnation + 1 if previous else 1, now_ms)
     return Application(name=name, incarnation=incarnation, components=tuple(components), links=tuple(links))
 
@@ -253,6 +253,15 @@ def revision_of(spec: ComponentSpec, links: Iterable[Link]) -> str:
         ),
     }
     return hashlib.sha256(_json(parts)).hexdigest()[:12]
+
+
+def _deviations(value: Value, default: Value) -> dict[str, Any]:
+    defaults = default.to_dict()
+    return {name: part for name, part in value.to_dict().items() if part != defaults.get(name)}
+
+
+def _link_parts(link: Link) -> list[Any]:
+    return [link.interface, link.name, link.target, link.idempotent, dict(link.configuration)]
 
 
 def unversioned(interface: str) -> str:
@@ -303,6 +312,8 @@ class Heartbeat(Value):
 
     node: str
     boot: int
+    beat: int
+    """Counts the heartbeats of this boot from 1, so that one that was overtaken is known."""
     server_id: str = ""
     """With `client_id`: the connection over which the node speaks, as the server's advisories name it."""
     client_id: int = 0
@@ -319,6 +330,7 @@ class Heartbeat(Value):
 
     def __post_init__(self) -> None:
         _check_node(self.node, self.boot)
+        check_range(self.beat, 1, MAX_NUMBER, "beat")
         check_range(self.inventory, 0, MAX_NUMBER, "inventory")
         check_range(self.fence, 0, MAX_NUMBER, "fence")
 
