@@ -206,7 +206,7 @@ class LineOutput(OutputStream):
             self._sink(block)
 
     def end_line(self) -> None:
-        """Hand on a line that has begun: no flush and no dropped handle ends it, but the end of a call does."""
+        """Hand on a line that has begun: not a flush nor a dropped handle ends it, but the end of a call."""
         if rest := self._lines.drain():
             self._sink(rest)
 
