@@ -1,0 +1,17 @@
+# Builds $(NAME).wasm with cargo: `make -C examples/greeter/rust`.
+# Once, before: `rustup target add wasm32-wasip2`.
+
+CARGO ?= cargo
+CARGO_FLAGS ?=
+CARGO_TARGET_DIR ?= target
+
+.PHONY: all clean
+all: $(NAME).wasm
+
+$(NAME).wasm: Cargo.toml Cargo.lock $(wildcard src/*.rs) $(wildcard ../wit/*.wit)
+	$(CARGO) build --release --locked --target wasm32-wasip2 $(CARGO_FLAGS)
+	cp $(CARGO_TARGET_DIR)/wasm32-wasip2/release/$(subst -,_,$(NAME)).wasm $@
+
+clean:
+	$(CARGO) clean
+	rm -f $(NAME).wasm
