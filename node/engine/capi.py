@@ -7,7 +7,12 @@ lent from Python's memory; what C hands out is freed exactly once, by who asked 
 
 from __future__ import annotations
 
+import ctypes
+import enum
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import wasmtime
 from wasmtime import _ffi as ffi
@@ -35,7 +40,7 @@ class EngineSettings:
     fiber_stack_bytes: int = 2 * MEBIBYTE
     """The stack of a call, on which Python's host callbacks run too, below the part that wasm may use."""
     is_pooling: bool = True
-    """False for a process that only compiles: it needs no address space for sandboxes, the code is the same."""
+    """False for a process that only compiles: the code is the same, without address space for sandboxes."""
 
 
 def make_engine(settings: EngineSettings) -> wasmtime.Engine:
@@ -83,3 +88,506 @@ def _pool_sizes(settings: EngineSettings) -> dict[str, int]:
         "linear_memory_keep_resident": settings.memory_keep_resident_bytes,
         "table_keep_resident": 4 * KIBIBYTE,
     }
+
+
+# Bound functions. `_held` keeps the GIL, for what takes no longer than giving it up and taking it back;
+# `_released` gives it up, for what runs guest code or may take long.
+
+_held = ctypes.PyDLL(ffi.dll._name)
+_released = ctypes.CDLL(ffi.dll._name)
+
+_Address = ctypes.c_void_p
+_Size = ctypes.c_size_t
+
+
+def _bind(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    function = library[name]
+    function.restype = result
+    function.argtypes = arguments
+    return function
+
+
+_store_new = _bind(_held, "wasmtime_store_new", _Address, _Address, _Address, _Address)
+_store_context = _bind(_held, "wasmtime_store_context", _Address, _Address)
+_store_delete = _bind(_held, "wasmtime_store_delete", None, _Address)
+_store_delete_released = _bind(_released, "wasmtime_store_delete", None, _Address)
+_store_limiter = _bind(_held, "wasmtime_store_limiter", None, _Address, *[ctypes.c_int64] * 5)
+_set_epoch_deadline = _bind(_held, "wasmtime_context_set_epoch_deadline", None, _Address, ctypes.c_uint64)
+_yield_at_deadline = _bind(
+    _held, "wasmtime_context_epoch_deadline_async_yield_and_update", _Address, _Address, ctypes.c_uint64
+)
+_instantiate_async = _bind(_held, "wasmtime_component_linker_instantiate_async", _Address, *[_Address] * 5)
+_call_async = _bind(
+    _held,
+    "wasmtime_component_func_call_async",
+    _Address,
+    *(_Address, _Address, _Address, _Size, _Address, _Size, _Address),
+)
+_poll = _bind(_released, "wasmtime_call_future_poll", ctypes.c_bool, _Address)
+_future_delete = _bind(_held, "wasmtime_call_future_delete", None, _Address)
+_get_func = _bind(_held, "wasmtime_component_instance_get_func", ctypes.c_bool, *[_Address] * 4)
+_export_index = _bind(
+    _held,
+    "wasmtime_component_get_export_index",
+    _Address,
+    *(_Address, _Address, ctypes.c_char_p, _Size),
+)
+_export_index_delete = _bind(_held, "wasmtime_component_export_index_delete", None, _Address)
+_component_delete = _bind(_held, "wasmtime_component_delete", None, _Address)
+_deserialize_file = _bind(
+    _released,
+    "wasmtime_component_deserialize_file",
+    _Address,
+    *(_Address, ctypes.c_char_p, _Address),
+)
+_increment_epoch = _bind(_held, "wasmtime_engine_increment_epoch", None, _Address)
+_value_delete = _bind(_held, "wasmtime_component_val_delete", None, _Address)
+_value_clone = _bind(_held, "wasmtime_component_val_clone", None, _Address, _Address)
+_error_message = _bind(_held, "wasmtime_error_message", None, _Address, _Address)
+_error_delete = _bind(_held, "wasmtime_error_delete", None, _Address)
+_bytes_delete = _bind(_held, "wasm_byte_vec_delete", None, _Address)
+_linker_new = _bind(_held, "wasmtime_component_linker_new", _Address, _Address)
+_linker_delete = _bind(_held, "wasmtime_component_linker_delete", None, _Address)
+_linker_root = _bind(_held, "wasmtime_component_linker_root", _Address, _Address)
+_linker_instance_delete = _bind(_held, "wasmtime_component_linker_instance_delete", None, _Address)
+_add_instance = _bind(
+    _held,
+    "wasmtime_component_linker_instance_add_instance",
+    _Address,
+    *(_Address, ctypes.c_char_p, _Size, _Address),
+)
+_add_function = _bind(
+    _held,
+    "wasmtime_component_linker_instance_add_func_async",
+    _Address,
+    *(_Address, ctypes.c_char_p, _Size, _Address, _Address, _Address),
+)
+_add_resource = _bind(
+    _held,
+    "wasmtime_component_linker_instance_add_resource",
+    _Address,
+    *(_Address, ctypes.c_char_p, _Size, _Address, _Address, _Address, _Address),
+)
+_resource_type_new = _bind(_held, "wasmtime_component_resource_type_new_host", _Address, ctypes.c_uint32)
+_resource_type_delete = _bind(_held, "wasmtime_component_resource_type_delete", None, _Address)
+_resource_new = _bind(
+    _held,
+    "wasmtime_component_resource_host_new",
+    _Address,
+    *(ctypes.c_bool, ctypes.c_uint32, ctypes.c_uint32),
+)
+_resource_rep = _bind(_held, "wasmtime_component_resource_host_rep", ctypes.c_uint32, _Address)
+_resource_is_owned = _bind(_held, "wasmtime_component_resource_host_owned", ctypes.c_bool, _Address)
+_resource_delete = _bind(_held, "wasmtime_component_resource_host_delete", None, _Address)
+_resource_to_any = _bind(_held, "wasmtime_component_resource_host_to_any", _Address, *[_Address] * 3)
+_resource_from_any = _bind(_held, "wasmtime_component_resource_any_to_host", _Address, *[_Address] * 3)
+_resource_any_delete = _bind(_held, "wasmtime_component_resource_any_delete", None, _Address)
+
+# The layout of values: a tag, then at `PAYLOAD` the value itself or sizes and addresses of its parts.
+
+VALUE_SIZE = ctypes.sizeof(ffi.wasmtime_component_val_t)
+PAYLOAD = ffi.wasmtime_component_val_t.of.offset
+ENTRY_SIZE = ctypes.sizeof(ffi.wasmtime_component_valrecord_entry_t)
+NAME_SIZE = ctypes.sizeof(ffi.wasm_name_t)
+assert (VALUE_SIZE, PAYLOAD, ENTRY_SIZE, NAME_SIZE) == (32, 8, 48, 16), "another layout of values"
+
+
+class Kind(enum.IntEnum):
+    """The tag of a value."""
+
+    BOOL = ffi.WASMTIME_COMPONENT_BOOL.value
+    S8 = ffi.WASMTIME_COMPONENT_S8.value
+    U8 = ffi.WASMTIME_COMPONENT_U8.value
+    S16 = ffi.WASMTIME_COMPONENT_S16.value
+    U16 = ffi.WASMTIME_COMPONENT_U16.value
+    S32 = ffi.WASMTIME_COMPONENT_S32.value
+    U32 = ffi.WASMTIME_COMPONENT_U32.value
+    S64 = ffi.WASMTIME_COMPONENT_S64.value
+    U64 = ffi.WASMTIME_COMPONENT_U64.value
+    F32 = ffi.WASMTIME_COMPONENT_F32.value
+    F64 = ffi.WASMTIME_COMPONENT_F64.value
+    CHAR = ffi.WASMTIME_COMPONENT_CHAR.value
+    STRING = ffi.WASMTIME_COMPONENT_STRING.value
+    LIST = ffi.WASMTIME_COMPONENT_LIST.value
+    RECORD = ffi.WASMTIME_COMPONENT_RECORD.value
+    TUPLE = ffi.WASMTIME_COMPONENT_TUPLE.value
+    VARIANT = ffi.WASMTIME_COMPONENT_VARIANT.value
+    ENUM = ffi.WASMTIME_COMPONENT_ENUM.value
+    OPTION = ffi.WASMTIME_COMPONENT_OPTION.value
+    RESULT = ffi.WASMTIME_COMPONENT_RESULT.value
+    FLAGS = ffi.WASMTIME_COMPONENT_FLAGS.value
+    RESOURCE = ffi.WASMTIME_COMPONENT_RESOURCE.value
+
+
+read = ctypes.string_at
+"""`read(address, size)`: a copy of memory that C owns."""
+
+_view = ctypes.pythonapi.PyMemoryView_FromMemory
+_view.restype = ctypes.py_object
+_view.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
+
+
+def view(address: int, size: int) -> memoryview:
+    """Memory that C owns, not copied; it must not outlive the value that it belongs to."""
+    return cast("memoryview", _view(address, size, 0x100))
+
+
+_bytes_address = ctypes.pythonapi.PyBytes_AsString
+_bytes_address.restype = ctypes.c_void_p
+_bytes_address.argtypes = [ctypes.py_object]
+
+
+class Lender:
+    """Lends Python's bytes to C for the time of a call: C copies what it reads, so nothing is freed there.
+
+    Keep it alive until C is done. Handles of resources made for the values are deleted by `close`.
+    """
+
+    __slots__ = ("handles", "kept", "lent_bytes", "may_be_heavy", "owner")
+
+    def __init__(self, owner: Any, *, may_be_heavy: bool) -> None:
+        self.owner = owner
+        self.may_be_heavy = may_be_heavy
+        self.kept: list[bytes] = []
+        self.lent_bytes = 0
+        self.handles: list[int] = []
+
+    def address(self, data: bytes) -> int:
+        """The address of `data`, which is kept alive."""
+        self.kept.append(data)
+        return cast("int", _bytes_address(data))
+
+    def close(self) -> None:
+        """Free the handles and let go of the bytes; C must have copied the values by now."""
+        self.kept.clear()
+        while self.handles:
+            _resource_any_delete(self.handles.pop())
+
+
+class _Cells(ctypes.Structure):
+    """What C writes for one store, in one piece of memory; `ready` and its terminating 0 are a C string."""
+
+    _fields_ = (
+        ("instance", ffi.wasmtime_component_instance_t),
+        ("function", ffi.wasmtime_component_func_t),
+        ("error", ctypes.c_void_p),
+        ("result", ffi.wasmtime_component_val_t),
+        ("continuation", ctypes.c_void_p * 3),
+        ("ready", ctypes.c_char * 8),
+        ("handle", ctypes.c_void_p),
+    )
+
+
+_INSTANCE = _Cells.instance.offset
+_FUNCTION = _Cells.function.offset
+_ERROR = _Cells.error.offset
+_RESULT = _Cells.result.offset
+_CONTINUATION = _Cells.continuation.offset
+_CONTINUATION_SIZE = ctypes.sizeof(ctypes.c_void_p) * 3
+_READY = _Cells.ready.offset
+_HANDLE = _Cells.handle.offset
+
+# A fiber that waits for the host asks `bool (*)(env)` at each poll whether to go on. libc's strlen answers
+# that for an `env` that is the empty string (0) or one character (1) without entering Python.
+_strlen_address = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
+
+
+class WasmError(Exception):
+    """What wasmtime reported: a trap or a refusal, with its whole text. It stays within the engine."""
+
+
+def _take_error(pointer: int) -> WasmError:
+    message = ffi.wasm_byte_vec_t()
+    _error_message(pointer, ctypes.addressof(message))
+    try:
+        text = read(message.data, message.size).decode("utf-8", errors="replace")
+    finally:
+        _bytes_delete(ctypes.addressof(message))
+        _error_delete(pointer)
+    return WasmError(text)
+
+
+def _check(pointer: int | None) -> None:
+    if pointer:
+        raise _take_error(pointer)
+
+
+_stores: dict[int, Store] = {}
+"""The living stores by the address of their context, which is what C hands to callbacks."""
+
+
+class Store:
+    """A sandbox: a store, the one instance in it and at most one fiber that runs there.
+
+    The owner calls `poll` until it is true, then `finish` or `finish_instantiation`, or `abandon` at any
+    time between two polls; `close` in the end. After an error, only `close`.
+    """
+
+    __slots__ = (
+        "_address",
+        "_cells",
+        "_fiber",
+        "_store",
+        "context",
+        "dropped",
+        "failure",
+        "host_call",
+        "owner",
+    )
+
+    def __init__(self, engine: int, limits: tuple[int, int, int, int, int]) -> None:
+        """`limits`: memory bytes, table elements, core instances, tables, memories; -1 for none."""
+        self._fiber = 0
+        self.owner: Any = None
+        self.host_call: tuple[HostBinding, tuple[Any, ...], int] | None = None
+        """The host function that the fiber waits for, its arguments, and where its result goes."""
+        self.failure: BaseException | None = None
+        """Set when a callback failed: the fiber must be abandoned."""
+        self.dropped: list[tuple[Any, int]] = []
+        """Owned handles that the guest dropped: what their type was bound with, and their number."""
+        self._cells = cells = _Cells()
+        self._address = address = ctypes.addressof(cells)
+        cells.continuation[0] = _strlen_address
+        cells.continuation[1] = address + _READY
+        self._store = _store_new(engine, None, None)
+        self.context: int = _store_context(self._store)
+        _store_limiter(self._store, *limits)
+        _yield_at_deadline(self.context, 1)
+        _stores[self.context] = self
+
+    def instantiate(self, linker: int, component: int) -> None:
+        """Begin to make the instance; both must outlive the fiber."""
+        address = self._address
+        self._fiber = _instantiate_async(
+            linker, self.context, component, address + _INSTANCE, address + _ERROR
+        )
+
+    def call(self, export: int, arguments: int, count: int, results: int) -> None:
+        """Begin a call; `arguments` is the address of `count` values lent until the fiber has ended."""
+        address = self._address
+        if not _get_func(address + _INSTANCE, self.context, export, address + _FUNCTION):
+            raise WasmError("the export is not a function")
+        self._fiber = _call_async(
+            address + _FUNCTION, self.context, arguments, count, address + _RESULT, results, address + _ERROR
+        )
+
+    def poll(self, ticks: int) -> bool:
+        """Run the fiber until it ends (true), waits for the host, or has spent `ticks` of the epoch clock.
+
+        May be called on any thread, by one at a time.
+        """
+        _set_epoch_deadline(self.context, ticks)
+        return cast("bool", _poll(self._fiber))
+
+    def finish(self) -> None:
+        """Free a fiber that has ended; raises `WasmError` if the guest failed.
+
+        After a call that has a result, the result is at `result` until `free_result`.
+        """
+        fiber, self._fiber = self._fiber, 0
+        _future_delete(fiber)
+        error = self._cells.error
+        if error:
+            self._cells.error = None
+            raise _take_error(error)
+
+    def abandon(self) -> None:
+        """Free the fiber wherever it is; the instance can't be used any more."""
+        self.host_call = None
+        if self._fiber:
+            fiber, self._fiber = self._fiber, 0
+            _future_delete(fiber)
+        if error := self._cells.error:
+            self._cells.error = None
+            _error_delete(error)
+
+    @property
+    def result(self) -> int:
+        return self._address + _RESULT
+
+    def free_result(self) -> None:
+        _value_delete(self._address + _RESULT)
+
+    def resume(self, result: bytes | None) -> None:
+        """Let the fiber go on, at the next poll, with the lent value as the host function's result."""
+        assert self.host_call
+        if result is not None:
+            _value_clone(_bytes_address(result), self.host_call[2])
+        self.host_call = None
+        self._cells.ready = b"1"
+
+    def make_handle(self, number: int, type_: int) -> int:
+        """An owned handle to a host's resource; free it with the lender that it is lent by."""
+        host = _resource_new(True, number, type_)
+        try:
+            _check(_resource_to_any(self.context, host, self._address + _HANDLE))
+        finally:
+            _resource_delete(host)
+        return cast("int", self._cells.handle)
+
+    def read_handle(self, handle: int) -> tuple[int, bool]:
+        """The number behind a host's handle and whether it was owned; consumes what it stood for."""
+        _check(_resource_from_any(self.context, handle, self._address + _HANDLE))
+        host = self._cells.handle
+        try:
+            return _resource_rep(host), _resource_is_owned(host)
+        finally:
+            _resource_delete(host)
+
+    def close(self, *, is_slow: bool = False) -> None:
+        """Free everything; `is_slow` gives up the GIL meanwhile, for instances with much memory."""
+        self.abandon()
+        if self._store:
+            store, self._store = self._store, 0
+            del _stores[self.context]
+            (_store_delete_released if is_slow else _store_delete)(store)
+
+
+class HostBinding(Protocol):
+    """What a host function is bound as."""
+
+    def lift(self, address: int, store: Store) -> tuple[Any, ...]:
+        """The arguments at `address` as Python values."""
+
+
+_bindings: dict[int, Any] = {}
+_binding_numbers = itertools.count(1)
+
+
+def _on_host_call(
+    number: int, context: int, _type: int, arguments: int, _n: int, results: int, _m: int, _e: int, next_: int
+) -> None:
+    """Runs on the fiber's stack, maybe on a worker thread: copy the arguments, and let the fiber wait."""
+    store = _stores[context]
+    store._cells.ready = b""
+    ctypes.memmove(next_, store._address + _CONTINUATION, _CONTINUATION_SIZE)
+    try:
+        binding = _bindings[number]
+        store.host_call = (binding, binding.lift(arguments, store), results)
+    except BaseException as error:  # it belongs to this call: the driver raises it
+        store.failure = error
+
+
+def _on_drop(number: int, context: int, rep: int) -> int:
+    """Runs on the fiber's stack: only note what was dropped."""
+    _stores[context].dropped.append((_bindings[number], rep))
+    return 0
+
+
+_host_callback = ctypes.CFUNCTYPE(
+    None, _Address, _Address, _Address, _Address, _Size, _Address, _Size, _Address, _Address
+)(_on_host_call)
+_drop = ctypes.CFUNCTYPE(_Size, _Address, _Address, ctypes.c_uint32)(_on_drop)
+_host_call_address = ctypes.cast(_host_callback, _Address).value
+_drop_address = ctypes.cast(_drop, _Address).value
+
+
+class Linker:
+    """What one component's imports are bound to. Close it after all fibers that instantiate with it."""
+
+    __slots__ = ("_numbers", "_types", "pointer")
+
+    def __init__(self, engine: int) -> None:
+        self.pointer: int = _linker_new(engine)
+        self._numbers: list[int] = []
+        self._types: list[int] = []
+
+    def define(
+        self,
+        interface: str | None,
+        functions: Mapping[str, HostBinding],
+        resources: Mapping[str, tuple[int, Any]],
+    ) -> None:
+        """Define an instance, or with None the root's functions; resources are (type number, binding)."""
+        root = _linker_root(self.pointer)
+        try:
+            if interface is None:
+                self._fill(root, functions, resources)
+                return
+            slot = ctypes.c_void_p()
+            name = interface.encode()
+            _check(_add_instance(root, name, len(name), ctypes.addressof(slot)))
+            try:
+                self._fill(slot.value or 0, functions, resources)
+            finally:
+                _linker_instance_delete(slot)
+        finally:
+            _linker_instance_delete(root)
+
+    def _fill(
+        self, instance: int, functions: Mapping[str, HostBinding], resources: Mapping[str, tuple[int, Any]]
+    ) -> None:
+        for text, (type_number, binding) in resources.items():
+            name, number = text.encode(), self._register(binding)
+            type_ = _resource_type_new(type_number)
+            self._types.append(type_)
+            _check(_add_resource(instance, name, len(name), type_, _drop_address, number, None))
+        for text, function in functions.items():
+            name, number = text.encode(), self._register(function)
+            _check(_add_function(instance, name, len(name), _host_call_address, number, None))
+
+    def _register(self, binding: Any) -> int:
+        number = next(_binding_numbers)
+        _bindings[number] = binding
+        self._numbers.append(number)
+        return number
+
+    def close(self) -> None:
+        """No instance that was made with it may run any more."""
+        if self.pointer:
+            _linker_delete(self.pointer)
+            self.pointer = 0
+            for type_ in self._types:
+                _resource_type_delete(type_)
+            for number in self._numbers:
+                del _bindings[number]
+            self._types.clear()
+            self._numbers.clear()
+
+
+class Component:
+    """Loaded code of a component, and the indexes of its exported functions."""
+
+    __slots__ = ("_indexes", "pointer")
+
+    def __init__(self, engine: int, path: str) -> None:
+        """Map the file at `path`; blocks for up to some milliseconds; raises `WasmError`."""
+        slot = ctypes.c_void_p()
+        _check(_deserialize_file(engine, path.encode(), ctypes.addressof(slot)))
+        self.pointer: int = slot.value or 0
+        self._indexes: list[int] = []
+
+    def export(self, interface: str | None, function: str) -> int:
+        """The index of an exported function, or 0; it lives as long as the component."""
+        parent = None
+        if interface is not None:
+            parent = self._index(None, interface)
+            if not parent:
+                return 0
+        return self._index(parent, function)
+
+    def _index(self, parent: int | None, text: str) -> int:
+        name = text.encode()
+        index = _export_index(self.pointer, parent, name, len(name))
+        if index:
+            self._indexes.append(index)
+        return index or 0
+
+    def close(self) -> None:
+        """Instances that still live keep the code alive by themselves."""
+        if self.pointer:
+            for index in self._indexes:
+                _export_index_delete(index)
+            self._indexes.clear()
+            _component_delete(self.pointer)
+            self.pointer = 0
+
+
+def engine_address(engine: wasmtime.Engine) -> int:
+    """The engine as the other functions here take it; it must outlive their objects."""
+    return ctypes.cast(engine.ptr(), ctypes.c_void_p).value or 0
+
+
+def increment_epoch(engine: int) -> None:
+    """One tick of the epoch clock."""
+    _increment_epoch(engine)
