@@ -66,7 +66,8 @@ def test_every_version_of_the_series_is_built_in(version: str) -> None:
     "name",
     [
         "wasi:io/poll", "wasi:io/poll@0.3.0", "wasi:io/poll@0.2.0-rc-2023", "wasi:io/poll@1.2.0",
-        "wasi:io/poll@0.20.1", "wasi:io/poll@0.2", "wasi:http/types@0.2.0", "wasi:cli/run@0.2.0", "demo:io/poll@0.2.0", "",
+        "wasi:io/poll@0.20.1", "wasi:io/poll@0.2", "wasi:http/types@0.2.0",
+        "wasi:cli/run@0.2.0", "demo:io/poll@0.2.0", "",
     ],
 )  # fmt: skip
 def test_anything_else_needs_a_link(name: str) -> None:
@@ -85,9 +86,7 @@ def test_nothing_of_the_host_shows_by_default(sandbox: Sandbox, monkeypatch: pyt
 
 
 def test_settings_reach_the_component(sandbox: Sandbox) -> None:
-    world = World(
-        environment={"A": "1"}, arguments=("app", "-v"), working_directory="/", standard_input=b"in"
-    )
+    world = World(environment={"A": "1"}, arguments=("a", "-v"), working_directory="/", standard_input=b"in")
     call = sandbox.begin()
 
     assert world(call, "cli/environment", "get-environment") == [("A", "1")]
