@@ -1,0 +1,94 @@
+"""A component file on the user's disk: read, recognised by its first bytes, and named by its digest.
+
+Only what can be said from eight bytes is said here; the node checks the rest when it compiles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lattice.errors import Invalid
+from lattice.names import MAX_NAME_LENGTH, check_name
+
+MAX_ARTIFACT_BYTES = 512 * 2**20
+"""No useful component comes near; it keeps a wrong file from filling the memory."""
+
+_MAGIC = b"\0asm"
+_CORE_MODULE = b"\x01\x00\x00\x00"
+_COMPONENT = b"\x0d\x00\x01\x00"
+_MAKE_COMPONENT = "make a component of it with `wasm-tools component new`, or build for wasm32-wasip2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """The bytes of a component file and their digest."""
+
+    data: bytes
+    digest: str
+
+
+def read_artifact(path: Path) -> Artifact:
+    """Read and recognise the file; raises `Invalid` that says what it is instead and what to do."""
+    data = _read(path)
+    reason = _why_no_component(data)
+    if reason:
+        raise Invalid(f"`{path}` is not a WebAssembly component: {reason}")
+    return Artifact(data=data, digest=f"sha256:{hashlib.sha256(data).hexdigest()}")
+
+
+def name_for(path: Path) -> str:
+    """A component name made of the file's: `My_Greeter.wasm` is `my-greeter`; raises `Invalid` if none."""
+    name = re.sub(r"[^a-z0-9]+", "-", path.name.removesuffix(".wasm").lower())
+    name = name[:MAX_NAME_LENGTH].strip("-")
+    if not name:
+        raise Invalid(f"no component name can be made of the file name `{path.name}`: give one with --name")
+    return check_name(name, "component name")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise Invalid(f"`{path}` is a folder: name the .wasm file in it")
+        size = path.stat().st_size
+        if size > MAX_ARTIFACT_BYTES:
+            raise Invalid(f"`{path}` has {size} bytes, more than the {MAX_ARTIFACT_BYTES} that are accepted")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise Invalid(f"there is no file `{path}`: check the path, or build the component first") from None
+    except OSError as error:
+        raise Invalid(f"cannot read `{path}`: {error.strerror or error}") from None
+
+
+def _why_no_component(data: bytes) -> str | None:
+    head = data[:8]
+    if head == _MAGIC + _COMPONENT:
+        return None
+    if not data:
+        return "it is empty; was the build interrupted?"
+    if head == _MAGIC + _CORE_MODULE:
+        return f"it is a core module; {_MAKE_COMPONENT}"
+    if head.startswith(_MAGIC):
+        return "it is cut off" if len(head) < 8 else _old_encoding(head)
+    if not data[:65536].strip(b"\0"):
+        return "it begins with zeros; was it copied completely?"
+    if _is_text(data[:4096]):
+        return "it is a text file; translate WAT with `wasm-tools parse`, or name the built .wasm file"
+    return "it does not begin with the bytes of WebAssembly; name the built .wasm file"
+
+
+def _old_encoding(head: bytes) -> str:
+    version = int.from_bytes(head[4:6], "little")
+    return f"its encoding has version {version} instead of 13; build it anew with current tools"
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(data) - 4:
+            return False
+        text = data[: error.start].decode()
+    return all(character.isprintable() or character in "\t\r\n\f" for character in text)

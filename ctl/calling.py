@@ -1,0 +1,114 @@
+"""Calls of a client: what may be repeated, and the way over the component's subject.
+
+A one-shot client publishes to the component's subject; the node that gets the call routes it. A long-lived
+program that wants to route by itself gives `ControlClient` another `Caller`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import anyio
+
+from ctl.functions import Function
+from lattice import subjects, wire
+from lattice.bus import Bus, Message
+from lattice.errors import Interrupted, LatticeError, TimedOut
+
+FIRST_DELAY_SECONDS = 0.02
+MAX_DELAY_SECONDS = 0.5
+MAX_RESULT_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOptions:
+    """How a call is made."""
+
+    budget_seconds: float = 30.0
+    """Time for the call with all its repetitions."""
+    idempotent: bool = False
+    """Whether it may be repeated when it may have begun."""
+    node: str | None = None
+    """Id of the node to enter at; any when None."""
+    traceparent: str | None = None
+
+
+class Caller(Protocol):
+    """Carries a call whose arguments were checked; returns the value as it came, raises `LatticeError`."""
+
+    async def call(self, function: Function, args: Sequence[Any], options: CallOptions) -> Any: ...
+
+
+class SubjectCaller:
+    """Calls over the component's subject, or a node's, and repeats what may be repeated."""
+
+    def __init__(self, bus: Bus, lattice: str) -> None:
+        self._bus = bus
+        self._lattice = lattice
+
+    async def call(self, function: Function, args: Sequence[Any], options: CallOptions) -> Any:
+        subject = self._subject(function, options.node)
+        body = wire.encode_arguments(args)
+        deadline = anyio.current_time() + options.budget_seconds
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                reply = await self._attempt(subject, body, options, attempt, deadline - anyio.current_time())
+                return _result(function, reply)
+            except LatticeError as error:
+                delay = retry_delay(attempt, random.random())
+                if not may_repeat(error, options) or anyio.current_time() + delay >= deadline:
+                    raise _explained(error, function, options) from None
+            await anyio.sleep(delay)
+
+    async def _attempt(
+        self, subject: str, body: bytes, options: CallOptions, attempt: int, left_seconds: float
+    ) -> Message:
+        headers = wire.encode_headers(
+            wire.CallHeaders(
+                budget_ms=max(1, int(left_seconds * 1000)),
+                idempotent=options.idempotent,
+                traceparent=options.traceparent,
+                attempt=min(attempt, wire.MAX_ATTEMPT),
+            )
+        )
+        reply = await self._bus.request(subject, body, headers=headers, timeout_seconds=left_seconds)
+        error = wire.decode_error(reply.headers, reply.data)
+        if error is not None:
+            raise error
+        return reply
+
+    def _subject(self, function: Function, node: str | None) -> str:
+        names = (function.component, function.interface, function.name)
+        return (
+            subjects.node_call(self._lattice, node, *names) if node else subjects.call(self._lattice, *names)
+        )
+
+
+def may_repeat(error: LatticeError, options: CallOptions) -> bool:
+    """Whether the call surely has not begun, or does no harm when made twice."""
+    return error.is_retryable or (options.idempotent and isinstance(error, Interrupted))
+
+
+def retry_delay(attempt: int, chance: float) -> float:
+    """Seconds before the next attempt: doubling to a limit; `chance` (0 to 1) keeps callers apart."""
+    delay = min(FIRST_DELAY_SECONDS * 2.0 ** min(attempt - 1, 10), MAX_DELAY_SECONDS)
+    return delay * (0.5 + chance / 2)
+
+
+def _result(function: Function, reply: Message) -> Any:
+    content_type = wire.content_type_of(reply.headers)
+    return wire.decode_result(function.type, reply.data, content_type, max_bytes=MAX_RESULT_BYTES)
+
+
+def _explained(error: LatticeError, function: Function, options: CallOptions) -> LatticeError:
+    """A timeout of the bus says which subject; a person wants to know which call."""
+    if isinstance(error, TimedOut) and error.error_id is None:
+        return TimedOut(
+            f"`{function.component}` did not answer `{function.name}` within {options.budget_seconds:g} s"
+        )
+    return error

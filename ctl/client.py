@@ -1,0 +1,252 @@
+"""The control client: a lattice's control operations as typed methods. All of `latticectl` is built on it.
+
+async with ControlClient.connect() as client:
+    for node in await client.nodes():
+        ...
+    greeting = await client.call("greeter", "greet", ["World"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import anyio.to_thread
+
+from ctl import models
+from ctl.artifact import Artifact
+from ctl.calling import Caller, CallOptions, SubjectCaller
+from ctl.deployment import Deployment
+from ctl.exchange import Exchange, decoded, decoded_list
+from ctl.functions import Function, find_function
+from ctl.listening import Listener, listen
+from ctl.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
+from lattice import connection, subjects, values, wit
+from lattice.bus import Bus
+from lattice.errors import Failed, Invalid, NotFound
+
+PREPARE_SECONDS = 120.0
+"""Compiling is bounded by the node; this is its bound and what the way there takes."""
+DRAIN_SECONDS = 90.0
+DEFAULT_LINK = "default"
+
+
+class ControlClient:
+    """A connection to one lattice. Methods raise `LatticeError`; all may be used side by side."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        lattice: str = "default",
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        caller: Caller | None = None,
+    ) -> None:
+        """Use an open bus, which stays the owner's; `caller` replaces the way calls take."""
+        self.lattice = lattice
+        self.timeout_seconds = timeout_seconds
+        self._bus = bus
+        self._exchange = Exchange(bus, lattice)
+        self._caller = caller or SubjectCaller(bus, lattice)
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, settings: ClientSettings | None = None) -> AsyncIterator[ControlClient]:
+        """Connect for as long as the context lasts; the environment's settings when none are given."""
+        from lattice.nats_bus import NatsBus
+
+        settings = settings or ClientSettings.from_environment()
+        found = await anyio.to_thread.run_sync(connection_settings, settings)
+        async with NatsBus(found) as bus:
+            yield cls(bus, lattice=settings.lattice, timeout_seconds=settings.timeout_seconds)
+
+    def __repr__(self) -> str:
+        return f"<ControlClient of lattice {self.lattice!r}>"
+
+    # What there is
+
+    async def nodes(self) -> list[models.Node]:
+        """All nodes that the lattice knows."""
+        return decoded_list(models.Node, await self._request("get.nodes"), "nodes")
+
+    async def components(self) -> list[models.Component]:
+        """All deployed components."""
+        return decoded_list(models.Component, await self._request("get.components"), "components")
+
+    async def replicas(self, component: str | None = None) -> list[models.Replica]:
+        """The replicas of one component, or all."""
+        reply = await self._request("get.replicas", component=component)
+        return decoded_list(models.Replica, reply, "replicas")
+
+    async def describe_node(self, node: str) -> models.NodeDescription:
+        """A node by its id, a unique beginning of it, or its name; raises `NotFound`."""
+        reply = await self._request("describe.node", node=node)
+        return decoded(models.NodeDescription, reply.get("node"))
+
+    async def describe_component(self, component: str) -> models.ComponentDescription:
+        """A component with its interfaces and placements; raises `NotFound`."""
+        reply = await self._request("describe.component", component=component)
+        return decoded(models.ComponentDescription, reply.get("component"))
+
+    async def describe(self, name: str) -> models.ComponentDescription | models.NodeDescription:
+        """The component of that name, else the node; raises `NotFound`."""
+        try:
+            return await self.describe_component(name)
+        except (NotFound, Invalid):
+            pass
+        try:
+            return await self.describe_node(name)
+        except NotFound:
+            raise NotFound(f"there is neither a component nor a node `{name}`") from None
+
+    # Artifacts and components
+
+    async def upload(self, artifact: Artifact) -> bool:
+        """Put the bytes where nodes find them; False when they were there already."""
+        store = await self._bus.object_store(subjects.artifacts_bucket(self.lattice))
+        if artifact.digest in await store.names():
+            return False
+        await store.put(artifact.digest, artifact.data)
+        return True
+
+    async def prepare(self, digest: str, *, timeout_seconds: float = PREPARE_SECONDS) -> models.Prepared:
+        """Have uploaded bytes compiled; raises `Invalid` when they are no component that can run."""
+        fields = {"digest": digest}
+        reply = await self._exchange.request("prepare", fields, timeout_seconds=timeout_seconds)
+        return decoded(models.Prepared, reply)
+
+    async def deploy(self, deployment: Deployment) -> models.Change:
+        """Make a component what the deployment says; does not wait for its replicas."""
+        return decoded(models.Change, await self._request("deploy", **deployment.fields()))
+
+    async def update(
+        self, component: str, digest: str, *, expected_generation: int | None = None
+    ) -> models.Change:
+        """Give a component other bytes; everything else stays."""
+        return decoded(
+            models.Change,
+            await self._request(
+                "update", component=component, digest=digest, expected_generation=expected_generation
+            ),
+        )
+
+    async def scale(self, component: str, replicas: int) -> models.Change:
+        """Change how many replicas a component has."""
+        return decoded(models.Change, await self._request("scale", component=component, replicas=replicas))
+
+    async def delete(self, component: str) -> models.Change:
+        """Delete a component with its links."""
+        return decoded(models.Change, await self._request("delete", component=component))
+
+    async def drain(self, node: str, *, timeout_seconds: float = DRAIN_SECONDS) -> models.Drained:
+        """Have a node hand over its replicas, finish its calls and leave; returns when it has."""
+        reply = await self._exchange.request("drain", {"node": node}, timeout_seconds=timeout_seconds)
+        return decoded(models.Drained, reply)
+
+    # Links
+
+    async def put_link(
+        self, source: str, interface: str, target: str, *, name: str = DEFAULT_LINK, idempotent: bool = False
+    ) -> models.LinkChange:
+        """Grant `source` the use of the target's interface; raises `Denied` when the types do not fit."""
+        reply = await self._request(
+            "link.put", source=source, interface=interface, target=target, name=name, idempotent=idempotent
+        )
+        return decoded(models.LinkChange, reply)
+
+    async def delete_link(
+        self, source: str, interface: str, *, name: str = DEFAULT_LINK
+    ) -> models.LinkChange:
+        """Take the grant back."""
+        fields = {"source": source, "interface": interface, "name": name}
+        return decoded(models.LinkChange, {**fields, **await self._request("link.delete", **fields)})
+
+    async def links(self, source: str | None = None) -> list[models.Link]:
+        """The links of one component, or all."""
+        return decoded_list(models.Link, await self._request("link.get", source=source), "links")
+
+    # What happens
+
+    def events(self) -> AbstractAsyncContextManager[Listener[models.Event]]:
+        """Everything that happens in the lattice from now on."""
+        return listen(self._bus, subjects.event(self.lattice, ">"), _event)
+
+    async def log_lines(self, component: str, lines: int = 100) -> list[models.LogLine]:
+        """The last lines that the component wrote, from all nodes, in the order of their time."""
+        reply = await self._request("logs", component=component, lines=lines)
+        return decoded_list(models.LogLine, reply, "lines")
+
+    def follow_log(self, component: str) -> AbstractAsyncContextManager[Listener[models.LogLine]]:
+        """The lines that the component writes from now on."""
+        return listen(self._bus, subjects.log(self.lattice, component), models.LogLine.from_dict)
+
+    # Calls
+
+    async def function(self, component: str, name: str, interface: str | None = None) -> Function:
+        """An exported function, to be called with `invoke`; raises `NotFound` that suggests the nearest."""
+        return find_function(component, await self.component_type(component), name, interface)
+
+    async def component_type(self, component: str) -> wit.ComponentType:
+        """What a component imports and exports."""
+        description = await self.describe_component(component)
+        if not description.type:
+            raise Failed(f"no node has compiled `{component}` yet, so its functions are unknown: try again")
+        return wit.component_type_from_json(description.type)
+
+    async def invoke(
+        self,
+        function: Function,
+        args: Sequence[Any] | Mapping[str, Any],
+        options: CallOptions | None = None,
+    ) -> Any:
+        """Call a function found before: no look-up, so this is the way for many calls.
+
+        `unreachable` and `overloaded` are tried again until the budget ends, `interrupted` if the options
+        say idempotent.
+        """
+        checked = values.check_arguments(function.type, args)
+        return await self._caller.call(function, checked, options or CallOptions())
+
+    async def call(
+        self,
+        component: str,
+        function: str,
+        args: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        interface: str | None = None,
+        options: CallOptions | None = None,
+    ) -> Any:
+        """Call a function by name; arguments in order or by name, as Python values of their WIT types."""
+        options = options or CallOptions()
+        deadline = anyio.current_time() + options.budget_seconds
+        found = await self.function(component, function, interface)
+        left = max(0.001, deadline - anyio.current_time())
+        return await self.invoke(found, args, replace(options, budget_seconds=left))
+
+    async def _request(self, operation: str, **fields: Any) -> dict[str, Any]:
+        given = {name: value for name, value in fields.items() if value is not None}
+        return await self._exchange.request(operation, given, timeout_seconds=self.timeout_seconds)
+
+
+def connection_settings(settings: ClientSettings) -> connection.ConnectionSettings:
+    """How to connect: to the server named, else to this machine's embedded one. Reads files."""
+    if settings.nats is None:
+        return connection.find_server(settings.lattice, name="latticectl")
+    urls, user = connection.parse_urls(settings.nats)
+    return connection.ConnectionSettings(
+        urls=urls,
+        name="latticectl",
+        credentials=connection.Credentials(file=settings.creds) if settings.creds else user,
+        tls_ca=settings.tls_ca,
+        tls_certificate=settings.tls_cert,
+        tls_key=settings.tls_key,
+        connect_seconds=settings.timeout_seconds,
+    )
+
+
+def _event(fields: Mapping[str, Any]) -> models.Event:
+    known = {"time", "event", "node", "component", "details"}
+    details = {name: value for name, value in fields.items() if name not in known}
+    return models.Event.from_dict({**fields, "details": {**fields.get("details", {}), **details}})

@@ -1,0 +1,44 @@
+"""What is asked for when a component is deployed, as a value that becomes the request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+_LIMITS = ("memory_bytes", "budget_seconds", "max_concurrency", "queue_length", "payload_bytes", "reuse")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A component to run. Limits that are None are the lattice's defaults."""
+
+    name: str
+    digest: str
+    replicas: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that a node must have."""
+    spread: str | None = None
+    """A node label, such as `zone`, over whose values replicas are spread; over nodes when None."""
+    idempotent: bool = False
+    """Whether its functions do no harm when called twice."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    links: tuple[tuple[str, str], ...] = ()
+    """Interface and target of each import that another component answers."""
+    memory_bytes: int | None = None
+    budget_seconds: float | None = None
+    max_concurrency: int | None = None
+    queue_length: int | None = None
+    payload_bytes: int | None = None
+    reuse: int | None = None
+    """Calls that one sandbox instance serves; 1 is a fresh instance for each."""
+    expected_generation: int | None = None
+    """Refuse with `conflict` if the component has another generation by now."""
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the request."""
+        limits = {name: getattr(self, name) for name in _LIMITS if getattr(self, name) is not None}
+        skipped = {*_LIMITS, "links"}
+        plain = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in skipped}
+        links = [{"interface": interface, "target": target} for interface, target in self.links]
+        return {**plain, "limits": limits, "links": links}

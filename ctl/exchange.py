@@ -1,0 +1,76 @@
+"""Control requests and their replies: one map there, one map back, errors as exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import anyio
+
+from lattice import subjects, wire
+from lattice.bus import Bus
+from lattice.errors import Failed, Invalid, LatticeError, TimedOut
+from lattice.fields import Value
+
+V = TypeVar("V", bound=Value)
+
+RETRY_SECONDS = 0.1
+MAX_REPLY_BYTES = 16 * 2**20
+
+
+class Exchange:
+    """Sends control requests to whichever node takes them."""
+
+    def __init__(self, bus: Bus, lattice: str) -> None:
+        self._bus = bus
+        self._lattice = lattice
+
+    async def request(
+        self, operation: str, fields: Mapping[str, Any], *, timeout_seconds: float
+    ) -> dict[str, Any]:
+        """The reply's fields; raises what the node answered.
+
+        Where a node answers that it could not begin (no controller yet, say), the request is repeated until
+        the time ends. When nobody answers at all, `Unreachable` is raised at once.
+        """
+        subject, body = subjects.control(self._lattice, operation), wire.encode_message(fields)
+        deadline = anyio.current_time() + timeout_seconds
+        while True:
+            error, reply = await self._once(subject, body, deadline - anyio.current_time())
+            if error is None:
+                return reply
+            if not error.is_retryable or anyio.current_time() + RETRY_SECONDS >= deadline:
+                raise error
+            await anyio.sleep(RETRY_SECONDS)
+
+    async def _once(
+        self, subject: str, body: bytes, timeout_seconds: float
+    ) -> tuple[LatticeError | None, dict[str, Any]]:
+        operation = subject.rpartition(".control.")[2]
+        try:
+            message = await self._bus.request(subject, body, timeout_seconds=timeout_seconds)
+        except TimedOut:
+            raise TimedOut(f"`{operation}` was not answered within {timeout_seconds:.1f} s") from None
+        error = wire.decode_error(message.headers, message.data)
+        if error is not None:
+            return error, {}
+        content_type = wire.content_type_of(message.headers)
+        return None, wire.decode_message(message.data, content_type, max_bytes=MAX_REPLY_BYTES)
+
+
+def decoded(cls: type[V], data: Any) -> V:
+    """A value of a node's answer; raises `Failed` when the answer is not what this version understands."""
+    try:
+        return cls.from_dict(data)
+    except Invalid as error:
+        raise Failed(
+            f"the node's answer is not understood, is its version another?: {error.message}"
+        ) from None
+
+
+def decoded_list(cls: type[V], reply: Mapping[str, Any], field: str) -> list[V]:
+    """The list of values in one field of a node's answer."""
+    items = reply.get(field)
+    if not isinstance(items, list):
+        raise Failed(f"the node's answer lacks the list `{field}`: is its version another?")
+    return [decoded(cls, item) for item in items]
