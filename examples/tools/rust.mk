@@ -4,14 +4,14 @@
 CARGO ?= cargo
 CARGO_FLAGS ?=
 CARGO_TARGET_DIR ?= target
+TARGET ?= wasm32-wasip2
 
 .PHONY: all clean
 all: $(NAME).wasm
 
 $(NAME).wasm: Cargo.toml Cargo.lock $(wildcard src/*.rs) $(wildcard ../wit/*.wit)
-	$(CARGO) build --release --locked --target wasm32-wasip2 $(CARGO_FLAGS)
-	cp $(CARGO_TARGET_DIR)/wasm32-wasip2/release/$(subst -,_,$(NAME)).wasm $@
+	$(CARGO) build --release --locked --target $(TARGET) $(CARGO_FLAGS)
+	cp $(CARGO_TARGET_DIR)/$(TARGET)/release/$(subst -,_,$(NAME)).wasm $@
 
 clean:
-	$(CARGO) clean
-	rm -f $(NAME).wasm
+	rm -rf target $(NAME).wasm
