@@ -1,0 +1,66 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+from lattice.nats_bus import NatsBus
+from tests.servers import NatsServer
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The event loop that the product runs on."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def blockbuster() -> Iterator[BlockBuster | None]:
+    """Fail whatever blocks the event loop."""
+    with blockbuster_ctx(["lattice", "providers", "node", "ctl"]) as active:
+        yield active
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A NATS server for the whole session; leave it running and use names of your own (`lattice_name`)."""
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def make_nats_server(tmp_path: Path) -> Iterator[Callable[..., NatsServer]]:
+    """Starts servers that a test may stop, kill and wipe; they are gone after it."""
+    servers: list[NatsServer] = []
+
+    def make(**options: object) -> NatsServer:
+        server = NatsServer(tmp_path / f"nats-{len(servers)}", **options)  # type: ignore[arg-type]
+        servers.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def lattice_name() -> str:
+    """A lattice name that no other test has."""
+    return f"test-{next(_numbers)}"
+
+
+@pytest.fixture
+async def nats_bus(nats_server: NatsServer) -> AsyncIterator[NatsBus]:
+    """A bus on the session's server."""
+    async with NatsBus(nats_server.settings()) as bus:
+        yield bus
