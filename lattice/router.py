@@ -8,21 +8,30 @@ node's exact load would, though each caller sees loads that are up to a heartbea
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 PickIndex = Callable[[int], int]
 """`pick(n)` gives a number from 0 to n - 1, each equally likely."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Protocol):
     """A node that runs the component, as the caller sees it now."""
 
-    node: str
-    zone: str | None
-    load: float
-    """Calls in flight for each slot: 0 idle, 1 full, more when calls queue."""
-    is_draining: bool = False
+    @property
+    def node(self) -> str:
+        """The node's id."""
+
+    @property
+    def zone(self) -> str | None:
+        """The node's label `zone`."""
+
+    @property
+    def load(self) -> float:
+        """Share of its slots that are taken: 0 idle, 1 full, more when calls queue."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether to ask another node if there is one."""
 
 
 def choose(

@@ -1,0 +1,239 @@
+"""Calls as the caller sees them: which node is asked, what is retried, and when to give up.
+
+Nodes, and programs that keep a connection to the lattice, call through a `Caller`. It routes by the
+placements that it observes, so it always knows whom it asked: when that node is lost, the calls pending on it
+end at once.
+
+Error handling: `unreachable` and `overloaded` were surely not begun and are retried on another replica;
+`interrupted` only if the function is idempotent; all else goes to the caller as it is. While a component has
+no replica that answers, calls wait for one until their budget ends.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import anyio
+
+from lattice import router, subjects, wire
+from lattice.bus import Bus, Message
+from lattice.errors import Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
+from lattice.names import did_you_mean
+from lattice.state import LatticeState
+
+RETRY_SECONDS = 0.02
+"""Between two rounds over the replicas of a component, unless a change of placements comes first."""
+
+REPLY_SECONDS = 0.05
+"""How long after the end of its budget a callee's own `timed-out` may take to arrive."""
+
+DEFAULT_BUDGET_SECONDS = 30.0
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRequest:
+    """A call as it was asked for, without its arguments."""
+
+    component: str
+    interface: str
+    function: str
+    deadline: float
+    """By `anyio.current_time()`."""
+    call_id: str
+    idempotent: bool = False
+    traceparent: str | None = None
+    caller: str | None = None
+    attempt: int = 1
+    hops: int = 0
+
+    @property
+    def target(self) -> str:
+        """For messages."""
+        return f"{self.component} {self.interface}.{self.function}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A result that is still encoded."""
+
+    data: bytes
+    content_type: str = wire.MSGPACK
+
+
+class LocalReplicas(Protocol):
+    """The replicas on the caller's own node. Both methods raise `Unreachable` when there is none."""
+
+    async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
+        """Call with values."""
+
+    async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
+        """Call with encoded arguments; the reply has the same encoding."""
+
+
+def new_call_id() -> str:
+    """Names a call in logs; 64 random bits."""
+    return os.urandom(8).hex()
+
+
+class Caller:
+    """The mutable state is the calls that are pending, by the node that was asked."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        lattice: str,
+        state: LatticeState,
+        *,
+        name: str,
+        node: str | None = None,
+        zone: str | None = None,
+        local: LocalReplicas | None = None,
+    ) -> None:
+        self._bus = bus
+        self._lattice = lattice
+        self._state = state
+        self._name = name
+        self._node = node
+        self._zone = zone
+        self._local = local
+        self._pending: dict[str, set[anyio.CancelScope]] = {}
+        self._changed = anyio.Event()
+
+    async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
+        """The result of a call with values. Raises any `LatticeError`."""
+        body: bytes | None = None
+
+        async def ask(node: str, attempt: int) -> Any:
+            nonlocal body
+            if node == self._node and self._local is not None:
+                return await self._local.call(request, args)
+            if body is None:
+                body = wire.encode_arguments(args)
+            reply = await self._ask(node, request, body, wire.MSGPACK, attempt)
+            return wire.decode_result(None, reply.data, reply.content_type)
+
+        return await self._route(request, ask)
+
+    async def forward(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
+        """The encoded result of a call with encoded arguments. Raises any `LatticeError`."""
+
+        async def ask(node: str, attempt: int) -> Reply:
+            if node == self._node and self._local is not None:
+                return await self._local.call_encoded(request, body, content_type)
+            return await self._ask(node, request, body, content_type, attempt)
+
+        return await self._route(request, ask)
+
+    def node_lost(self, node: str) -> None:
+        """End all calls that are pending on the node with `interrupted`."""
+        for scope in self._pending.pop(node, set()):
+            scope.cancel()
+
+    def placements_changed(self) -> None:
+        """Wake the calls that wait for a replica."""
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    # Routing
+
+    async def _route(self, request: CallRequest, ask: Callable[[str, int], Awaitable[Answer]]) -> Answer:
+        excluded: set[str] = set()
+        failure: LatticeError | None = None
+        attempt = request.attempt
+        while True:
+            node = self._choose(request.component, excluded)
+            if node is None:
+                failure = self._give_up(request, failure)
+                await self._wait(request, failure)
+                excluded.clear()
+                continue
+            try:
+                return await ask(node, attempt)
+            except (Unreachable, Overloaded) as error:
+                failure = error
+            except Interrupted as error:
+                if not self._is_idempotent(request):
+                    raise
+                failure = error
+            excluded.add(node)
+            attempt = min(attempt + 1, wire.MAX_ATTEMPT)
+
+    def _choose(self, component: str, excluded: set[str]) -> str | None:
+        return router.choose(
+            self._state.placements(component),
+            own_node=self._node if self._local is not None else None,
+            own_zone=self._zone,
+            excluded=excluded,
+            pick=random.randrange,
+        )
+
+    def _is_idempotent(self, request: CallRequest) -> bool:
+        desired = self._state.desired.components.get(request.component)
+        return request.idempotent or (desired is not None and desired.spec.idempotent)
+
+    def _give_up(self, request: CallRequest, failure: LatticeError | None) -> LatticeError:
+        """Called when no replica is left to ask: raises if there is no hope, else returns why to wait."""
+        desired = self._state.desired
+        if request.component not in desired.components and desired.is_complete:
+            hint = did_you_mean(request.component, desired.components)
+            raise NotFound(f"there is no component {request.component!r} in lattice {self._lattice!r}{hint}")
+        if isinstance(failure, Overloaded):
+            raise failure
+        return failure or Unreachable(
+            f"no replica of {request.component!r} is running; "
+            f"`latticectl describe {request.component}` says why"
+        )
+
+    async def _wait(self, request: CallRequest, failure: LatticeError) -> None:
+        left = request.deadline - anyio.current_time()
+        if left <= 0:
+            raise failure
+        with anyio.move_on_after(min(RETRY_SECONDS, left)):
+            await self._changed.wait()
+
+    # One attempt
+
+    async def _ask(
+        self, node: str, request: CallRequest, body: bytes, content_type: str, attempt: int
+    ) -> Reply:
+        left = request.deadline - anyio.current_time()
+        if left <= 0:
+            raise TimedOut(f"the budget of the call to {request.target} ended")
+        headers = wire.CallHeaders(
+            content_type=content_type,
+            budget_ms=max(1, int(left * 1000)),
+            idempotent=request.idempotent,
+            traceparent=request.traceparent,
+            call_id=request.call_id,
+            caller=request.caller or self._name,
+            attempt=attempt,
+            hops=request.hops + 1,
+        )
+        subject = subjects.node_call(
+            self._lattice, node, request.component, request.interface, request.function
+        )
+        message = await self._request(node, subject, body, wire.encode_headers(headers), left)
+        if message.headers and (error := wire.decode_error(message.headers, message.data)) is not None:
+            raise error
+        return Reply(data=message.data, content_type=wire.content_type_of(message.headers))
+
+    async def _request(
+        self, node: str, subject: str, body: bytes, headers: dict[str, str], left: float
+    ) -> Message:
+        scope = anyio.CancelScope()
+        pending = self._pending.setdefault(node, set())
+        pending.add(scope)
+        try:
+            with scope:
+                return await self._bus.request(
+                    subject, body, headers=headers, timeout_seconds=left + REPLY_SECONDS
+                )
+        finally:
+            pending.discard(scope)
+        raise Interrupted(f"node {node[:8].lower()} was lost while it ran the call")

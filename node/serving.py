@@ -1,0 +1,137 @@
+"""Call subjects: takes calls from the bus, has them served here or elsewhere, and answers.
+
+Two kinds arrive. Calls to this node by name are served by its own replicas, or answered `unreachable` so
+that the caller asks another node. Calls that name no node reach any one node of the lattice, which routes
+them like any caller.
+
+Error handling: whatever goes wrong with a call is its answer; the loop goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AsyncExitStack
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from lattice import subjects, wire
+from lattice.bus import Bus, Message
+from lattice.caller import DEFAULT_BUDGET_SECONDS, Caller, CallRequest, LocalReplicas, Reply, new_call_id
+from lattice.errors import Failed, Invalid, LatticeError, Overloaded
+
+log = structlog.get_logger()
+
+QUEUE_GROUP = "nodes"
+"""All nodes of a lattice share the calls that name no node."""
+
+
+class Serving:
+    """The mutable state is the number of calls in progress, and whether new ones are taken."""
+
+    def __init__(
+        self, bus: Bus, lattice: str, node: str, *, local: LocalReplicas, caller: Caller, max_calls: int
+    ) -> None:
+        self._bus = bus
+        self._lattice = lattice
+        self._node = node
+        self._local = local
+        self._caller = caller
+        self._max_calls = max_calls
+        self._in_progress = 0
+        self._idle = anyio.Event()
+        self._tasks: TaskGroup | None = None
+        self._entrance: AsyncExitStack = AsyncExitStack()
+        self._direct: AsyncExitStack = AsyncExitStack()
+
+    @property
+    def in_progress(self) -> int:
+        """Calls taken and not answered yet."""
+        return self._in_progress
+
+    async def start(self, tasks: TaskGroup) -> None:
+        """Subscribe; returns when the server has the subscriptions."""
+        self._tasks = tasks
+        direct = await self._bus.subscribe(subjects.node_calls(self._lattice, self._node), self._take)
+        self._direct.push_async_callback(direct.unsubscribe)
+        entrance = await self._bus.subscribe(subjects.calls(self._lattice), self._take, queue=QUEUE_GROUP)
+        self._entrance.push_async_callback(entrance.unsubscribe)
+
+    async def close_entrance(self) -> None:
+        """Take no more calls that name no node; those that name this one still come."""
+        await self._entrance.aclose()
+
+    async def drain(self) -> None:
+        """Take no more calls at all, and return when the last one is answered."""
+        await self.close_entrance()
+        await self._direct.aclose()
+        while self._in_progress:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+    def _take(self, message: Message) -> None:
+        assert self._tasks is not None
+        if self._in_progress < self._max_calls:
+            self._in_progress += 1
+            self._tasks.start_soon(self._serve, message)
+        elif message.reply:
+            self._tasks.start_soon(
+                self._refuse,
+                message,
+                Overloaded(f"node {self._node[:8].lower()} has {self._max_calls} calls"),
+            )
+
+    async def _serve(self, message: Message) -> None:
+        content_type = wire.MSGPACK
+        try:
+            content_type = wire.content_type_of(message.headers)
+            reply = await self._answer(message)
+            headers = wire.reply_headers(reply.content_type)
+            if message.reply:
+                await self._publish(message.reply, reply.data, headers)
+        except LatticeError as error:
+            await self._refuse(message, error, content_type)
+        except Exception:
+            error_id = os.urandom(4).hex()
+            log.exception("call.failed", subject=message.subject, error_id=error_id)
+            internal = Failed("the node failed; its log has the reason under the error id", error_id=error_id)
+            await self._refuse(message, internal, content_type)
+        finally:
+            self._in_progress -= 1
+            if not self._in_progress:
+                self._idle.set()
+
+    async def _answer(self, message: Message) -> Reply:
+        subject = subjects.parse_call(message.subject)
+        headers = wire.decode_headers(message.headers)
+        budget = DEFAULT_BUDGET_SECONDS if headers.budget_ms is None else headers.budget_ms / 1000
+        request = CallRequest(
+            component=subject.component,
+            interface=subject.interface,
+            function=subject.function,
+            deadline=anyio.current_time() + budget,
+            call_id=headers.call_id or new_call_id(),
+            idempotent=headers.idempotent,
+            traceparent=headers.traceparent,
+            caller=headers.caller,
+            attempt=headers.attempt,
+            hops=headers.hops,
+        )
+        if subject.node is None:
+            return await self._caller.forward(request, message.data, headers.content_type)
+        return await self._local.call_encoded(request, message.data, headers.content_type)
+
+    async def _refuse(self, message: Message, error: LatticeError, content_type: str = wire.MSGPACK) -> None:
+        headers, body = wire.encode_error(error, content_type)
+        if message.reply:
+            await self._publish(message.reply, body, headers)
+
+    async def _publish(self, subject: str, data: bytes, headers: dict[str, str] | None) -> None:
+        try:
+            await self._bus.publish(subject, data, headers=headers)
+        except Invalid:
+            raise
+        except LatticeError as error:
+            # The caller is told by its own connection: it sees the loss of ours, or its budget ends.
+            log.warning("call.unanswered", reason=error.message)
