@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lattice.errors import Invalid
 from lattice.names import MAX_NAME_LENGTH, check_name
+from lattice.quantities import size_text
 
 MAX_ARTIFACT_BYTES = 512 * 2**20
 """No useful component comes near; it keeps a wrong file from filling the memory."""
@@ -19,7 +20,6 @@ MAX_ARTIFACT_BYTES = 512 * 2**20
 _MAGIC = b"\0asm"
 _CORE_MODULE = b"\x01\x00\x00\x00"
 _COMPONENT = b"\x0d\x00\x01\x00"
-_MAKE_COMPONENT = "make a component of it with `wasm-tools component new`, or build for wasm32-wasip2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +31,12 @@ class Artifact:
 
 
 def read_artifact(path: Path) -> Artifact:
-    """Read and recognise the file; raises `Invalid` that says what it is instead and what to do."""
+    """Read and recognise the file; raises `Invalid` that says what it is instead, with a hint what to do."""
     data = _read(path)
-    reason = _why_no_component(data)
-    if reason:
-        raise Invalid(f"`{path}` is not a WebAssembly component: {reason}")
+    fault = _fault(data)
+    if fault:
+        reason, hint = fault
+        raise _refusal(f"`{path}` is not a WebAssembly component: {reason}", hint)
     return Artifact(data=data, digest=f"sha256:{hashlib.sha256(data).hexdigest()}")
 
 
@@ -51,37 +52,42 @@ def name_for(path: Path) -> str:
 def _read(path: Path) -> bytes:
     try:
         if path.is_dir():
-            raise Invalid(f"`{path}` is a folder: name the .wasm file in it")
-        size = path.stat().st_size
-        if size > MAX_ARTIFACT_BYTES:
-            raise Invalid(f"`{path}` has {size} bytes, more than the {MAX_ARTIFACT_BYTES} that are accepted")
+            raise _refusal(f"`{path}` is a folder", "name the .wasm file in it")
+        if (size := path.stat().st_size) > MAX_ARTIFACT_BYTES:
+            limit = size_text(MAX_ARTIFACT_BYTES)
+            raise _refusal(f"`{path}` has {size_text(size)}, more than {limit}", "is it the right file?")
         return path.read_bytes()
     except FileNotFoundError:
-        raise Invalid(f"there is no file `{path}`: check the path, or build the component first") from None
+        raise _refusal(f"there is no file `{path}`", "check the path, or build the component first") from None
     except OSError as error:
-        raise Invalid(f"cannot read `{path}`: {error.strerror or error}") from None
+        raise _refusal(f"cannot read `{path}`: {error.strerror or error}", "is it yours to read?") from None
 
 
-def _why_no_component(data: bytes) -> str | None:
+def _fault(data: bytes) -> tuple[str, str] | None:
+    """What the bytes are instead of a component, and what to do; None for a component."""
     head = data[:8]
     if head == _MAGIC + _COMPONENT:
         return None
     if not data:
-        return "it is empty; was the build interrupted?"
+        return "it is empty", "was the build interrupted? Build it again"
     if head == _MAGIC + _CORE_MODULE:
-        return f"it is a core module; {_MAKE_COMPONENT}"
+        return "it is a core module", (
+            "build it for a component target such as wasm32-wasip2, or wrap it with `wasm-tools component new`"
+        )
     if head.startswith(_MAGIC):
-        return "it is cut off" if len(head) < 8 else _old_encoding(head)
+        return _header_fault(head)
     if not data[:65536].strip(b"\0"):
-        return "it begins with zeros; was it copied completely?"
+        return "it begins with zeros", "was it copied completely? Copy or build it again"
     if _is_text(data[:4096]):
-        return "it is a text file; translate WAT with `wasm-tools parse`, or name the built .wasm file"
-    return "it does not begin with the bytes of WebAssembly; name the built .wasm file"
+        return "it is a text file", "name the built .wasm file, or translate WAT with `wasm-tools parse`"
+    return "it does not begin as WebAssembly does", "name the built .wasm file"
 
 
-def _old_encoding(head: bytes) -> str:
+def _header_fault(head: bytes) -> tuple[str, str]:
+    if len(head) < 8:
+        return "it is cut off after its first bytes", "was it copied completely? Copy or build it again"
     version = int.from_bytes(head[4:6], "little")
-    return f"its encoding has version {version} instead of 13; build it anew with current tools"
+    return f"its encoding has version {version} instead of 13", "build it anew with current tools"
 
 
 def _is_text(data: bytes) -> bool:
@@ -92,3 +98,7 @@ def _is_text(data: bytes) -> bool:
             return False
         text = data[: error.start].decode()
     return all(character.isprintable() or character in "\t\r\n\f" for character in text)
+
+
+def _refusal(message: str, hint: str) -> Invalid:
+    return Invalid(message, details={"hint": hint})

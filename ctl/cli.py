@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ctl.command import Group, Stop, global_options
+from ctl.command import Group, Stop
 from ctl.hints import hint_for
 from ctl.output import Output
 from ctl.session import Session
@@ -118,7 +118,7 @@ def _discard_output() -> None:
 
 @click.group(
     cls=Root,
-    params=list(global_options(with_environment=True)),
+    reads_environment=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     no_args_is_help=True,
 )

@@ -49,22 +49,21 @@ class Command(click.Command):
         super().__init__(name, params=[*own, *global_options(with_environment=False)], **kwargs)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {"Options": [], "Global options": []}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record:
-                title = "Global options" if isinstance(param, GlobalOption) else "Options"
-                sections[title].append(record)
-        for title, records in sections.items():
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
+        _write_options(self, ctx, formatter)
 
 
 class Group(click.Group):
     """A group whose commands are of our kind and that suggests the nearest for an unknown one."""
 
     command_class = Command
+
+    def __init__(self, name: str | None, *, reads_environment: bool = False, **kwargs: Any) -> None:
+        own = kwargs.pop("params", None) or []
+        super().__init__(name, params=[*own, *global_options(with_environment=reads_environment)], **kwargs)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -74,6 +73,19 @@ class Group(click.Group):
             near = did_you_mean(name, self.list_commands(ctx))
             raise click.UsageError(f"there is no command `{ctx.command_path} {name}`{near}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def _write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """The command's own options, then the global ones; arguments are explained in the text above."""
+    sections: dict[str, list[tuple[str, str]]] = {"Options": [], "Global options": []}
+    for param in command.get_params(ctx):
+        record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+        if record:
+            sections["Global options" if isinstance(param, GlobalOption) else "Options"].append(record)
+    for title, records in sections.items():
+        if records:
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 def command(**kwargs: Any) -> Callable[[Callable[..., Any]], Command]:
@@ -97,6 +109,6 @@ def global_options(*, with_environment: bool) -> list[click.Parameter]:
     options: list[click.Parameter] = []
     for name, details in declared.items():
         variable = ENVIRONMENT[name.replace("-", "_")] if with_environment else None
-        options.append(GlobalOption(f"--{name}", envvar=variable, show_envvar=True, **details))
+        options.append(GlobalOption(f"--{name}", envvar=variable, show_envvar=with_environment, **details))
     verbose = GlobalOption("--verbose", is_flag=True, help="Show what the client does, and tracebacks.")
     return [*options, verbose]

@@ -28,6 +28,10 @@ def hint_for(error: LatticeError) -> str:
     own = error.details.get("hint")
     if isinstance(own, str):
         return own
+    if "lattice-node start" in error.message:  # the usual cure is in the message already
+        return (
+            "a lattice elsewhere is reached with --nats URL or LATTICE_NATS, another here with --lattice NAME"
+        )
     error_id = f" under the id {error.error_id}" if error.error_id else ""
     return BY_CODE[error.code].replace("{error_id}", error_id)
 

@@ -76,9 +76,12 @@ class Output:
         """The item as JSON on one line."""
         self._write(json.dumps(item, default=plain, ensure_ascii=False, separators=(",", ":")))
 
-    def state(self, word: str) -> str:
-        """The word in the colour of its meaning, where stdout shows colours."""
-        return _coloured(word, self._out)
+    def value(self, value: Any) -> None:
+        """A JSON value by itself: the result of a call; the same for people and programs."""
+        if self.format == "json":
+            self._write(json.dumps(value, indent=2, ensure_ascii=False))
+        else:
+            self._write(json.dumps(value, ensure_ascii=False))
 
     # Talk
 

@@ -1,4 +1,4 @@
-"""Brings a component to rest: upload, compile, deploy, wait until its replicas answer or it is clear why not."""
+"""Brings a component to rest: upload, compile, deploy, wait until replicas answer or it is clear why not."""
 
 from __future__ import annotations
 

@@ -49,7 +49,8 @@ class Session:
 
     def run(self, operation: Callable[[ControlClient], Awaitable[T]]) -> T:
         """Connect, run the operation, disconnect; raises the first error of whatever ran side by side."""
-        return self.run_alone(self._connected, operation)
+        result: T = self.run_alone(self._connected, operation)
+        return result
 
     def run_alone(self, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run a coroutine function that needs no lattice."""

@@ -1,0 +1,1 @@
+"""One module per noun; each command is a thin layer over `ctl.client.ControlClient`."""

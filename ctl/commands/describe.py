@@ -1,0 +1,131 @@
+"""`latticectl describe`: one component or node in full."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ctl.command import command, session_of
+from ctl.names import complete_any
+from ctl.output import cell_text, fields_text, visible
+from ctl.session import Session
+from lattice.quantities import duration_text, size_text
+
+if TYPE_CHECKING:
+    from ctl import models
+    from ctl.client import ControlClient
+
+
+@command()
+@click.argument("name", metavar="COMPONENT|NODE", shell_complete=complete_any)
+@session_of
+def describe(session: Session, name: str) -> None:
+    """Show a component or a node in full.
+
+    Of a component: its functions, limits, links, where its replicas are, why some are pending or failed, and
+    which nodes are ready to take over. Of a node (by its name, its id or a beginning of it): what it runs.
+
+    \b
+    Examples:
+      latticectl describe greeter
+      latticectl describe node-1 --output json
+    """
+    from ctl.models import ComponentDescription
+
+    async def run(client: ControlClient) -> models.ComponentDescription | models.NodeDescription:
+        return await client.describe(name)
+
+    found = session.run(run)
+    if isinstance(found, ComponentDescription):
+        session.output.item(found, lambda: component_text(found))
+    else:
+        session.output.item(found, lambda: node_text(found))
+
+
+def component_text(component: models.ComponentDescription) -> str:
+    """The component for people, in sections."""
+    counts = component.replicas
+    head = fields_text(
+        [
+            ("component", component.name),
+            ("state", component.state),
+            ("reason", component.reason),
+            ("replicas", _counts_text(counts)),
+            ("generation", component.generation),
+            ("revision", component.revision),
+            ("digest", component.digest),
+            ("size", size_text(component.size)),
+            ("labels", component.labels),
+            ("limits", component.limits),
+            ("settings", component.settings),
+            ("ready to take over", component.ready_to_take_over),
+        ]
+    )
+    return "\n".join([head, *_placements(component), *_links(component), *_interfaces(component)])
+
+
+def node_text(node: models.NodeDescription) -> str:
+    """The node for people, in sections."""
+    head = fields_text(
+        [
+            ("node", node.name),
+            ("id", node.id),
+            ("state", node.state),
+            ("controller", node.is_controller),
+            ("replicas", f"{node.replicas} of {node.capacity}"),
+            ("load", node.load),
+            ("calls in flight", node.calls_in_flight),
+            ("memory", size_text(node.memory_bytes)),
+            ("up", duration_text(node.uptime_seconds)),
+            ("version", node.version),
+            ("address", node.address),
+            ("labels", node.labels),
+            ("compiled", [digest.removeprefix("sha256:")[:12] for digest in node.compiled]),
+            ("statistics", node.statistics),
+        ]
+    )
+    components = [f"  {visible(cell_text(component))}" for component in node.components]
+    return "\n".join([head, *_section("components", components)])
+
+
+def _counts_text(counts: models.ReplicaCounts) -> str:
+    others = [
+        f"{count} {word}"
+        for word, count in (("starting", counts.starting), ("failed", counts.failed))
+        if count
+    ]
+    return ", ".join([f"{counts.running} of {counts.desired} running", *others])
+
+
+def _placements(component: models.ComponentDescription) -> list[str]:
+    lines = [
+        f"  {place.node_name or place.node[:8]}  {place.running} of {place.count} running, {place.state}"
+        + (f": {visible(place.reason)}" if place.reason else "")
+        for place in component.placements
+    ]
+    lines += [f"  no node for {pending.count}: {visible(pending.reason)}" for pending in component.pending]
+    return _section("placements", lines)
+
+
+def _links(component: models.ComponentDescription) -> list[str]:
+    lines = [
+        f"  {link.interface} -> {link.target}  {link.route}"
+        + ("" if link.name == "default" else f"  (name {link.name})")
+        for link in component.links
+    ]
+    return _section("links", lines)
+
+
+def _interfaces(component: models.ComponentDescription) -> list[str]:
+    if not component.type:
+        return []
+    from ctl.interfaces import component_text as interfaces_text
+    from lattice.wit import component_type_from_json
+
+    text = interfaces_text(component_type_from_json(component.type))
+    return _section("interfaces", [f"  {line}" for line in text.splitlines()])
+
+
+def _section(title: str, lines: list[str]) -> list[str]:
+    return ["", f"{title}:", *lines] if lines else []

@@ -1,0 +1,119 @@
+"""`latticectl link put|delete|get`: which component answers which import."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ctl.command import Group, command, session_of
+from ctl.names import complete_component
+from ctl.output import Column
+from ctl.parameters import NAME
+from ctl.session import Session
+
+if TYPE_CHECKING:
+    from ctl import models
+    from ctl.client import ControlClient
+
+LINK_COLUMNS: list[Column[models.Link]] = [
+    ("SOURCE", lambda link: link.source),
+    ("INTERFACE", lambda link: link.interface),
+    ("NAME", lambda link: link.name),
+    ("TARGET", lambda link: link.target),
+    ("ROUTE", lambda link: link.route),
+    ("IDEMPOTENT", lambda link: link.idempotent),
+]
+
+_source = click.argument("source", type=NAME, shell_complete=complete_component)
+_interface = click.argument("interface")
+_name = click.option(
+    "--name", type=NAME, default="default", show_default=True, metavar="NAME", help="Name of the link."
+)
+
+
+@click.group(cls=Group)
+def link() -> None:
+    """Link a component's import to the component that answers it, or take the link away.
+
+    A component gets what it is linked to and nothing else.
+
+    \b
+    Examples:
+      latticectl link put shop demo:stock/items stock
+      latticectl link get shop
+    """
+
+
+@command()
+@_source
+@_interface
+@click.argument("target", type=NAME, shell_complete=complete_component)
+@_name
+@click.option(
+    "--idempotent", is_flag=True, help="Calls over it may be repeated when a node dies during them."
+)
+@session_of
+def put(session: Session, source: str, interface: str, target: str, name: str, idempotent: bool) -> None:
+    """Let TARGET answer what SOURCE imports as INTERFACE.
+
+    Refused when their types do not fit. Calls stay in the process when both are on one node.
+
+    \b
+    Examples:
+      latticectl link put shop demo:stock/items stock
+      latticectl link put shop demo:stock/items stock --name overseas --idempotent
+    """
+
+    async def run(client: ControlClient) -> models.LinkChange:
+        return await client.put_link(source, interface, target, name=name, idempotent=idempotent)
+
+    change = session.run(run)
+    verb = "is linked" if change.changed else "was linked already"
+    session.output.say(f"`{source}` {verb} to `{target}` for {interface}")
+    session.output.item(change, None)
+
+
+@command()
+@_source
+@_interface
+@_name
+@session_of
+def delete(session: Session, source: str, interface: str, name: str) -> None:
+    """Take the link of SOURCE for INTERFACE away.
+
+    \b
+    Examples:
+      latticectl link delete shop demo:stock/items
+    """
+
+    async def run(client: ControlClient) -> models.LinkChange:
+        return await client.delete_link(source, interface, name=name)
+
+    change = session.run(run)
+    verb = "is no longer linked" if change.changed else "was not linked"
+    session.output.say(f"`{source}` {verb} for {interface}")
+    session.output.item(change, None)
+
+
+@command()
+@click.argument("source", type=NAME, required=False, shell_complete=complete_component)
+@session_of
+def get(session: Session, source: str | None) -> None:
+    """List the links of SOURCE, or all, and where each goes now.
+
+    \b
+    Examples:
+      latticectl link get
+      latticectl link get shop --output json
+    """
+
+    async def run(client: ControlClient) -> list[models.Link]:
+        return await client.links(source)
+
+    empty = "there are no links; `latticectl link put SOURCE INTERFACE TARGET` makes one"
+    session.output.items(session.run(run), LINK_COLUMNS, empty=empty)
+
+
+for _command in (put, delete, get):
+    link.add_command(_command)

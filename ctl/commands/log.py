@@ -1,0 +1,76 @@
+"""`latticectl logs`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from ctl.arguments import component_argument
+from ctl.command import command, session_of
+from ctl.output import visible
+from ctl.session import Session
+
+if TYPE_CHECKING:
+    from ctl.client import ControlClient
+    from ctl.models import LogLine
+
+MAX_LINES = 10_000
+
+
+@command()
+@component_argument()
+@click.option("--follow", is_flag=True, help="Go on with new lines until interrupted.")
+@click.option(
+    "--lines",
+    type=click.IntRange(0, MAX_LINES),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Last lines.",
+)
+@session_of
+def logs(session: Session, component: str, follow: bool, lines: int) -> None:
+    """Print what a component wrote, from all nodes that ran it.
+
+    People see its lines with time, node and stream; as JSON it prints one object a line.
+
+    \b
+    Examples:
+      latticectl logs greeter --lines 20
+      latticectl logs greeter --follow
+    """
+
+    async def run(client: ControlClient) -> None:
+        if follow:
+            await _follow(session, client, component, lines)
+        else:
+            _print_lines(session, await client.log_lines(component, lines))
+
+    session.run(run)
+
+
+async def _follow(session: Session, client: ControlClient, component: str, lines: int) -> None:
+    missed = 0
+    async with client.follow_log(component) as stream:  # before the past ones are asked for: none is missed
+        past = await client.log_lines(component, lines)
+        _print_lines(session, past)
+        printed = set(past[-MAX_LINES:])
+        async for line in stream:
+            if line not in printed:
+                _print_lines(session, [line])
+            if stream.dropped > missed:
+                session.output.warn(f"{stream.dropped - missed} lines came too fast and are missing")
+                missed = stream.dropped
+
+
+def _print_lines(session: Session, lines: list[LogLine]) -> None:
+    for line in lines:
+        session.output.stream_item(line, line_text(line))
+
+
+def line_text(line: LogLine) -> str:
+    """The line with where it comes from in front."""
+    clock = time.strftime("%H:%M:%S", time.localtime(line.time)) + f".{int(line.time % 1 * 1000):03d}"
+    return f"{clock}  {line.node[:12]}  {line.stream}  {visible(line.text, keep=chr(9))}"
