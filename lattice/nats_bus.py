@@ -110,6 +110,10 @@ class _Connection(Client):
     async def _flush_pending(self, force_flush: bool = False) -> None:
         self._write()
 
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        self._pongs.append(future or asyncio.Future())
+        self.send(b"PING\r\n")
+
     async def _process_op_err(self, e: Exception) -> None:
         self.lose(e)
 
@@ -122,10 +126,11 @@ class _Connection(Client):
     # What the bus uses
 
     def send(self, command: bytes) -> None:
-        """Write at the end of this turn of the loop, together with what else is sent in it."""
+        """Write now, or at the end of this turn of the loop if something was already written in it."""
         self._unsent.append(command)
         self._unsent_bytes += len(command)
         if not self._is_write_scheduled:
+            self._write()
             self._is_write_scheduled = True
             asyncio.get_running_loop().call_soon(self._write)
 
@@ -184,9 +189,8 @@ class _Connection(Client):
         done: asyncio.Future[None] = asyncio.Future()
         # The library's future must never be cancelled, or its reading ends when the answer comes.
         pong.add_done_callback(lambda _: None if done.done() else done.set_result(None))
-        self._pongs.append(pong)
         self._pings.add(done)
-        self.send(b"PING\r\n")
+        await self._send_ping(pong)
         try:
             with anyio.fail_after(FLUSH_TIMEOUT_SECONDS):
                 await done
@@ -215,7 +219,8 @@ class _Connection(Client):
         if writer is not None and self.loss is not None:
             writer.transport.abort()
         with anyio.move_on_after(CLOSE_TIMEOUT_SECONDS, shield=True) as scope:
-            await self.close()
+            with suppress(OSError):
+                await self.close()
         if scope.cancelled_caught and writer is not None:
             writer.transport.abort()
 
