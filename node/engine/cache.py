@@ -3,8 +3,8 @@
 An entry is two files: the code, named after its content, and a JSON description of it with a MAC under the
 node's key. Loading compiled code executes it, so both are verified before a path is handed out. What that
 guarantees: nobody who lacks the key can add or change an entry, whatever they write into the folder before it
-is read. Between verifying and loading, only a process of the same user could swap the file, and such a process
-could as well change this one: the folder has mode 0700, the files 0400, and links are not followed.
+is read. Between verifying and loading, only a process of the same user could swap the file, and it could as
+well change this one: the folder has mode 0700, the files 0400, and links are not followed.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def _compile(
         wasm.Component(engine, adapter.adapt(skeleton(artifact), plan))
     except (wasmtime.WasmtimeError, Invalid) as error:
         warning = f"byte lists are converted one by one: the adapter does not fit ({_short(str(error))})"
-        return wasm.Component(engine, artifact), adapter.nothing(plan), warning
+        return wasm.Component(engine, artifact), adapter.nothing(plan.type), warning
     return wasm.Component(engine, adapter.adapt(artifact, plan)), plan, None
 
 
