@@ -235,6 +235,14 @@ def view(address: int, size: int) -> memoryview:
 _bytes_address = ctypes.pythonapi.PyBytes_AsString
 _bytes_address.restype = ctypes.c_void_p
 _bytes_address.argtypes = [ctypes.py_object]
+_bytearray_address = ctypes.pythonapi.PyByteArray_AsString
+_bytearray_address.restype = ctypes.c_void_p
+_bytearray_address.argtypes = [ctypes.py_object]
+
+
+def bytes_address(data: bytes) -> int:
+    """Where the bytes are; valid while something keeps them alive."""
+    return cast("int", _bytes_address(data))
 
 
 class Lender:
@@ -248,14 +256,16 @@ class Lender:
     def __init__(self, owner: Any, *, may_be_heavy: bool) -> None:
         self.owner = owner
         self.may_be_heavy = may_be_heavy
-        self.kept: list[bytes] = []
+        self.kept: list[bytes | bytearray] = []
         self.lent_bytes = 0
         self.handles: list[int] = []
 
-    def address(self, data: bytes) -> int:
-        """The address of `data`, which is kept alive."""
+    def address(self, data: bytes | bytearray) -> int:
+        """The address of `data`, which is kept alive and must not change any more."""
         self.kept.append(data)
-        return cast("int", _bytes_address(data))
+        if type(data) is bytes:
+            return cast("int", _bytes_address(data))
+        return cast("int", _bytearray_address(data))
 
     def close(self) -> None:
         """Free the handles and let go of the bytes; C must have copied the values by now."""
@@ -331,6 +341,7 @@ class Store:
         "context",
         "dropped",
         "failure",
+        "has_ended",
         "host_call",
         "owner",
     )
@@ -338,6 +349,7 @@ class Store:
     def __init__(self, engine: int, limits: tuple[int, int, int, int, int]) -> None:
         """`limits`: memory bytes, table elements, core instances, tables, memories; -1 for none."""
         self._fiber = 0
+        self.has_ended = False
         self.owner: Any = None
         self.host_call: tuple[HostBinding, tuple[Any, ...], int] | None = None
         """The host function that the fiber waits for, its arguments, and where its result goes."""
@@ -377,7 +389,8 @@ class Store:
         May be called on any thread, by one at a time.
         """
         _set_epoch_deadline(self.context, ticks)
-        return cast("bool", _poll(self._fiber))
+        self.has_ended = ended = cast("bool", _poll(self._fiber))
+        return ended
 
     def finish(self) -> None:
         """Free a fiber that has ended; raises `WasmError` if the guest failed.
@@ -400,6 +413,10 @@ class Store:
         if error := self._cells.error:
             self._cells.error = None
             _error_delete(error)
+
+    @property
+    def is_closed(self) -> bool:
+        return not self._store
 
     @property
     def result(self) -> int:
@@ -555,7 +572,7 @@ class Component:
         slot = ctypes.c_void_p()
         _check(_deserialize_file(engine, path.encode(), ctypes.addressof(slot)))
         self.pointer: int = slot.value or 0
-        self._indexes: list[int] = []
+        self._indexes: dict[tuple[int | None, str], int] = {}
 
     def export(self, interface: str | None, function: str) -> int:
         """The index of an exported function, or 0; it lives as long as the component."""
@@ -567,16 +584,15 @@ class Component:
         return self._index(parent, function)
 
     def _index(self, parent: int | None, text: str) -> int:
-        name = text.encode()
-        index = _export_index(self.pointer, parent, name, len(name))
-        if index:
-            self._indexes.append(index)
-        return index or 0
+        if (parent, text) not in self._indexes:
+            name = text.encode()
+            self._indexes[parent, text] = _export_index(self.pointer, parent, name, len(name)) or 0
+        return self._indexes[parent, text]
 
     def close(self) -> None:
         """Instances that still live keep the code alive by themselves."""
         if self.pointer:
-            for index in self._indexes:
+            for index in filter(None, self._indexes.values()):
                 _export_index_delete(index)
             self._indexes.clear()
             _component_delete(self.pointer)

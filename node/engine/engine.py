@@ -1,0 +1,159 @@
+"""The engine of a node: what all components share, and the room there is for instances."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import anyio
+from anyio import AsyncContextManagerMixin
+from anyio.abc import TaskGroup
+
+from lattice.errors import Invalid, Overloaded
+from node.engine import capi
+from node.engine.capi import EngineSettings, make_engine
+from node.engine.compiled import CompiledComponent
+from node.engine.ticker import Ticker
+from node.engine.traps import root_cause
+from node.engine.workers import Workers
+
+SWEEP_SECONDS = 5.0
+"""How often components are looked over for instances that have been kept ready for nothing."""
+
+
+class Spares(Protocol):
+    """A pool, as far as the engine reclaims room from it."""
+
+    def drop_spare(self) -> bool:
+        """End one instance that is kept ready; false if there is none."""
+
+    def drop_idle(self) -> None:
+        """End the instances kept ready if the component has not been called for a while."""
+
+
+class Engine(AsyncContextManagerMixin):
+    """Loads components and holds what their instances need; an async context manager.
+
+    On leaving, pools must have been closed. Not thread-safe: it belongs to one event loop.
+    """
+
+    # The mutable state is the count of living instances, the loaded components and the pools with spares.
+
+    def __init__(self, settings: EngineSettings | None = None) -> None:
+        self.settings = settings or EngineSettings()
+        self._wasm = make_engine(self.settings)
+        self.address = capi.engine_address(self._wasm)
+        self.instances = 0
+        """Living instances, those kept ready included."""
+        self._components: dict[str, tuple[capi.Component, int]] = {}
+        self._spares: OrderedDict[Spares, None] = OrderedDict()
+        self._tasks: TaskGroup | None = None
+
+    def __repr__(self) -> str:
+        return f"<Engine instances={self.instances}/{self.settings.max_instances}>"
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Engine]:
+        self.workers = Workers()
+        self.ticker = Ticker(lambda: capi.increment_epoch(self.address))
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                tasks.start_soon(self._sweep)
+                try:
+                    yield self
+                finally:
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._tasks = None
+            self.workers.close()
+            self.ticker.close()
+
+    def start_soon(self, function: Callable[..., Any], *args: Any) -> None:
+        """Run something that no call waits for, in the engine's task group."""
+        if self._tasks is None:
+            raise RuntimeError("the engine has not been entered, or has been left")
+        self._tasks.start_soon(function, *args)
+
+    @property
+    def is_running(self) -> bool:
+        return self._tasks is not None
+
+    # Loaded code
+
+    async def prepare(self, compiled: CompiledComponent) -> None:
+        """Load a component's code on a thread, so that making its pool does not block; then `unload` it."""
+        if compiled.digest not in self._components:
+            component = await self.workers.run(lambda: self._read(compiled))
+            if compiled.digest in self._components:
+                component.close()
+                self.load(compiled)
+            else:
+                self._components[compiled.digest] = (component, 1)
+
+    def load(self, compiled: CompiledComponent) -> capi.Component:
+        """The component's code, shared by all who load it; follow with `unload`. Raises `Invalid`."""
+        component, users = self._components.get(compiled.digest) or (self._read(compiled), 0)
+        self._components[compiled.digest] = (component, users + 1)
+        return component
+
+    def unload(self, compiled: CompiledComponent) -> None:
+        """Give back what `load` or `prepare` gave; the last one frees it."""
+        component, users = self._components[compiled.digest]
+        if users > 1:
+            self._components[compiled.digest] = (component, users - 1)
+        else:
+            del self._components[compiled.digest]
+            component.close()
+
+    def _read(self, compiled: CompiledComponent) -> capi.Component:
+        try:
+            return capi.Component(self.address, str(compiled.path))
+        except capi.WasmError as error:
+            raise Invalid(
+                f"the compiled component can't be loaded: {root_cause(str(error))}; compile it again"
+            ) from error
+
+    # Room for instances
+
+    def admit(self) -> None:
+        """Count one more instance, in place of a spare one if need be; raises `Overloaded` without room."""
+        if self.instances >= self.settings.max_instances and not self._reclaim():
+            raise Overloaded(
+                f"all {self.settings.max_instances} instances of this node are in use; ask another replica"
+            )
+        self.instances += 1
+
+    def leave(self) -> None:
+        """Count one less."""
+        self.instances -= 1
+
+    @property
+    def has_room_for_spares(self) -> bool:
+        """Spare instances may take up half of the room, so that calls need not wait for reclaiming."""
+        return self.instances * 2 < self.settings.max_instances
+
+    def keep_spares(self, pool: Spares) -> None:
+        """Note that a pool has spare instances and was used just now."""
+        self._spares[pool] = None
+        self._spares.move_to_end(pool)
+
+    def forget_spares(self, pool: Spares) -> None:
+        self._spares.pop(pool, None)
+
+    def _reclaim(self) -> bool:
+        while self._spares:
+            pool = next(iter(self._spares))
+            if pool.drop_spare():
+                return True
+            del self._spares[pool]
+        return False
+
+    async def _sweep(self) -> None:
+        """End spare instances of idle components; nothing here can fail."""
+        while True:
+            await anyio.sleep(SWEEP_SECONDS)
+            for pool in list(self._spares):
+                pool.drop_idle()

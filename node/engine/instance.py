@@ -1,0 +1,368 @@
+"""One sandbox, and the driver of the fiber that runs in it.
+
+A poll runs the guest until it ends, calls the host, or has used up its slice. What the guest asked of the
+host is done here, on the event loop, between two polls; so the fiber has one driver, host functions never run
+on a thread, and whatever they raise ends their own call.
+
+    poll on the loop --ended--> done                        (no task, no future, no scope: the fast path)
+      |        \\--host call--> run or await it, resume ----> poll
+      \\--slice used up--> poll on a worker, in longer slices, until the end
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import anyio
+import anyio.lowlevel
+import structlog
+
+from lattice.errors import Failed, Invalid, LatticeError, TimedOut
+from node.engine.capi import Lender, Store, WasmError, bytes_address
+from node.engine.converter import Converter
+from node.engine.engine import Engine
+from node.engine.host import GuestCall
+from node.engine.lifting import Reader
+from node.engine.linker import BoundFunction, BoundResource
+from node.engine.lowering import Heavy, Mismatch
+from node.engine.pace import Pace, Standing
+from node.engine.traps import explain
+
+log = structlog.get_logger()
+
+LOOP_TICKS = 2
+"""Between one and two ticks of the epoch clock: how long a guest may keep the event loop at a time."""
+WORKER_TICKS = 10
+LOOP_SECONDS = 0.0015
+"""How long the event loop serves one guest's host calls before others get their turn."""
+HOT_TURNS = 4
+"""So many turns in a row, all spent running: the guest moves to a worker as if it had overrun."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Export:
+    """An exported function, ready to be called."""
+
+    name: str
+    index: int
+    converter: Converter
+
+
+@dataclass(slots=True, eq=False)
+class LoweredCall:
+    """A call whose arguments have been converted; close it after the fiber has ended."""
+
+    export: Export
+    values: bytes
+    lender: Lender
+
+    def close(self) -> None:
+        self.lender.close()
+
+
+def lower_call(
+    export: Export, arguments: Sequence[Any] | Mapping[str, Any], max_bytes: int, *, may_be_heavy: bool
+) -> LoweredCall:
+    """Convert a call's arguments; raises `Invalid`, or `Heavy` where a thread should do it."""
+    lender = Lender(None, may_be_heavy=may_be_heavy)
+    values = export.converter.lower_arguments(arguments, lender)
+    if lender.lent_bytes > max_bytes:
+        raise Invalid(
+            f"the arguments hold {lender.lent_bytes} bytes, more than the component's payload limit "
+            f"of {max_bytes}: send less at a time, or raise the limit"
+        )
+    return LoweredCall(export, values, lender)
+
+
+class Instance:
+    """A sandbox; serves one call at a time. After an error it is broken: only `close` is left."""
+
+    __slots__ = (
+        "_engine",
+        "_hot_turns",
+        "_is_broken",
+        "_next_number",
+        "_objects",
+        "_pace",
+        "_resources",
+        "_store",
+        "_turn_began",
+        "_turn_polling",
+        "call",
+        "calls",
+        "has_overrun",
+        "reader",
+        "state",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: tuple[int, int, int, int, int],
+        resources: Mapping[int, BoundResource],
+        pace: Pace,
+    ) -> None:
+        """Takes room in the engine until `close`; raises `Overloaded`."""
+        engine.admit()
+        self._engine = engine
+        self._resources = resources
+        self._pace = pace
+        self._objects: dict[int, tuple[BoundResource, Any]] = {}
+        self._next_number = 0
+        self._is_broken = False
+        self.state: dict[Any, Any] = {}
+        self.call: GuestCall
+        self.calls = 0
+        self.has_overrun = False
+        self.reader = Reader(self, True)
+        self._store = Store(engine.address, limits)
+        self._store.owner = self
+
+    @property
+    def is_usable(self) -> bool:
+        return not self._is_broken
+
+    async def start(self, linker: int, component: int, call: GuestCall) -> None:
+        """Instantiate, which may run code of the guest; on failure the instance is closed."""
+        self.call = call
+        try:
+            self._store.instantiate(linker, component)
+            await self._run(call.context.deadline, may_begin_on_loop=True)
+            self._finish()
+        except BaseException:
+            self.close()
+            raise
+
+    def start_now(self, linker: int, component: int, call: GuestCall) -> bool:
+        """Instantiate if that is done within one slice on the loop; else continue with `finish_start`."""
+        self.call = call
+        try:
+            self._store.instantiate(linker, component)
+            self._engine.ticker.note()
+            if self._store.poll(LOOP_TICKS) and not self._store.failure:
+                self._drop_objects()
+                self._finish()
+                return True
+        except BaseException:
+            self.close()
+            raise
+        return False
+
+    async def finish_start(self) -> None:
+        """Drive to its end what `start_now` began; on failure the instance is closed."""
+        try:
+            await self._drive(self.call.context.deadline, is_here=True)
+            self._finish()
+        except BaseException:
+            self.close()
+            raise
+
+    async def invoke(self, lowered: LoweredCall, call: GuestCall) -> Any:
+        """Call a function and give its result; `lowered` must be kept until this has returned."""
+        self.call = call
+        self.calls += 1
+        self._is_broken = True  # until it is known that the fiber ended well
+        store, converter = self._store, lowered.export.converter
+        try:
+            store.call(
+                lowered.export.index, bytes_address(lowered.values), converter.count, converter.results
+            )
+            await self._run(call.context.deadline, may_begin_on_loop=not lowered.lender.may_be_heavy)
+            self._finish()
+            result = await self._lift(converter) if converter.results else None
+            self._is_broken = False
+            return result
+        except BaseException:
+            store.abandon()
+            raise
+
+    def close(self) -> None:
+        """End the sandbox; what its guest still held is dropped. Nothing may be polling it."""
+        if self._store.is_closed:
+            return
+        self._is_broken = True
+        self._store.close(is_slow=self.has_overrun)
+        self._engine.leave()
+        while self._objects:
+            _, (resource, value) = self._objects.popitem()
+            self._drop_object(resource, value)
+
+    # Driving
+
+    async def _run(self, deadline: float, *, may_begin_on_loop: bool) -> None:
+        """Poll the fiber until it has ended."""
+        self.has_overrun = False
+        pace, store = self._pace, self._store
+        is_here = may_begin_on_loop and pace.begin()
+        try:
+            if is_here:
+                self._engine.ticker.note()
+                if store.poll(LOOP_TICKS) and not store.failure and not store.dropped:
+                    return
+            await self._drive(deadline, is_here=is_here)
+        finally:
+            pace.end(began_on_loop=is_here, has_overrun=self.has_overrun)
+
+    async def _drive(self, deadline: float, *, is_here: bool) -> None:
+        with anyio.CancelScope(deadline=deadline) as scope:
+            await self._go_on(is_here)
+        if scope.cancelled_caught:
+            raise TimedOut("the call's budget ended before the component answered")
+
+    async def _go_on(self, is_here: bool) -> None:
+        """`is_here`: a poll on the loop has just come back."""
+        store = self._store
+        self._hot_turns = 0
+        self._begin_turn()
+        has_ended = store.has_ended if is_here else await self._poll_away()
+        while True:
+            if store.failure:
+                raise self._failed("a host function's arguments", store.failure)
+            if store.dropped:
+                self._drop_objects()
+            if has_ended:
+                return
+            if store.host_call:
+                await self._serve_host_call()
+            elif is_here:
+                self.has_overrun = True
+            is_here = self._may_be_here(is_here) and await self._may_stay()
+            has_ended = self._poll_here() if is_here else await self._poll_away()
+
+    def _may_be_here(self, is_here: bool) -> bool:
+        """A call that had to begin on a worker comes to the loop once its component is trusted."""
+        return not self.has_overrun and (is_here or self._pace.standing is Standing.TRUSTED)
+
+    def _poll_here(self) -> bool:
+        began = time.perf_counter()
+        self._engine.ticker.note()
+        has_ended = self._store.poll(LOOP_TICKS)
+        self._turn_polling += time.perf_counter() - began
+        return has_ended
+
+    async def _poll_away(self) -> bool:
+        has_ended, seconds = await self._engine.workers.run(self._poll_slice)
+        if seconds > LOOP_SECONDS:
+            self.has_overrun = True
+        return has_ended
+
+    def _poll_slice(self) -> tuple[bool, float]:
+        self._engine.ticker.note()
+        began = time.perf_counter()
+        has_ended = self._store.poll(WORKER_TICKS)
+        return has_ended, time.perf_counter() - began
+
+    def _begin_turn(self) -> None:
+        self._turn_began = time.perf_counter()
+        self._turn_polling = 0.0
+
+    async def _may_stay(self) -> bool:
+        """Let others have the loop when this guest's turn is over; false when it has had too many."""
+        if time.perf_counter() - self._turn_began < LOOP_SECONDS:
+            return True
+        self._hot_turns = self._hot_turns + 1 if self._turn_polling > LOOP_SECONDS / 2 else 0
+        await anyio.lowlevel.checkpoint()
+        self._begin_turn()
+        if self._hot_turns < HOT_TURNS:
+            return True
+        self.has_overrun = True
+        return False
+
+    def _finish(self) -> None:
+        try:
+            self._store.finish()
+        except WasmError as error:
+            raise explain(str(error)) from None
+
+    async def _lift(self, converter: Converter) -> Any:
+        store = self._store
+        try:
+            return converter.lift_result(store.result, Reader(self, False))
+        except Heavy:
+            return await self._engine.workers.run(lambda: converter.lift_result(store.result, self.reader))
+        finally:
+            store.free_result()
+
+    # Host functions
+
+    async def _serve_host_call(self) -> None:
+        host_call = self._store.host_call
+        assert host_call
+        bound = cast("BoundFunction", host_call[0])
+        try:
+            value = bound.function(self.call, *host_call[1])
+            if hasattr(type(value), "__await__"):
+                value = await value
+        except (LatticeError, asyncio.CancelledError) as error:
+            if isinstance(error, LatticeError) or _is_being_cancelled():
+                raise
+            raise self._failed(bound.name, error) from error
+        except BaseException as error:
+            raise self._failed(bound.name, error) from error
+        try:
+            self._resume(bound, value, may_be_heavy=False)
+        except Heavy:
+            await self._engine.workers.run(lambda: self._resume(bound, value, may_be_heavy=True))
+        except Mismatch as mismatch:
+            raise self._failed(bound.name, mismatch) from None
+
+    def _resume(self, bound: BoundFunction, value: Any, *, may_be_heavy: bool) -> None:
+        lender = Lender(self, may_be_heavy=may_be_heavy)
+        try:
+            self._store.resume(bound.converter.lower_result(value, lender))
+        finally:
+            lender.close()
+
+    def _failed(self, name: str, error: BaseException) -> LatticeError:
+        if isinstance(error, LatticeError):
+            return error
+        error_id = uuid.uuid4().hex[:12]
+        what = f"{error.path}: {error.problem}" if isinstance(error, Mismatch) else repr(error)
+        log.error(
+            "host_function.failed",
+            function=name,
+            component=self.call.component,
+            call=self.call.call_id,
+            error=what,
+            error_id=error_id,
+            exc_info=error,
+        )
+        return Failed(
+            f"the host function {name} failed; the log has more under {error_id}", error_id=error_id
+        )
+
+    # Resources: objects of the host that the guest holds handles to
+
+    def give(self, type_number: int, value: Any) -> int:
+        """A handle for an object that passes to the guest."""
+        self._next_number = number = self._next_number + 1
+        self._objects[number] = (self._resources[type_number], value)
+        return self._store.make_handle(number, type_number)
+
+    def take(self, handle: int) -> Any:
+        """The object behind a handle; an owned one returns to the host."""
+        number, is_owned = self._store.read_handle(handle)
+        return self._objects.pop(number)[1] if is_owned else self._objects[number][1]
+
+    def _drop_objects(self) -> None:
+        dropped = self._store.dropped
+        while dropped:
+            resource, number = dropped.pop(0)
+            _, value = self._objects.pop(number)
+            self._drop_object(resource, value)
+
+    def _drop_object(self, resource: BoundResource, value: Any) -> None:
+        try:
+            resource.drop(self.call, value)
+        except Exception as error:  # it ends nobody's call: the guest has let go of the object
+            log.error("host_resource.drop_failed", resource=resource.name, exc_info=error)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

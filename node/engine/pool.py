@@ -1,0 +1,335 @@
+"""The instances of one component on one node: who calls, in which sandbox, within which limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import structlog
+
+from lattice import wit
+from lattice.errors import Invalid, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
+from lattice.names import did_you_mean
+from node.engine.compiled import CompiledComponent
+from node.engine.converter import Converter
+from node.engine.engine import Engine
+from node.engine.host import CallContext, GuestCall, HostInterface, LogSink
+from node.engine.instance import Export, Instance, LoweredCall, lower_call
+from node.engine.limits import InstanceLimits
+from node.engine.linker import Bindings, compatible_name
+from node.engine.lowering import Heavy
+from node.engine.output import LimitedOutput, log_output
+from node.engine.pace import Pace
+from node.engine.permits import Permits
+
+log = structlog.get_logger()
+
+IDLE_SECONDS = 10.0
+"""After so long without a call a component keeps no instance ready."""
+RETRY_SECONDS = (0.002, 0.01, 0.05)
+"""When the allocator has no room although the totals say so: a slot is being returned just now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolStatistics:
+    """What a component does on this node, since its pool was made."""
+
+    slots: int
+    in_flight: int
+    queued: int
+    calls: int
+    errors: Mapping[str, int]
+    """By code."""
+    prewarmed: int
+    instances_made: int
+    busy_seconds: float
+    """The time that calls took, waiting included, summed up."""
+    dropped_log_bytes: int
+
+
+class ComponentPool:
+    """One revision of a component on one node. Belongs to the engine's event loop.
+
+    A call gets a fresh sandbox, or one that has served fewer than `limits.reuse` calls. A sandbox in which
+    anything went wrong serves no other call.
+    """
+
+    # The mutable state is the permits, the idle instances, and the counters that `statistics` shows.
+
+    def __init__(
+        self,
+        engine: Engine,
+        compiled: CompiledComponent,
+        *,
+        name: str,
+        limits: InstanceLimits,
+        slots: int,
+        imports: Sequence[HostInterface],
+        sink: LogSink = log_output,
+    ) -> None:
+        """Loads and links; raises `Denied` for an import that nothing provides, or `Invalid`."""
+        self.name = name
+        self.limits = limits
+        self._engine = engine
+        self._compiled = compiled
+        self._component = engine.load(compiled)
+        try:
+            self._bindings = Bindings(engine.address, compiled, imports)
+        except BaseException:
+            engine.unload(compiled)
+            raise
+        self._exports: dict[tuple[str, str], Export] = {}
+        self._permits = Permits(slots, queue_length=limits.queue_length, queue_seconds=limits.queue_seconds)
+        self._output = LimitedOutput(sink, limits.log_bytes_per_second)
+        self._pace = Pace()
+        self._idle: list[Instance] = []
+        self._starting = 0
+        self._is_draining = False
+        self._is_closed = False
+        self._last_call = time.monotonic()
+        self._calls = 0
+        self._made = 0
+        self._busy_seconds = 0.0
+        self._errors: Counter[str] = Counter()
+        self._store_limits = (
+            limits.memory_bytes,
+            limits.max_table_elements,
+            limits.max_core_instances,
+            limits.max_tables,
+            limits.max_memories,
+        )
+
+    def __repr__(self) -> str:
+        return f"<ComponentPool {self.name} {self._permits.in_use}/{self._permits.slots} in use>"
+
+    async def call(
+        self,
+        interface: str,
+        function: str,
+        args: Sequence[Any] | Mapping[str, Any],
+        context: CallContext,
+    ) -> Any:
+        """Call an exported function; `interface` is `-` for one of the world itself.
+
+        Raises `NotFound`, `Invalid`, `Overloaded`, `Unreachable` while draining, `TimedOut`, `Trapped`,
+        `Failed`, or what a host function raised. Cancelling ends the guest; if it runs on a thread just then,
+        that is waited for, some milliseconds at most.
+        """
+        began = self._last_call = time.monotonic()
+        self._calls += 1
+        try:
+            export = self._exports.get((interface, function)) or self._find(interface, function)
+            if self._is_draining:
+                raise Unreachable(f"the component {self.name} is being moved away from this node")
+            if not self._permits.acquire_nowait():
+                await self._permits.acquire(context.deadline)
+            try:
+                return await self._serve(export, args, context)
+            finally:
+                self._permits.release()
+        except BaseException as error:
+            self._errors[error.code if isinstance(error, LatticeError) else "cancelled"] += 1
+            raise
+        finally:
+            self._busy_seconds += time.monotonic() - began
+
+    def resize(self, slots: int) -> None:
+        """Change how many calls may run at once; calls in progress are not interrupted."""
+        self._permits.resize(slots)
+
+    async def drain(self) -> None:
+        """Refuse new calls with `Unreachable`; returns when none is in flight or waiting."""
+        self._is_draining = True
+        await self._permits.wait_idle()
+
+    async def aclose(self) -> None:
+        """Drain, then free everything; may be called again."""
+        await self.drain()
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._engine.forget_spares(self)
+        while self._idle:
+            self._idle.pop().close()
+        if not self._starting:
+            self._free()
+
+    def statistics(self) -> PoolStatistics:
+        return PoolStatistics(
+            slots=self._permits.slots,
+            in_flight=self._permits.in_use,
+            queued=self._permits.queued,
+            calls=self._calls,
+            errors=dict(self._errors),
+            prewarmed=len(self._idle),
+            instances_made=self._made,
+            busy_seconds=self._busy_seconds,
+            dropped_log_bytes=self._output.dropped_bytes,
+        )
+
+    def drop_spare(self) -> bool:
+        """End one instance that is kept ready; false if there is none."""
+        if not self._idle:
+            return False
+        self._idle.pop(0).close()
+        return True
+
+    def drop_idle(self) -> None:
+        """End the instances kept ready if the component has not been called for a while."""
+        if time.monotonic() - self._last_call > IDLE_SECONDS:
+            while self.drop_spare():
+                pass
+            self._engine.forget_spares(self)
+
+    # One call
+
+    async def _serve(
+        self, export: Export, args: Sequence[Any] | Mapping[str, Any], context: CallContext
+    ) -> Any:
+        lowered = await self._lower(export, args)
+        try:
+            if self._idle:
+                instance = self._idle.pop()
+                call = GuestCall(self.name, context, instance, self._output)
+            else:
+                instance, call = await self._make(context)
+            try:
+                return await instance.invoke(lowered, call)
+            finally:
+                self._give_back(instance)
+        finally:
+            lowered.close()
+
+    async def _lower(self, export: Export, args: Sequence[Any] | Mapping[str, Any]) -> LoweredCall:
+        limit = self.limits.payload_bytes
+        try:
+            return lower_call(export, args, limit, may_be_heavy=False)
+        except Heavy:
+            return await self._engine.workers.run(lambda: lower_call(export, args, limit, may_be_heavy=True))
+
+    async def _make(self, context: CallContext) -> tuple[Instance, GuestCall]:
+        for seconds in RETRY_SECONDS:
+            try:
+                return await self._make_once(context)
+            except Overloaded:
+                if anyio.current_time() + seconds > context.deadline:
+                    raise
+            await anyio.sleep(seconds)
+        return await self._make_once(context)
+
+    async def _make_once(self, context: CallContext) -> tuple[Instance, GuestCall]:
+        if anyio.current_time() > context.deadline:
+            raise TimedOut("the call's budget ended before an instance was ready")
+        instance, call = self._new(context)
+        await instance.start(self._bindings.linker, self._component.pointer, call)
+        return instance, call
+
+    def _new(self, context: CallContext) -> tuple[Instance, GuestCall]:
+        instance = Instance(self._engine, self._store_limits, self._bindings.resources, self._pace)
+        self._made += 1
+        return instance, GuestCall(self.name, context, instance, self._output)
+
+    def _give_back(self, instance: Instance) -> None:
+        if instance.is_usable and instance.calls < self.limits.reuse and not self._is_draining:
+            self._idle.append(instance)
+            self._engine.keep_spares(self)
+        else:
+            instance.close()
+        if len(self._idle) + self._starting < min(self.limits.prewarm, self._permits.slots):
+            asyncio.get_running_loop().call_soon(self._prewarm)
+
+    # Instances made ahead of a call
+
+    def _prewarm(self) -> None:
+        """Make one instance; runs after the answer of the call that took one."""
+        engine = self._engine
+        if self._is_draining or not engine.is_running or not engine.has_room_for_spares:
+            return
+        if len(self._idle) + self._starting >= self.limits.prewarm:
+            return
+        deadline = anyio.current_time() + self.limits.budget_seconds
+        self._starting += 1
+        try:
+            instance, call = self._new(CallContext(deadline=deadline))
+            is_ready = instance.start_now(self._bindings.linker, self._component.pointer, call)
+        except LatticeError as error:
+            self._prewarm_failed(error)
+            return
+        if is_ready:
+            self._keep(instance)
+        else:
+            engine.start_soon(self._finish_prewarm, instance)
+
+    async def _finish_prewarm(self, instance: Instance) -> None:
+        try:
+            await instance.finish_start()
+        except LatticeError as error:
+            self._prewarm_failed(error)
+        except BaseException:
+            self._end_starting()
+            raise
+        else:
+            self._keep(instance)
+
+    def _keep(self, instance: Instance) -> None:
+        if self._is_draining:
+            instance.close()
+        else:
+            self._idle.append(instance)
+            self._engine.keep_spares(self)
+        self._end_starting()
+
+    def _prewarm_failed(self, error: LatticeError) -> None:
+        self._end_starting()  # the next call makes its own instance and gets the error, if it persists
+        log.debug("instance.prewarm_failed", component=self.name, error=error.message)
+
+    def _end_starting(self) -> None:
+        self._starting -= 1
+        if self._is_closed and not self._starting:
+            self._free()
+
+    def _free(self) -> None:
+        self._bindings.close()
+        self._engine.unload(self._compiled)
+
+    # Exports
+
+    def _find(self, interface: str, function: str) -> Export:
+        """The export of that name, or of a compatible version; its converter is made at its first call."""
+        found = self._interface(interface)
+        if known := self._exports.get((found.name, function)):
+            return known
+        type_ = found.functions.get(function)
+        if type_ is None:
+            raise NotFound(
+                f"`{interface}` of {self.name} has no function `{function}`"
+                f"{did_you_mean(function, found.functions)}"
+            )
+        if any(wit.contains_handle(part) for part in wit.function_types(type_)):
+            raise Invalid(
+                f"`{function}` takes or returns a resource, which can't be passed from outside the component"
+            )
+        name = None if found.name == wit.WORLD else found.name
+        index = self._component.export(name, function)
+        if not index:
+            raise NotFound(f"the compiled component {self.name} lacks its export `{interface}#{function}`")
+        converter = Converter(type_, is_adapted=found.name in self._compiled.adapted_exports)
+        export = Export(f"{found.name}#{function}", index, converter)
+        self._exports[found.name, function] = export
+        return export
+
+    def _interface(self, name: str) -> wit.Interface:
+        exports = self._compiled.type.exports
+        if name in exports:
+            return exports[name]
+        for candidate in exports.values():
+            if compatible_name(candidate.name) == compatible_name(name):
+                return candidate
+        shown = "no functions of its world" if name == wit.WORLD else f"no interface `{name}`"
+        listed = ", ".join(f"`{export}`" for export in exports) or "nothing"
+        raise NotFound(f"{self.name} exports {shown}{did_you_mean(name, exports)}; it exports {listed}")

@@ -1,0 +1,58 @@
+"""The clock by which running guests are made to give up their thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+TICK_SECONDS = 0.001
+IDLE_TICKS = 20
+"""Without a poll for so many ticks the clock stops: whatever ran then has long been interrupted."""
+
+
+class Ticker:
+    """Calls `tick` every millisecond from a thread of its own while guests run, and costs nothing otherwise.
+
+    It must be a thread: a guest that runs on the event loop keeps the loop from running anything.
+    """
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self._tick = tick
+        self._is_wanted = False
+        self._is_idle = False
+        self._is_closed = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="epoch-ticker", daemon=True)
+        self._thread.start()
+
+    def note(self) -> None:
+        """Say that a guest is about to run. Any thread may; it must precede every poll."""
+        self._is_wanted = True
+        if self._is_idle:
+            self._wake.set()
+
+    def close(self) -> None:
+        """Stop the thread and wait until it has ended, a tick at most."""
+        self._is_closed = True
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        quiet = 0
+        while not self._is_closed:
+            time.sleep(TICK_SECONDS)
+            self._tick()
+            quiet = 0 if self._is_wanted else quiet + 1
+            self._is_wanted = False
+            if quiet >= IDLE_TICKS:
+                self._rest()
+                quiet = 0
+
+    def _rest(self) -> None:
+        # `note` writes `_is_wanted` before it reads `_is_idle`, this the other way round: one sees the other.
+        self._is_idle = True
+        if not self._is_wanted and not self._is_closed:
+            self._wake.wait()
+        self._wake.clear()
+        self._is_idle = False
