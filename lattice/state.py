@@ -159,6 +159,17 @@ class LatticeState:
         """Take what was heard at `now`; returns what must be done."""
         return self._handlers[type(event)](event, now)
 
+    def ask_all(self, now: float) -> list[Effect]:
+        """Ask every live node for its inventory: what a new leader does first. See `is_informed`."""
+        for view in self.observed.live():
+            view.fetching_since = now
+        return [FetchInventory(view.id) for view in self.observed.live()]
+
+    @property
+    def is_informed(self) -> bool:
+        """Whether every live node has answered the last question for its inventory."""
+        return all(view.fetching_since is None for view in self.observed.live())
+
     # Desired
 
     def _application(self, application: Application, now: float) -> list[Effect]:
