@@ -8,16 +8,20 @@ nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-from lattice.errors import LatticeError
+from lattice.errors import Invalid, LatticeError
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 """The headers of the many messages that have none; shared, so that they cost nothing."""
+
+_BAD_SUBJECT = re.compile(r"[\s\x00]|^$|^\.|\.\.|\.$")
+_KEY = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +209,18 @@ class Bus(Protocol):
 
     async def aclose(self) -> None:
         """Unsubscribe, let handlers have what was received, close. Pending requests are `Interrupted`."""
+
+
+def check_subject(subject: str) -> None:
+    """Raise `Invalid` unless it can stand in a protocol line; tokens are the caller's business."""
+    if _BAD_SUBJECT.search(subject):
+        raise Invalid(f"{subject!r} is not a subject: tokens without spaces, separated by single dots")
+
+
+def check_key(key: str) -> None:
+    """Raise `Invalid` unless the key is one that every NATS client takes."""
+    if not _KEY.fullmatch(key):
+        raise Invalid(f"key {key!r} is not valid: use letters, digits, '-', '_', '/', '=' and dots between")
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -11,8 +10,8 @@ import anyio
 import anyio.abc
 
 from lattice import jetstream
-from lattice.bus import Entry, Message, Subscription, WatchHandler
-from lattice.errors import Conflict, Invalid, NotFound, Unreachable
+from lattice.bus import Entry, Message, Subscription, WatchHandler, check_key
+from lattice.errors import Conflict, NotFound, Unreachable
 from lattice.watch import Watch
 
 EXPECTED_REVISION = "Nats-Expected-Last-Subject-Sequence"
@@ -20,8 +19,6 @@ OPERATION = "KV-Operation"
 MARKER = "Nats-Marker-Reason"
 
 Result = TypeVar("Result")
-
-_KEY = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*")
 
 
 class JetStreamKeyValue:
@@ -156,8 +153,5 @@ class JetStreamKeyValue:
             return await operation()
 
     def _subject(self, key: str) -> str:
-        if not _KEY.fullmatch(key):
-            raise Invalid(
-                f"key {key!r} is not valid: use letters, digits, '-', '_', '/', '=' and dots between"
-            )
+        check_key(key)
         return f"{self._prefix}{key}"

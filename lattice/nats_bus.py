@@ -43,6 +43,7 @@ from lattice.bus import (
     Message,
     ObjectStore,
     Subscription,
+    check_subject,
 )
 from lattice.connection import ConnectionSettings
 from lattice.errors import Denied, Interrupted, Invalid, LatticeError, TimedOut, Unreachable
@@ -65,7 +66,6 @@ NO_RESPONDERS = "503"
 
 log = structlog.get_logger()
 
-_BAD_SUBJECT = re.compile(r"[\s\x00]|^$|^\.|\.\.|\.$")
 _BAD_HEADER_KEY = re.compile(r"[^!#$%&'*+\-.^_`|~0-9A-Za-z]|^$")
 _LINE_ENDS = str.maketrans("\r\n", "  ")
 _DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]*)\"")
@@ -404,8 +404,9 @@ class NatsBus(AsyncContextManagerMixin):
     def _command(
         self, subject: str, data: bytes, headers: Mapping[str, str] | None, reply: str | None
     ) -> bytes:
-        if _BAD_SUBJECT.search(subject) or (reply and _BAD_SUBJECT.search(reply)):
-            raise Invalid(f"{subject!r} is not a subject: tokens without spaces, separated by single dots")
+        check_subject(subject)
+        if reply:
+            check_subject(reply)
         block = _header_block(headers) if headers else b""
         size = len(data) + len(block)
         if size > self._max_payload:
@@ -431,8 +432,9 @@ class NatsBus(AsyncContextManagerMixin):
     # Receiving
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str | None = None) -> Subscription:
-        if _BAD_SUBJECT.search(subject) or (queue and _BAD_SUBJECT.search(queue)):
-            raise Invalid(f"{subject!r} is not a subject: tokens without spaces, separated by single dots")
+        check_subject(subject)
+        if queue:
+            check_subject(queue)
         subscribed = _Subscribed(self, subject, queue, handler)
         self._subscriptions.add(subscribed)
         try:
