@@ -31,16 +31,8 @@ def file_argument() -> Decorator[Any]:
     return click.argument("file", metavar="FILE.wasm", type=click.Path(path_type=Path))
 
 
-def replicas_option(*, default: int | None, required: bool = False, help: str) -> Decorator[Any]:
-    return click.option(
-        "--replicas",
-        type=click.IntRange(0, MAX_REPLICAS),
-        default=default,
-        required=required,
-        show_default=default is not None,
-        metavar="N",
-        help=help,
-    )
+def replicas_option(help: str, **details: Any) -> Decorator[Any]:
+    return click.option("--replicas", type=click.IntRange(0, MAX_REPLICAS), metavar="N", help=help, **details)
 
 
 def wait_option() -> Decorator[Any]:

@@ -72,7 +72,7 @@ def _fault(data: bytes) -> tuple[str, str] | None:
         return "it is empty", "was the build interrupted? Build it again"
     if head == _MAGIC + _CORE_MODULE:
         return "it is a core module", (
-            "build it for a component target such as wasm32-wasip2, or wrap it with `wasm-tools component new`"
+            "build it for a component target such as wasm32-wasip2, or use `wasm-tools component new`"
         )
     if head.startswith(_MAGIC):
         return _header_fault(head)

@@ -117,6 +117,7 @@ def _discard_output() -> None:
 
 
 @click.group(
+    name="latticectl",
     cls=Root,
     reads_environment=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

@@ -52,9 +52,12 @@ def find_function(
 
 
 def split_words(type_: wit.ComponentType, words: Sequence[str]) -> tuple[str | None, str, list[str]]:
-    """Interface (if it is named), function and arguments of `[INTERFACE] FUNCTION ARGS...`."""
+    """Interface (if it is named), function and arguments of `[INTERFACE] FUNCTION ARGS...`.
+
+    A first word that is a function's name is that function, even if an interface ends in it too.
+    """
     first, rest = words[0], list(words[1:])
-    if rest and _names_interface(type_, first, rest[0]):
+    if rest and _names_interface(type_, first):
         return first, rest[0], rest[1:]
     return None, first, rest
 
@@ -74,13 +77,12 @@ def _callable(type_: wit.ComponentType) -> Mapping[str, wit.Interface]:
     }
 
 
-def _names_interface(type_: wit.ComponentType, first: str, second: str) -> bool:
+def _names_interface(type_: wit.ComponentType, first: str) -> bool:
     if ":" in first or "/" in first or first == wit.WORLD:
         return True
-    matching = [interface for name, interface in type_.exports.items() if interface_matches(name, first)]
     if any(first in interface.functions for interface in type_.exports.values()):
-        return any(second in interface.functions for interface in matching)
-    return bool(matching)
+        return False
+    return any(interface_matches(name, first) for name in type_.exports)
 
 
 def _find_interface(component: str, places: Mapping[str, wit.Interface], wanted: str) -> str:

@@ -51,9 +51,7 @@ def update(session: Session, component: str, file: Path, waits: bool) -> None:
 
 @command()
 @component_argument()
-@replicas_option(
-    default=None, required=True, help="How many replicas to run; 0 keeps it deployed but stopped."
-)
+@replicas_option("How many replicas to run; 0 keeps it deployed but stopped.", required=True)
 @wait_option()
 @session_of
 def scale(session: Session, component: str, replicas: int, waits: bool) -> None:
@@ -106,7 +104,7 @@ def delete(session: Session, component: str) -> None:
 
 @command()
 @component_argument()
-@replicas_option(default=None, help="Wait for so many instead of as many as it shall have.")
+@replicas_option("Wait for so many instead of as many as it shall have.")
 @session_of
 def wait(session: Session, component: str, replicas: int | None) -> None:
     """Wait until a component's replicas answer.

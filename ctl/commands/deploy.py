@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--name", type=NAME, metavar="NAME", help="Name of the component. [default: the file's, made valid]"
 )
-@replicas_option(default=1, help="How many replicas to run.")
+@replicas_option("How many replicas to run.", default=1, show_default=True)
 @click.option(
     "--label", "labels", type=LABEL, multiple=True, help="Run only on nodes with this label; repeatable."
 )
