@@ -40,6 +40,17 @@ class HostInterface:
     """
 
 
+class Returned(Exception):
+    """Raised by a host function to end the guest's call as if the guest had returned `value`.
+
+    The sandbox serves no other call. Allowed only in a call of an exported function with such a result.
+    """
+
+    def __init__(self, value: Any) -> None:
+        super().__init__(value)
+        self.value = value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallContext:
     """What accompanies a call from its caller to its end."""
@@ -73,6 +84,8 @@ class GuestCall:
     context: CallContext
     instance: GuestInstance
     sink: LogSink
+    function: str = ""
+    """The exported function, as in `demo:greeter/greet#hello`; empty while the sandbox starts."""
     _endings: list[Callable[[], None]] = field(default_factory=list, repr=False)
 
     @property
@@ -84,11 +97,11 @@ class GuestCall:
         self.sink(self, stream, data)
 
     def at_end(self, action: Callable[[], None]) -> None:
-        """Have `action` called when this call has ended, however it ended; it must neither wait nor raise."""
+        """Have `action` called once the guest has stopped running; it must neither wait nor raise."""
         self._endings.append(action)
 
     def end(self) -> None:
-        """What the engine calls once, on the event loop, before it drops or reuses the sandbox."""
+        """Run and forget these actions; the engine's part, on the event loop, however the guest ended."""
         endings, self._endings = self._endings, []
         for action in endings:
             action()

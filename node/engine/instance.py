@@ -22,11 +22,11 @@ import anyio
 import anyio.lowlevel
 import structlog
 
-from lattice.errors import Failed, Invalid, LatticeError, TimedOut
+from lattice.errors import Failed, Invalid, LatticeError, TimedOut, Trapped
 from node.engine.capi import Lender, Store, WasmError, bytes_address
 from node.engine.converter import Converter
 from node.engine.engine import Engine
-from node.engine.host import GuestCall
+from node.engine.host import GuestCall, Returned
 from node.engine.lifting import Reader
 from node.engine.linker import BoundFunction, BoundResource
 from node.engine.lowering import Heavy, Mismatch
@@ -40,6 +40,8 @@ LOOP_TICKS = 2
 WORKER_TICKS = 10
 LOOP_SECONDS = 0.0015
 """How long the event loop serves one guest's host calls before others get their turn."""
+MAX_OBJECTS = 65_536
+"""Objects of the host that one guest may hold: each costs the host some hundred bytes."""
 HOT_TURNS = 4
 """So many turns in a row, all spent running: the guest moves to a worker as if it had overrun."""
 
@@ -165,6 +167,7 @@ class Instance:
     async def invoke(self, lowered: LoweredCall, call: GuestCall) -> Any:
         """Call a function and give its result; `lowered` must be kept until this has returned."""
         self.call = call
+        call.function = lowered.export.name
         self.calls += 1
         self._is_broken = True  # until it is known that the fiber ended well
         store, converter = self._store, lowered.export.converter
@@ -177,6 +180,9 @@ class Instance:
             result = await self._lift(converter) if converter.results else None
             self._is_broken = False
             return result
+        except Returned as early:
+            store.abandon()
+            return early.value
         except BaseException:
             store.abandon()
             raise
@@ -207,6 +213,7 @@ class Instance:
             await self._drive(deadline, is_here=is_here)
         finally:
             pace.end(began_on_loop=is_here, has_overrun=self.has_overrun)
+            self.call.end()
 
     async def _drive(self, deadline: float, *, is_here: bool) -> None:
         with anyio.CancelScope(deadline=deadline) as scope:
@@ -298,8 +305,8 @@ class Instance:
             value = bound.function(self.call, *host_call[1])
             if hasattr(type(value), "__await__"):
                 value = await value
-        except (LatticeError, asyncio.CancelledError) as error:
-            if isinstance(error, LatticeError) or _is_being_cancelled():
+        except (LatticeError, Returned, asyncio.CancelledError) as error:
+            if not isinstance(error, asyncio.CancelledError) or _is_being_cancelled():
                 raise
             raise self._failed(bound.name, error) from error
         except BaseException as error:
@@ -340,6 +347,8 @@ class Instance:
 
     def give(self, type_number: int, value: Any) -> int:
         """A handle for an object that passes to the guest."""
+        if len(self._objects) >= MAX_OBJECTS:
+            raise Trapped(f"the component holds {MAX_OBJECTS} handles to objects of the host and wants more")
         self._next_number = number = self._next_number + 1
         self._objects[number] = (self._resources[type_number], value)
         return self._store.make_handle(number, type_number)

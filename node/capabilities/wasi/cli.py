@@ -9,13 +9,15 @@ from lattice.errors import Trapped
 from node.capabilities.wasi.io_interfaces import forget
 from node.capabilities.wasi.settings import WasiSettings
 from node.capabilities.wasi.standard_streams import standard_input, standard_output
-from node.engine.host import GuestCall, HostInterface
+from node.engine.host import GuestCall, HostInterface, Returned
+
+COMMAND = "wasi:cli/run@0.2."
 
 STANDARD_OUTPUTS = ("stdout", "stderr")
 
 
 class Exited(Trapped):
-    """Raised when a component ended itself; whoever runs it as a command takes `status` for its result."""
+    """Raised when a component ended itself in a function other than the one that commands are run by."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"the component exited with status {status} instead of returning")
@@ -76,8 +78,15 @@ def _terminals(version: str) -> tuple[HostInterface, ...]:
 
 
 def _exit(call: GuestCall, status: dict[str, Any]) -> NoReturn:
-    raise Exited(0 if "ok" in status else 1)
+    _end(call, 0 if "ok" in status else 1)
 
 
 def _exit_with_code(call: GuestCall, code: int) -> NoReturn:
-    raise Exited(code)
+    _end(call, code)
+
+
+def _end(call: GuestCall, status: int) -> NoReturn:
+    """A command's exit is its result; anywhere else it keeps the caller from getting one."""
+    if call.function.startswith(COMMAND):
+        raise Returned({"err": None} if status else {"ok": None})
+    raise Exited(status)

@@ -28,6 +28,10 @@ class StandardOutput(LineOutput):
             self._ends_line_of = self._call
             self._call.at_end(self.end_line)
 
+    def end_line(self) -> None:
+        super().end_line()
+        self._ends_line_of = None
+
     def _log(self, block: bytes) -> None:
         self._call.log(self._name, block)
 
