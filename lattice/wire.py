@@ -304,12 +304,13 @@ def encode_error(error: LatticeError, content_type: str = MSGPACK) -> tuple[dict
     headers = {ERROR_HEADER: header_value(error.message) or error.code, ERROR_CODE_HEADER: error.code}
     if content_type == JSON:
         headers["content-type"] = JSON
-    fields = {
-        "code": error.code,
-        "message": _valid_text(error.message)[:MAX_ERROR_MESSAGE_LENGTH],
-        "error_id": error.error_id,
-    }
-    return headers, encode_message(fields, headers.get("content-type", MSGPACK))
+    return headers, encode_message(error_fields(error), headers.get("content-type", MSGPACK))
+
+
+def error_fields(error: LatticeError) -> dict[str, str | None]:
+    """The fields by which an error is written wherever one stands."""
+    message = _valid_text(error.message)[:MAX_ERROR_MESSAGE_LENGTH]
+    return {"code": error.code, "message": message, "error_id": error.error_id}
 
 
 def decode_error(headers: Mapping[str, str], data: bytes) -> LatticeError | None:
@@ -323,24 +324,30 @@ def decode_error(headers: Mapping[str, str], data: bytes) -> LatticeError | None
     message = headers.get(ERROR_HEADER)
     if code is None and message is None:
         return None
-    fields = _error_fields(headers, data)
-    error = BY_CODE.get(fields.get("code") or code or "", Failed)
-    text = fields.get("message") or message or "the callee gave no reason"
-    return error(_valid_text(text)[:MAX_ERROR_MESSAGE_LENGTH], error_id=fields.get("error_id"))
+    try:
+        fields = _texts(decode_message(data, content_type_of(headers)))
+    except Invalid:
+        fields = {}
+    return error_from_fields({"code": code, "message": message} | fields)
+
+
+def error_from_fields(fields: Any) -> LatticeError:
+    """The inverse of `error_fields`. Never raises: what is missing or damaged is replaced."""
+    known = _texts(fields)
+    error = BY_CODE.get(known.get("code", ""), Failed)
+    message = known.get("message") or "the other side gave no reason"
+    return error(_valid_text(message)[:MAX_ERROR_MESSAGE_LENGTH], error_id=known.get("error_id"))
+
+
+def _texts(fields: Any) -> dict[str, str]:
+    items = fields.items() if isinstance(fields, Mapping) else ()
+    return {name: text for name, text in items if isinstance(text, str)}
 
 
 def header_value(text: str) -> str:
     """The text as it may stand in a header: printable ASCII on one line, cut to a length."""
     safe = "".join(char if " " <= char <= "~" else "?" if char.isprintable() else " " for char in text[:1024])
     return " ".join(safe.split())[:MAX_HEADER_LENGTH]
-
-
-def _error_fields(headers: Mapping[str, str], data: bytes) -> dict[str, str]:
-    try:
-        fields = decode_message(data, content_type_of(headers))
-    except Invalid:
-        return {}
-    return {name: text for name, text in fields.items() if isinstance(text, str)}
 
 
 def _valid_text(text: str) -> str:

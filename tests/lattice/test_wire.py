@@ -311,7 +311,11 @@ def test_errors_round_trip(content_type: str, code: str, message: str, error_id:
 
     assert type(error) is BY_CODE[code]
     assert error.error_id == error_id
-    assert error.message in (message.encode("utf-8", "replace").decode(), "the callee gave no reason", code)
+    assert error.message in (
+        message.encode("utf-8", "replace").decode(),
+        "the other side gave no reason",
+        code,
+    )
 
 
 @given(st.text())

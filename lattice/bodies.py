@@ -1,0 +1,141 @@
+"""Requests and replies of any size: in one message where they fit, else with the body as a byte stream.
+
+The caller announces a streamed request in `lattice-request-stream` and the callee gives it credit; the callee
+announces a streamed reply in `lattice-reply-stream`, only to callers that said `lattice-accept-stream`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+
+import anyio
+
+from lattice import streams, wire
+from lattice.bus import Bus, Message
+from lattice.errors import Invalid, LatticeError, TimedOut
+from lattice.streams import DEFAULT_SETTINGS, StreamSettings
+
+HEADER_ROOM_BYTES = 4096
+"""Kept free in each message for its headers, which count as payload."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Who sends and receives bodies: a connection, its lattice, and the id that owns its ends of streams."""
+
+    bus: Bus
+    lattice: str
+    owner: str
+    settings: StreamSettings = DEFAULT_SETTINGS
+
+    def fits(self, body: bytes) -> bool:
+        """Whether the body goes into one message."""
+        return len(body) <= self.bus.max_payload - HEADER_ROOM_BYTES
+
+
+async def request(
+    peer: Peer,
+    subject: str,
+    body: bytes,
+    call: wire.CallHeaders,
+    *,
+    timeout_seconds: float,
+    max_reply_bytes: int = wire.MAX_BODY_BYTES,
+) -> Message:
+    """Send a request and return the reply with its whole body, whether or not they came as streams.
+
+    Raises what `Bus.request` raises, what ends a stream, and `TimedOut` when all of it took too long. An
+    error of the callee is returned as a message: `wire.decode_error` reads it.
+    """
+    call = replace(call, accepts_stream=True)
+    try:
+        with anyio.fail_after(timeout_seconds):
+            if peer.fits(body):
+                headers = wire.encode_headers(call)
+                reply = await peer.bus.request(
+                    subject, body, headers=headers, timeout_seconds=timeout_seconds
+                )
+            else:
+                reply = await _request_streamed(peer, subject, body, call, timeout_seconds)
+            return await _whole_reply(peer, reply, max_reply_bytes)
+    except TimeoutError:
+        raise TimedOut(f"no whole reply within {timeout_seconds:g} s") from None
+
+
+async def request_body(peer: Peer, call: wire.CallHeaders, data: bytes, *, max_bytes: int) -> bytes:
+    """The body of a request that came: `data`, or what its stream brings. `Invalid` above the limit."""
+    if call.request_stream is None:
+        if len(data) > max_bytes:
+            raise Invalid(f"the body has {len(data)} bytes, the limit is {max_bytes}")
+        return data
+    return await _receive(peer, call.request_stream, max_bytes)
+
+
+async def reply(peer: Peer, subject: str, body: bytes, call: wire.CallHeaders) -> None:
+    """Answer a request; returns when all of the body is sent.
+
+    A result that needs a stream which the caller can't take is answered by `invalid`.
+    """
+    if peer.fits(body):
+        await peer.bus.publish(subject, body, headers=wire.reply_headers(call.content_type))
+    elif not call.accepts_stream:
+        await reply_error(peer, subject, _too_large(peer, body), call.content_type)
+    else:
+        stream = streams.new_stream_id(peer.owner)
+        async with await streams.open_sender(peer.bus, peer.lattice, stream, peer.settings) as sender:
+            headers = wire.reply_headers(call.content_type, stream)
+            await peer.bus.publish(subject, headers=headers)
+            await streams.send_body(sender, body)
+
+
+async def reply_error(
+    peer: Peer, subject: str, error: LatticeError, content_type: str = wire.MSGPACK
+) -> None:
+    """Answer a request by an error."""
+    headers, body = wire.encode_error(error, content_type)
+    await peer.bus.publish(subject, body, headers=headers)
+
+
+async def _request_streamed(
+    peer: Peer, subject: str, body: bytes, call: wire.CallHeaders, timeout_seconds: float
+) -> Message:
+    stream = streams.new_stream_id(peer.owner)
+    headers = wire.encode_headers(replace(call, request_stream=stream))
+    async with await streams.open_sender(peer.bus, peer.lattice, stream, peer.settings) as sender:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_send, sender, body)
+            found: Message | LatticeError
+            try:
+                found = await peer.bus.request(subject, headers=headers, timeout_seconds=timeout_seconds)
+            except LatticeError as error:
+                found = error  # raised outside, where no task group wraps it
+            group.cancel_scope.cancel()
+        if isinstance(found, LatticeError):
+            raise found
+        return found
+
+
+async def _send(sender: streams.ByteSender, body: bytes) -> None:
+    with contextlib.suppress(LatticeError):  # the reply says why the callee wanted no more
+        await streams.send_body(sender, body)
+
+
+async def _whole_reply(peer: Peer, reply: Message, max_bytes: int) -> Message:
+    stream = wire.reply_stream_of(reply.headers)
+    if stream is None:
+        return reply
+    return replace(reply, data=await _receive(peer, stream, max_bytes))
+
+
+async def _receive(peer: Peer, stream: wire.StreamId, max_bytes: int) -> bytes:
+    opened = await streams.open_receiver(peer.bus, peer.lattice, peer.owner, stream, peer.settings)
+    async with opened as receiver:
+        return await streams.receive_body(receiver, max_bytes=max_bytes)
+
+
+def _too_large(peer: Peer, body: bytes) -> Invalid:
+    return Invalid(
+        f"the result has {len(body)} bytes, one message carries {peer.bus.max_payload}: "
+        "call with the header `lattice-accept-stream: true` and read it as a stream"
+    )
