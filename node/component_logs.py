@@ -1,0 +1,78 @@
+"""What guests print: to this node's log, to whoever follows, and the last lines kept.
+
+The engine has limited the rate already; the queue to the bus is bounded as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import structlog
+from anyio.abc import TaskStatus
+
+from lattice import subjects, wire
+from lattice.bus import Bus
+from lattice.errors import LatticeError
+from node.engine.host import GuestCall
+
+log = structlog.get_logger()
+
+KEPT_LINES = 1000
+"""Of each component on this node."""
+QUEUE_LINES = 4096
+MAX_LINE = 8 * 1024
+
+
+class ComponentLogs:
+    """The mutable state is the kept lines by component, and the lines on their way to the bus."""
+
+    def __init__(self, bus: Bus, lattice: str, node_name: str) -> None:
+        self._bus = bus
+        self._lattice = lattice
+        self._node_name = node_name
+        self._kept: dict[str, deque[dict[str, Any]]] = {}
+        self._send, self._receive = anyio.create_memory_object_stream[tuple[str, dict[str, Any]]](QUEUE_LINES)
+
+    def forget(self, component: str) -> None:
+        """Drop what is kept of a component that this node no longer runs."""
+        self._kept.pop(component, None)
+
+    def sink(self, call: GuestCall, stream: str, data: bytes) -> None:
+        """Take what a guest wrote; called by the engine, never waits."""
+        kept = self._kept.setdefault(call.component, deque(maxlen=KEPT_LINES))
+        for raw in data.splitlines():
+            text = raw[:MAX_LINE].decode("utf-8", "replace")
+            line = {
+                "time": time.time(),
+                "node": self._node_name,
+                "stream": stream,
+                "text": text,
+                "call_id": call.call_id,
+            }
+            kept.append(line)
+            log.info(
+                "guest.printed", component=call.component, call_id=call.call_id, stream=stream, text=text
+            )
+            try:
+                self._send.send_nowait((call.component, line))
+            except anyio.WouldBlock:
+                continue  # whoever follows misses a line; it is still kept
+
+    def lines(self, component: str, count: int) -> list[Mapping[str, Any]]:
+        """The last lines of a component on this node, oldest first."""
+        kept: list[Mapping[str, Any]] = list(self._kept.get(component, ()))
+        return kept[-count:] if count > 0 else []
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Publish lines until cancelled; while the bus is away they are only kept."""
+        task_status.started()
+        with self._send, self._receive:
+            async for component, line in self._receive:
+                try:
+                    await self._bus.publish(subjects.log(self._lattice, component), wire.encode_message(line))
+                except LatticeError:
+                    continue
