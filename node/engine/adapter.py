@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 
 from lattice import wit
 from node.engine.canonical import CoreSignature, align, core_signature
-from node.engine.component_text import Scope, definition, function_type, quote
+from node.engine.component_text import NAMED, Scope, definition, function_type, quote
 from node.engine.compose import Composition, Reference
 from node.engine.forwarding import MEMORY_FUNCTIONS, forwarding_module, memory_module, reset_function
 
@@ -56,28 +56,28 @@ def plan(type_: wit.ComponentType) -> AdapterPlan:
     )
 
 
-def nothing(type_: wit.ComponentType) -> AdapterPlan:
-    """The plan that leaves the component as it is."""
-    return AdapterPlan(type=type_)
+def candidates(plan: AdapterPlan) -> list[AdapterPlan]:
+    """The plan, then lesser ones to fall back to where it doesn't fit, the best first."""
+    found = [plan, replace(plan, exports=frozenset()), replace(plan, imports=frozenset())]
+    return [item for index, item in enumerate(found) if not item.is_empty and item not in found[:index]]
 
 
 def _is_adaptable(interface: wit.Interface) -> bool:
     used = [part for item in interface.functions.values() for part in wit.function_types(item)]
-    parts = [part for type_ in used for part in wit.walk(type_)]
+    types = [*used, *interface.types.values()]
     is_foreign = interface.name.startswith("wasi:") or bool(interface.resources)
+    # A world's functions may use types that its interfaces name, which are not looked for here.
+    is_written_out = interface.name != wit.WORLD or not any(map(_contains_named, used))
     return (
-        wit.BYTES in parts
+        any(map(wit.contains_bytes, types))
         and not is_foreign
-        and all(_can_be_written(part, interface) for part in parts)
-        and not any(map(wit.contains_handle, interface.types.values()))
+        and is_written_out
+        and not any(map(wit.contains_handle, types))
     )
 
 
-def _can_be_written(type_: wit.Type, interface: wit.Interface) -> bool:
-    """Whether the type may appear in a signature: these sorts only under a name, which the world may lack."""
-    if isinstance(type_, wit.Record | wit.Variant | wit.Enum | wit.Flags):
-        return interface.name != wit.WORLD and type_ in interface.types.values()
-    return not isinstance(type_, wit.Handle)
+def _contains_named(type_: wit.Type) -> bool:
+    return any(isinstance(part, NAMED) for part in wit.walk(type_))
 
 
 def adapted_type(type_: wit.Type) -> wit.Type:

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from subprocess import PIPE
+from subprocess import PIPE, STDOUT
 from typing import Any
 
 import anyio
 from anyio.abc import ByteReceiveStream, Process
 
-from lattice.errors import Failed, Invalid
+from lattice.errors import Failed, Invalid, LatticeError
 from node.engine.capi import EngineSettings
 
 MEBIBYTE = 1 << 20
@@ -90,7 +90,7 @@ async def _start() -> Process:
     command = [sys.executable, "-I", "-m", "node.engine.compile_worker"]
     try:
         return await anyio.open_process(
-            command, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd="/", env={"RAYON_NUM_THREADS": str(threads)}
+            command, stdin=PIPE, stdout=PIPE, stderr=STDOUT, cwd="/", env={"RAYON_NUM_THREADS": str(threads)}
         )
     except OSError as error:
         raise Failed(f"the compile process can't be started: {error}") from error
@@ -116,45 +116,42 @@ async def _converse(
 ) -> dict[str, Any]:
     assert process.stdin is not None
     assert process.stdout is not None
-    assert process.stderr is not None
-    complaint = bytearray()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_collect, process.stderr, complaint)
-        try:
-            await process.stdin.send(request)
-            await process.stdin.send(artifact)
-        except (anyio.BrokenResourceError, OSError):
-            pass  # it died early: its exit status tells why
-        answer = await _read_answer(process.stdout, progress)
-        status = await process.wait()
+    try:
+        await process.stdin.send(request)
+        await process.stdin.send(artifact)
+    except (anyio.BrokenResourceError, OSError):
+        pass  # it died early: its exit status tells why
+    answer, complaint = await _read_answer(process.stdout, progress)
+    status = await process.wait()
     if answer is None:
-        raise _died(status, bytes(complaint), limits)
+        raise _died(status, complaint, limits)
     return _result(answer, limits)
 
 
-async def _collect(stream: ByteReceiveStream, into: bytearray) -> None:
-    """Keep the beginning of a stream and read on, so that the writer never blocks."""
-    async for chunk in stream:
-        into += chunk[: _MAX_COMPLAINT_BYTES - len(into)]
-
-
-async def _read_answer(stream: ByteReceiveStream, progress: Progress | None) -> dict[str, Any] | None:
+async def _read_answer(
+    stream: ByteReceiveStream, progress: Progress | None
+) -> tuple[dict[str, Any] | None, str]:
+    """The answer, if any, and the last other line: what the runtime wrote when it aborted."""
     buffer = bytearray()
     read = 0
     answer: dict[str, Any] | None = None
+    complaint = ""
     async for chunk in stream:
         read += len(chunk)
         if read > _MAX_ANSWER_BYTES:
             raise Invalid("the component's description is too large: simplify its interfaces")
         buffer += chunk
-        while (end := buffer.find(b"\n")) >= 0:
-            message = json.loads(buffer[:end])
-            del buffer[: end + 1]
+        *lines, buffer = buffer.split(b"\n")
+        for line in lines:
+            if not line.startswith(b"{"):
+                complaint = line[:_MAX_COMPLAINT_BYTES].decode(errors="replace").strip() or complaint
+                continue
+            message = json.loads(line)
             if "phase" not in message:
                 answer = message
             elif progress is not None:
                 progress(message["phase"])
-    return answer
+    return answer, complaint
 
 
 def _result(answer: Mapping[str, Any], limits: CompileLimits) -> dict[str, Any]:
@@ -177,16 +174,15 @@ def _result(answer: Mapping[str, Any], limits: CompileLimits) -> dict[str, Any]:
     raise Failed(f"compiling failed: {answer['message']}")
 
 
-def _died(status: int, complaint: bytes, limits: CompileLimits) -> Exception:
+def _died(status: int, complaint: str, limits: CompileLimits) -> LatticeError:
     if status in (-signal.SIGXCPU, -signal.SIGKILL):
         return Invalid(
             f"compiling takes more than {limits.cpu_seconds} s of processor time: make the component "
             "smaller, or raise the limit cpu_seconds"
         )
-    if b"memory" in complaint or b"MemoryError" in complaint:
+    if "memory" in complaint.lower():
         return _too_much_memory(limits)
-    tail = complaint.decode(errors="replace").strip().splitlines()[-1:]
-    return Failed(f"the compile process ended with status {status}: {tail[0] if tail else 'no message'}")
+    return Failed(f"the compile process ended with status {status}: {complaint or 'no message'}")
 
 
 def _too_much_memory(limits: CompileLimits) -> Invalid:

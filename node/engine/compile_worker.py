@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import wasmtime
@@ -112,15 +113,19 @@ def _compile(
     engine: wasmtime.Engine, artifact: bytes, plan: adapter.AdapterPlan
 ) -> tuple[wasm.Component, adapter.AdapterPlan, str | None]:
     """The compiled component, inside its adapter where it needs one and can have one."""
-    if plan.is_empty:
-        return wasm.Component(engine, artifact), plan, None
-    try:
-        # The skeleton tells in milliseconds whether the adapter fits, before any code is compiled.
-        wasm.Component(engine, adapter.adapt(skeleton(artifact), plan))
-    except (wasmtime.WasmtimeError, Invalid) as error:
-        warning = f"byte lists are converted one by one: the adapter does not fit ({_short(str(error))})"
-        return wasm.Component(engine, artifact), adapter.nothing(plan.type), warning
-    return wasm.Component(engine, adapter.adapt(artifact, plan)), plan, None
+    warning = None
+    bare = b"" if plan.is_empty else skeleton(artifact)
+    for candidate in adapter.candidates(plan):
+        try:
+            # The skeleton tells in milliseconds whether the adapter fits, before any code is compiled.
+            wasm.Component(engine, adapter.adapt(bare, candidate))
+        except (wasmtime.WasmtimeError, Invalid) as error:
+            warning = (
+                warning or f"some byte lists cross one by one: the adapter does not fit: {_short(str(error))}"
+            )
+        else:
+            return wasm.Component(engine, adapter.adapt(artifact, candidate)), candidate, warning
+    return wasm.Component(engine, artifact), replace(plan, imports=frozenset(), exports=frozenset()), warning
 
 
 def _write(path: str, code: bytearray) -> int:

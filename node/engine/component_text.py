@@ -8,11 +8,14 @@ component model does, except for resources.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lattice import wit
 from lattice.errors import Invalid
+
+NAMED = (wit.Record, wit.Variant, wit.Enum, wit.Flags)
+"""Types that may cross a border of a component under a name only."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9 _:/@.#+*<>=,\[\]-]*")
 
@@ -98,8 +101,14 @@ def function_type(function: wit.Function, scope: Scope) -> str:
     return f"{params} {result}".strip()
 
 
-def instance_type(interface: wit.Interface, resources: Mapping[str, str]) -> str:
-    """The body of an instance type; `resources` are the symbols of the scope around it."""
+def instance_type(
+    interface: wit.Interface, resources: Mapping[str, str], known_type: Callable[[wit.Type], str | None]
+) -> str:
+    """The body of an instance type.
+
+    `resources` are the symbols of the scope around it, and `known_type` gives one there for a type that
+    another interface names: an interface may use a type without naming the types inside it.
+    """
     scope = Scope("t")
     lines = []
     for name in interface.resources:
@@ -111,7 +120,7 @@ def instance_type(interface: wit.Interface, resources: Mapping[str, str]) -> str
             f"(alias outer 1 {_resource(used, Scope('', resources=dict(resources)))} (type {symbol}))"
         )
     for name, type_ in interface.types.items():
-        lines += _exported_type(name, type_, scope)
+        lines += _exported_type(name, type_, scope, known_type(type_))
     for name, function in interface.functions.items():
         lines.append(f"(export {quote(name)} (func {function_type(function, scope)}))")
     return "\n      ".join(lines)
@@ -127,15 +136,14 @@ def _used_resources(interface: wit.Interface) -> list[str]:
     return list(dict.fromkeys(handle.resource for handle in handles if handle.resource not in own))
 
 
-def _exported_type(name: str, type_: wit.Type, scope: Scope) -> list[str]:
+def _exported_type(name: str, type_: wit.Type, scope: Scope, known: str | None) -> list[str]:
     inner, outer = scope.symbol(), scope.symbol()
     if isinstance(type_, wit.Handle):  # another interface's resource under a name of this one
         resource = scope.resources[type_.resource]
         scope.resources[type_.resource] = outer
         return [f"(export {quote(name)} (type {outer} (eq {resource})))"]
-    lines = [
-        f"(type {inner} {definition(type_, scope)})",
-        f"(export {quote(name)} (type {outer} (eq {inner})))",
-    ]
+    text = f"(type {inner} {definition(type_, scope)})"
+    if known is not None:
+        text = f"(alias outer 1 {known} (type {inner}))"
     scope.name_type(type_, outer)
-    return lines
+    return [text, f"(export {quote(name)} (type {outer} (eq {inner})))"]

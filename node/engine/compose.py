@@ -16,7 +16,7 @@ import wasmtime
 from lattice import wit
 from lattice.errors import Invalid
 from node.engine import binary
-from node.engine.component_text import Scope, definition, function_type, instance_type, quote
+from node.engine.component_text import NAMED, Scope, definition, function_type, instance_type, quote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,7 @@ class Composition:
         self._lines: list[str] = []
         self._binaries: list[bytes] = []
         self._provided: set[str] = set()
+        self._named_types: dict[wit.Type, tuple[str, str]] = {}
 
     def write(self, line: str) -> None:
         """Add text as it is."""
@@ -58,10 +59,18 @@ class Composition:
         if interface.name == wit.WORLD:
             return self._import_world(interface)
         symbol = self.scope.symbol()
-        body = instance_type(interface, self.scope.resources)
+        body = instance_type(interface, self.scope.resources, self._known_type)
         self.write(f"(import {quote(interface.name)} (instance {symbol}\n      {body}))")
         self._learn_resources(interface, symbol)
+        for name, type_ in interface.types.items():
+            if any(isinstance(part, NAMED) for part in wit.walk(type_)):
+                self._named_types.setdefault(type_, (symbol, name))
         return {interface.name: Reference("instance", symbol)}
+
+    def _known_type(self, type_: wit.Type) -> str | None:
+        """A symbol for a type that an interface imported before has named."""
+        known = self._named_types.get(type_)
+        return None if known is None else self.alias(*known, "type")
 
     def _refuse_provided(self, interface: wit.Interface) -> None:
         used = {type_.resource for type_ in interface.types.values() if isinstance(type_, wit.Handle)}
