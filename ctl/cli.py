@@ -53,6 +53,13 @@ class Root(Group):
         module = COMMANDS.get(name)
         return getattr(importlib.import_module(module), name) if module else None
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # before click sees it, which would exit with 1
+            _discard_output()
+            raise Stop(0) from None
+
     def main(  # type: ignore[override]  # always ends the process, whatever the mode
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:

@@ -75,7 +75,7 @@ class FakeNode:
         """What `prepare` found in the object store."""
         self.published: list[tuple[str, dict[str, Any]]] = []
         """What to publish after the next reply."""
-        self._lattice = lattice
+        self.lattice = lattice
         self._bus: Bus | None = None
 
     @asynccontextmanager
@@ -84,9 +84,9 @@ class FakeNode:
         self._bus = bus
         send, receive = anyio.create_memory_object_stream[Message](1000)
         for subject in (
-            subjects.controls(self._lattice),
-            subjects.calls(self._lattice),
-            subjects.node_calls(self._lattice, NODE_ID),
+            subjects.controls(self.lattice),
+            subjects.calls(self.lattice),
+            subjects.node_calls(self.lattice, NODE_ID),
         ):
             await bus.subscribe(subject, send.send_nowait, queue="nodes")
         async with send, receive, anyio.create_task_group() as tasks:
@@ -134,7 +134,7 @@ class FakeNode:
         if operation in self.replies:
             return None, wire.encode_message(self.replies[operation])
         if operation == "prepare":
-            store = await bus.object_store(subjects.artifacts_bucket(self._lattice))
+            store = await bus.object_store(subjects.artifacts_bucket(self.lattice))
             self.stored[fields["digest"]] = await store.get(fields["digest"])
         handler = getattr(self, "_" + operation.replace(".", "_"))
         return None, wire.encode_message(handler(fields))
