@@ -40,7 +40,7 @@ LOOP_TICKS = 2
 WORKER_TICKS = 10
 LOOP_SECONDS = 0.0015
 """How long the event loop serves one guest's host calls before others get their turn."""
-MAX_OBJECTS = 65_536
+MAX_OBJECTS = 16_384
 """Objects of the host that one guest may hold: each costs the host some hundred bytes."""
 HOT_TURNS = 4
 """So many turns in a row, all spent running: the guest moves to a worker as if it had overrun."""
