@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import anyio
+import anyio.to_thread
 from anyio import AsyncContextManagerMixin
 from anyio.abc import TaskGroup
 
@@ -68,8 +69,16 @@ class Engine(AsyncContextManagerMixin):
                     tasks.cancel_scope.cancel()
         finally:
             self._tasks = None
-            self.workers.close()
-            self.ticker.close()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._stop_threads)
+
+    def _stop_threads(self) -> None:
+        self.workers.close()
+        self.ticker.close()
+        for component, _ in self._components.values():
+            component.close()
+        self._components.clear()
+        self._wasm.close()  # its address space is taken until then
 
     def start_soon(self, function: Callable[..., Any], *args: Any) -> None:
         """Run something that no call waits for, in the engine's task group."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from pathlib import Path
 
 import wasmtime
 from wasmtime import component as wasm
 
+from lattice import wit
 from node.engine.capi import EngineSettings, make_engine
 from node.engine.compiled import CompiledComponent
 from node.engine.describe import describe
@@ -19,28 +21,33 @@ def _compiling_engine() -> wasmtime.Engine:
     return make_engine(EngineSettings(is_pooling=False))
 
 
-def compile_wat(
-    text: str,
-    folder: Path,
-    *,
-    adapted_imports: frozenset[str] = frozenset(),
-    adapted_exports: frozenset[str] = frozenset(),
-) -> CompiledComponent:
-    """Compile component text into `folder`; adapted interfaces are those that the text already adapts."""
+def compile_wat(text: str, folder: Path, *, is_adapted: bool = False) -> CompiledComponent:
+    """Compile component text into `folder`.
+
+    With `is_adapted`, the text is one that an adapter has changed: its strings stand for byte lists.
+    """
     binary = wasmtime.wat2wasm(text)
     engine = _compiling_engine()
     component = wasm.Component(engine, binary)
     digest = hashlib.sha256(binary).hexdigest()
     path = folder / f"{digest}.cwasm"
     path.write_bytes(component.serialize())
+    type_ = describe(component, engine)
+    if is_adapted:
+        type_ = _with_bytes_for_strings(type_)
     return CompiledComponent(
         digest=f"sha256:{digest}",
         size=len(binary),
-        type=describe(component, engine),
-        adapted_imports=adapted_imports,
-        adapted_exports=adapted_exports,
+        type=type_,
+        adapted_imports=frozenset(type_.imports if is_adapted else ()),
+        adapted_exports=frozenset(type_.exports if is_adapted else ()),
         path=path,
     )
+
+
+def _with_bytes_for_strings(type_: wit.ComponentType) -> wit.ComponentType:
+    text = json.dumps(wit.component_type_to_json(type_))
+    return wit.component_type_from_json(json.loads(text.replace('"string"', '{"list": "u8"}')))
 
 
 ADD = """
