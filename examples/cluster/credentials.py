@@ -2,11 +2,11 @@
 
     python credentials.py SERVER_FOLDER CLIENT_FOLDER [HOST:PORT ...]
 
-Writes for the servers `accounts.conf` (an operator, a system account and the lattice's account, all with
-JetStream where it belongs) and `routes.conf` (the servers' cluster addresses and their password), and for nodes
-and the command line `lattice.creds` and `system.creds`. What is there already is left alone, so that the
-command can run at every start. The private keys of operator and accounts are forgotten: to make further users,
-delete both folders and begin anew, or manage the keys with `nsc` from the beginning.
+Writes for the servers `accounts.conf` (an operator, a system account and the lattice's account with
+JetStream) and `routes.conf` (the servers' cluster addresses and their password), and for nodes and the
+command line `lattice.creds` and `system.creds`. What is there already is left alone, so that the command can
+run at every start. The private keys of operator and accounts are forgotten: to make further users, delete
+both folders and begin anew, or manage the keys with `nsc` from the beginning.
 """
 
 from __future__ import annotations

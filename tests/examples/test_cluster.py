@@ -18,8 +18,7 @@ import pytest
 from lattice.connection import ConnectionSettings, Credentials
 from lattice.errors import LatticeError
 from lattice.nats_bus import NatsBus
-from node.embedded_server import find_binary
-from tests.servers import free_port
+from node.server_process import find_binary, free_port
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "examples" / "cluster"
