@@ -65,6 +65,11 @@ class ServerFile:
     system_password: str = field(repr=False)
 
     @property
+    def port(self) -> int:
+        """The TCP port that it listens on."""
+        return int(self.url.rpartition(":")[2])
+
+    @property
     def is_running(self) -> bool:
         """Whether the process that the file names is still alive."""
         return process_start(self.pid) == self.started
@@ -81,11 +86,7 @@ class ServerFile:
 
     def write(self, folder: Path) -> None:
         """Replace the folder's file at once, readable by its owner only."""
-        temporary = folder / f".{SERVER_FILE}.{os.getpid()}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(asdict(self), file, indent=2)
-        temporary.replace(folder / SERVER_FILE)
+        write_private(folder / SERVER_FILE, json.dumps(asdict(self), indent=2))
 
 
 def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -158,6 +159,17 @@ def _parse_url(text: str) -> tuple[str, Credentials | None]:
     host = f"[{host}]" if ":" in host else host
     user = Credentials(user=parts.username, password=parts.password) if parts.username else None
     return urlunsplit((parts.scheme, f"{host}:{port}", "", "", "")), user
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file in one step by one that only its owner may read."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def process_start(pid: int) -> str | None:

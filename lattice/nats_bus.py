@@ -49,6 +49,7 @@ from lattice.connection import ConnectionSettings
 from lattice.errors import Denied, Interrupted, Invalid, LatticeError, TimedOut, Unreachable
 from lattice.key_value import JetStreamKeyValue
 from lattice.object_store import JetStreamObjectStore
+from lattice.tasks import open_tasks
 
 MINIMUM_SERVER = (2, 12, 7)
 """Older servers let one account reach into another."""
@@ -214,9 +215,9 @@ class _Connection(Client):
 
     async def aclose(self) -> None:
         """Free the socket and end the library's tasks; never waits for the peer."""
-        self.lost.set()
+        self.lose(Interrupted("the connection was closed"))
         writer = self._writer
-        if writer is not None and self.loss is not None:
+        if writer is not None:
             writer.transport.abort()
         with anyio.move_on_after(CLOSE_TIMEOUT_SECONDS, shield=True) as scope:
             with suppress(OSError):
@@ -293,19 +294,14 @@ class NatsBus(AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[NatsBus]:
         connection = await self._first_connection()
-        try:
-            async with anyio.create_task_group() as self._tasks:
-                self._tasks.start_soon(self._run, connection)
-                try:
-                    yield self
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await self.aclose()
-                    self._tasks.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            if len(group.exceptions) > 1:
-                raise
-            raise group.exceptions[0] from group.exceptions[0].__cause__
+        async with open_tasks() as self._tasks:
+            self._tasks.start_soon(self._run, connection)
+            try:
+                yield self
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self.aclose()
+                self._tasks.cancel_scope.cancel()
 
     # Properties
 
@@ -530,7 +526,6 @@ class NatsBus(AsyncContextManagerMixin):
                 return connection
             except BaseException as error:
                 with anyio.CancelScope(shield=True):
-                    connection.loss = connection.loss or Interrupted("not connected")
                     await connection.aclose()
                 if not isinstance(error, LatticeError):
                     raise
@@ -657,6 +652,8 @@ class NatsBus(AsyncContextManagerMixin):
         if self._is_closed:
             return
         self._is_closed = True
+        if self._system is not None:
+            await self._system.aclose()
         if (connection := self._connection) is not None:
             await connection.drain()
             connection.lose(Interrupted("closed"))

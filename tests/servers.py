@@ -11,17 +11,9 @@ import time
 from pathlib import Path
 
 from lattice.connection import ConnectionSettings, Credentials
-from node.embedded_server import find_binary
+from node.server_process import find_binary, free_port
 
 START_SECONDS = 10.0
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class NatsServer:
