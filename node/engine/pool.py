@@ -24,7 +24,7 @@ from node.engine.limits import InstanceLimits
 from node.engine.linker import Bindings, compatible_name
 from node.engine.lowering import Heavy
 from node.engine.output import LimitedOutput, log_output
-from node.engine.pace import Pace
+from node.engine.pace import Pace, Standing
 from node.engine.permits import Permits
 
 log = structlog.get_logger()
@@ -171,6 +171,11 @@ class ComponentPool:
             busy_seconds=self._busy_seconds,
             dropped_log_bytes=self._output.dropped_bytes,
         )
+
+    @property
+    def standing(self) -> Standing:
+        """Whether calls begin on the event loop."""
+        return self._pace.standing
 
     def drop_spare(self) -> bool:
         """End one instance that is kept ready; false if there is none."""

@@ -71,3 +71,74 @@ ADD = """
   (func (export "count") (result u32) (canon lift (core func $i "count")))
   (func (export "grow") (param "pages" u32) (result s32) (canon lift (core func $i "grow"))))
 """
+
+KEY_VALUE = """
+(component
+  (import "demo:kv/store@0.2.3" (instance $kv
+    (export "get" (func (param "key" u32) (result u32)))
+    (export "note" (func (param "key" u32)))))
+  (core func $get (canon lower (func $kv "get")))
+  (core func $note (canon lower (func $kv "note")))
+  (core module $m
+    (import "kv" "get" (func $get (param i32) (result i32)))
+    (import "kv" "note" (func $note (param i32)))
+    (func (export "run") (param i32) (result i32) local.get 0 call $get i32.const 1 i32.add)
+    (func (export "note") (param i32) local.get 0 call $note)
+    (func (export "repeat") (param $n i32) (result i32) (local $sum i32)
+      (loop $again
+        (local.set $sum (i32.add (local.get $sum) (call $get (i32.const 1))))
+        (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+      (local.get $sum))
+    (func (export "pester") (loop $again (call $note (i32.const 1)) (br $again)))
+    (func (export "spin") (result i32) (loop $l br $l) (i32.const 0))
+    (func (export "work") (param $n i32) (result i32)
+      (loop $l (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1))))) (i32.const 7)))
+  (core instance $i (instantiate $m
+    (with "kv" (instance (export "get" (func $get)) (export "note" (func $note))))))
+  (func (export "run") (param "key" u32) (result u32) (canon lift (core func $i "run")))
+  (func (export "note") (param "key" u32) (canon lift (core func $i "note")))
+  (func (export "repeat") (param "times" u32) (result u32) (canon lift (core func $i "repeat")))
+  (func (export "pester") (canon lift (core func $i "pester")))
+  (func (export "spin") (result u32) (canon lift (core func $i "spin")))
+  (func (export "work") (param "n" u32) (result u32) (canon lift (core func $i "work"))))
+"""
+
+FILES = """
+(component
+  (import "demo:files/types@0.2.0" (instance $types
+    (export "file" (type $file (sub resource)))
+    (export "[constructor]file" (func (param "size" u32) (result (own $file))))
+    (export "[method]file.size" (func (param "self" (borrow $file)) (result u32)))))
+  (alias export $types "file" (type $file))
+  (import "demo:files/opener@0.2.1" (instance $opener
+    (alias outer 1 $file (type $outer))
+    (export "file" (type $file (eq $outer)))
+    (export "open" (func (param "size" u32) (result (own $file))))
+    (export "close" (func (param "file" (own $file)) (result u32)))))
+  (core func $new (canon lower (func $types "[constructor]file")))
+  (core func $size (canon lower (func $types "[method]file.size")))
+  (core func $open (canon lower (func $opener "open")))
+  (core func $close (canon lower (func $opener "close")))
+  (core func $drop (canon resource.drop $file))
+  (core module $m
+    (import "h" "new" (func $new (param i32) (result i32)))
+    (import "h" "size" (func $size (param i32) (result i32)))
+    (import "h" "open" (func $open (param i32) (result i32)))
+    (import "h" "close" (func $close (param i32) (result i32)))
+    (import "h" "drop" (func $drop (param i32)))
+    (func (export "measure") (param i32) (result i32) (local $file i32) (local $size i32)
+      (local.set $file (call $new (local.get 0)))
+      (local.set $size (call $size (local.get $file)))
+      (call $drop (local.get $file))
+      (local.get $size))
+    (func (export "keep") (param i32) (result i32) (call $size (call $open (local.get 0))))
+    (func (export "hand-over") (param i32) (result i32) (call $close (call $open (local.get 0))))
+    (func (export "forge") (result i32) (call $size (i32.const 77))))
+  (core instance $i (instantiate $m (with "h" (instance
+    (export "new" (func $new)) (export "size" (func $size)) (export "open" (func $open))
+    (export "close" (func $close)) (export "drop" (func $drop))))))
+  (func (export "measure") (param "size" u32) (result u32) (canon lift (core func $i "measure")))
+  (func (export "keep") (param "size" u32) (result u32) (canon lift (core func $i "keep")))
+  (func (export "hand-over") (param "size" u32) (result u32) (canon lift (core func $i "hand-over")))
+  (func (export "forge") (result u32) (canon lift (core func $i "forge"))))
+"""

@@ -16,7 +16,6 @@ from node.engine.limits import InstanceLimits
 from node.engine.pool import ComponentPool
 from tests.node.engine.components import compile_wat
 
-
 SMALL = EngineSettings(max_instances=100)
 
 
