@@ -29,24 +29,31 @@ def _side(word: str, interfaces: Mapping[str, wit.Interface], full: bool) -> lis
 
 
 def _body(interface: wit.Interface) -> list[str]:
+    names = _names(interface)
     return [
         *(f"resource {name};" for name in interface.resources),
-        *(_definition(name, type_) for name, type_ in interface.types.items()),
+        *(_definition(name, type_, names) for name, type_ in interface.types.items()),
         *(f"{line};" for line in _functions(interface)),
     ]
 
 
 def _functions(interface: wit.Interface) -> list[str]:
-    names: dict[wit.Type, str] = {
-        type_: name for name, type_ in interface.types.items() if isinstance(type_, NAMED)
-    }
+    names = _names(interface)
     return [
         wit.function_text(name, function, names) for name, function in sorted(interface.functions.items())
     ]
 
 
-def _definition(name: str, type_: wit.Type) -> str:
-    text = wit.type_text(type_)
+def _names(interface: wit.Interface) -> dict[wit.Type, str]:
+    return {type_: name for name, type_ in interface.types.items() if isinstance(type_, NAMED)}
+
+
+def _definition(name: str, type_: wit.Type, names: Mapping[wit.Type, str]) -> str:
+    if isinstance(type_, wit.Handle):
+        interface, _, resource = type_.resource.rpartition("#")
+        return f"use {interface}.{{{resource if resource == name else f'{resource} as {name}'}}};"
+    others = {other: text for other, text in names.items() if other != type_}
+    text = wit.type_text(type_, others)
     if isinstance(type_, NAMED):
         kind, _, body = text.partition(" ")
         return f"{kind} {name} {body}"

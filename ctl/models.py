@@ -239,6 +239,7 @@ class Inspection(Value):
     type: Annotated[Mapping[str, Any], "imports and exports with all functions and types"] = field(
         default_factory=dict
     )
+    warnings: Annotated[tuple[str, ...], "what keeps parts of it from being called"] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
