@@ -1,8 +1,8 @@
 // What a component in plain C needs of the component model's canonical ABI; no libc, no generated code.
 //
 // Memory: everything that a call allocates, the host's arguments included, comes from one arena that grows
-// upwards from the end of the static data. Each exported function's `cabi_post_...` twin, which the host calls
-// after it has read the result, empties it.
+// upwards from the end of the static data. The `cabi_post_...` twin of each exported function, which the host
+// calls after it has read the result, empties it.
 
 #ifndef COMPONENT_H
 #define COMPONENT_H

@@ -17,4 +17,4 @@ $(NAME).wasm: $(NAME).o $(WIT)
 .INTERMEDIATE: $(NAME).o
 
 clean:
-	rm -f $(NAME).o $(NAME).wasm
+	rm -f $(NAME).o

@@ -19,4 +19,4 @@ $(NAME).wasm: $(NAME).core.wasm $(WIT)
 .INTERMEDIATE: $(NAME).core.wasm
 
 clean:
-	rm -f $(NAME).core.wasm $(NAME).wasm
+	rm -f $(NAME).core.wasm

@@ -14,4 +14,4 @@ $(NAME).wasm: Cargo.toml Cargo.lock $(wildcard src/*.rs) $(wildcard ../wit/*.wit
 	cp $(CARGO_TARGET_DIR)/$(TARGET)/release/$(subst -,_,$(NAME)).wasm $@
 
 clean:
-	rm -rf target $(NAME).wasm
+	rm -rf target

@@ -2,11 +2,8 @@
 
 include $(dir $(lastword $(MAKEFILE_LIST)))toolchain.mk
 
-.PHONY: all clean
+.PHONY: all
 all: $(NAME).wasm
 
 $(NAME).wasm: $(NAME).wat
 	$(PYTHON) $(TOOLS)/assemble.py $< $@
-
-clean:
-	rm -f $(NAME).wasm

@@ -1,5 +1,5 @@
 // A command: says what it was given, sleeps, and says how long that took.
-// HELLO_SLEEP_MS: how long to sleep (100); HELLO_EXIT: the exit code (0).
+// HELLO_SLEEP_MS: how long to sleep (100). HELLO_EXIT: the exit code (0); WASI 0.2 tells only whether it is 0.
 
 #include <stdio.h>
 #include <stdlib.h>
