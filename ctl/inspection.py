@@ -22,7 +22,7 @@ async def inspect_file(
 ) -> Inspection:
     """Describe a component file; raises `Invalid` with what the program says of any other.
 
-    `file` is absolute. `program` is the `lattice-node` to run: the one beside this interpreter, else the one on the PATH.
+    `program` is the `lattice-node` to run: the one beside this interpreter, else the one on the PATH.
     """
     command = [str(program or node_program()), "inspect", "--json", str(file)]
     with anyio.move_on_after(timeout_seconds) as scope:
