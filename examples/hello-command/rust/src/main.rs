@@ -16,13 +16,21 @@ fn main() -> ExitCode {
     for (name, value) in &variables {
         println!("environment: {name}={value}");
     }
-    let is_plausible = SystemTime::now() > SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let is_plausible =
+        SystemTime::now() > SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     println!("time: {}", if is_plausible { "plausible" } else { "wrong" });
 
-    let milliseconds = variables.get("HELLO_SLEEP_MS").and_then(|text| text.parse().ok()).unwrap_or(100);
+    let milliseconds = variables
+        .get("HELLO_SLEEP_MS")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(100);
     let start = Instant::now();
     sleep(Duration::from_millis(milliseconds));
     eprintln!("slept {} ms", start.elapsed().as_millis());
 
-    if variables.contains_key("HELLO_FAIL") { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if variables.contains_key("HELLO_FAIL") {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }

@@ -1,6 +1,8 @@
 //! demo:types/echo in Rust: gives back a value of every WIT type.
 
-use exports::demo::types::echo::{Bits, Color, Everything, Guest as Echo, Months, Permissions, Person, Shape};
+use exports::demo::types::echo::{
+    Bits, Color, Everything, Guest as Echo, Months, Permissions, Person, Shape,
+};
 
 wit_bindgen::generate!({ path: "../wit", world: "types" });
 
