@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from node.capabilities.wasi.cli import cli_interfaces
 from node.capabilities.wasi.clocks import clock_interfaces
@@ -16,50 +16,37 @@ from node.engine.host import HostInterface
 VERSION = "0.2.12"
 """The newest known; a linker serves imports of every 0.2.x with it, as nothing was ever taken away."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Support:
-    """How far one interface goes, in words for a table."""
-
-    interface: str
-    summary: str
-
-
-SUPPORT: tuple[Support, ...] = tuple(
-    Support(interface=interface, summary=summary)
-    for interface, summary in (
-        ("wasi:io/error", "complete"),
-        ("wasi:io/poll", "complete; at most 4096 pollables at once"),
-        ("wasi:io/streams", "complete"),
-        ("wasi:clocks/monotonic-clock", "complete; starts near zero"),
-        ("wasi:clocks/wall-clock", "complete"),
-        ("wasi:clocks/timezone", "always UTC"),
-        ("wasi:random/random", "complete; at most 1 MiB per call"),
-        ("wasi:random/insecure", "the same source as random"),
-        ("wasi:random/insecure-seed", "complete"),
-        ("wasi:cli/environment", "what the component's settings say; nothing of the host"),
-        ("wasi:cli/exit", "ends the call"),
-        ("wasi:cli/stdin", "what the settings say; else at its end"),
-        ("wasi:cli/stdout", "to the component's log, by lines"),
-        ("wasi:cli/stderr", "to the component's log, by lines"),
-        ("wasi:cli/terminal-input", "no terminal"),
-        ("wasi:cli/terminal-output", "no terminal"),
-        ("wasi:cli/terminal-stdin", "no terminal"),
-        ("wasi:cli/terminal-stdout", "no terminal"),
-        ("wasi:cli/terminal-stderr", "no terminal"),
-        ("wasi:filesystem/types", "no folder"),
-        ("wasi:filesystem/preopens", "no folder"),
-        ("wasi:sockets/network", "access denied"),
-        ("wasi:sockets/instance-network", "a network that grants nothing"),
-        ("wasi:sockets/tcp-create-socket", "access denied"),
-        ("wasi:sockets/tcp", "access denied"),
-        ("wasi:sockets/udp-create-socket", "access denied"),
-        ("wasi:sockets/udp", "access denied"),
-        ("wasi:sockets/ip-name-lookup", "access denied"),
-    )
-)
-
-_BUILTIN = frozenset(support.interface for support in SUPPORT)
+SUPPORT: Mapping[str, str] = {
+    "wasi:io/error": "complete",
+    "wasi:io/poll": "complete; at most 1024 pollables at once",
+    "wasi:io/streams": "complete",
+    "wasi:clocks/monotonic-clock": "complete; starts near zero",
+    "wasi:clocks/wall-clock": "complete",
+    "wasi:clocks/timezone": "always UTC",
+    "wasi:random/random": "complete; at most 1 MiB per call",
+    "wasi:random/insecure": "the same source as random",
+    "wasi:random/insecure-seed": "complete",
+    "wasi:cli/environment": "what the component's settings say; nothing of the host",
+    "wasi:cli/exit": "ends the call",
+    "wasi:cli/stdin": "what the settings say; else at its end",
+    "wasi:cli/stdout": "to the component's log, by lines",
+    "wasi:cli/stderr": "to the component's log, by lines",
+    "wasi:cli/terminal-input": "no terminal",
+    "wasi:cli/terminal-output": "no terminal",
+    "wasi:cli/terminal-stdin": "no terminal",
+    "wasi:cli/terminal-stdout": "no terminal",
+    "wasi:cli/terminal-stderr": "no terminal",
+    "wasi:filesystem/types": "no folder",
+    "wasi:filesystem/preopens": "no folder",
+    "wasi:sockets/network": "access denied",
+    "wasi:sockets/instance-network": "a network that grants nothing",
+    "wasi:sockets/tcp-create-socket": "access denied",
+    "wasi:sockets/tcp": "access denied",
+    "wasi:sockets/udp-create-socket": "access denied",
+    "wasi:sockets/udp": "access denied",
+    "wasi:sockets/ip-name-lookup": "access denied",
+}
+"""How far each built-in interface goes, in words for a table; they are all that is served without a link."""
 
 
 def wasi_interfaces(settings: WasiSettings) -> tuple[HostInterface, ...]:
@@ -77,7 +64,7 @@ def wasi_interfaces(settings: WasiSettings) -> tuple[HostInterface, ...]:
 def is_builtin(interface: str) -> bool:
     """Whether an import of this name, such as `wasi:io/poll@0.2.3`, is served without a link."""
     name, _, version = interface.partition("@")
-    return name in _BUILTIN and _is_compatible(version)
+    return name in SUPPORT and _is_compatible(version)
 
 
 def _is_compatible(version: str) -> bool:

@@ -10,8 +10,8 @@ from node.capabilities.wasi.pollables import Pollable, wait_any
 from node.capabilities.wasi.streams import InputStream, OutputStream, StreamClosed, StreamFailed
 from node.engine.host import GuestCall, HostFunction, HostInterface
 
-POLL_LENGTH = 4096
-"""So many pollables may be waited for at once."""
+POLL_LENGTH = 1024
+"""So many pollables may be waited for at once: arming them takes some milliseconds of the event loop."""
 
 CLOSED = {"err": {"closed": None}}
 
