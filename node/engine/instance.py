@@ -30,7 +30,7 @@ from node.engine.host import GuestCall, Returned
 from node.engine.lifting import Reader
 from node.engine.linker import BoundFunction, BoundResource
 from node.engine.lowering import Heavy, Mismatch
-from node.engine.pace import Pace, Standing
+from node.engine.pace import Pace, Standing, Start
 from node.engine.traps import explain
 
 log = structlog.get_logger()
@@ -53,6 +53,7 @@ class Export:
     name: str
     index: int
     converter: Converter
+    pace: Pace
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +93,7 @@ class Instance:
         "_objects",
         "_pace",
         "_resources",
+        "_start",
         "_store",
         "_turn_began",
         "_turn_polling",
@@ -107,13 +109,13 @@ class Instance:
         engine: Engine,
         limits: tuple[int, int, int, int, int],
         resources: Mapping[int, BoundResource],
-        pace: Pace,
     ) -> None:
         """Takes room in the engine until `close`; raises `Overloaded`."""
         engine.admit()
         self._engine = engine
         self._resources = resources
-        self._pace = pace
+        self._pace: Pace
+        self._start = Start.WORKER
         self._objects: dict[int, tuple[BoundResource, Any]] = {}
         self._next_number = 0
         self._is_broken = False
@@ -129,25 +131,25 @@ class Instance:
     def is_usable(self) -> bool:
         return not self._is_broken
 
-    async def start(self, linker: int, component: int, call: GuestCall) -> None:
+    async def start(self, linker: int, component: int, call: GuestCall, pace: Pace) -> None:
         """Instantiate, which may run code of the guest; on failure the instance is closed."""
         self.call = call
         try:
             self._store.instantiate(linker, component)
-            await self._run(call.context.deadline, may_begin_on_loop=True)
+            await self._run(call.context.deadline, pace, pace.begin())
             self._finish()
         except BaseException:
             self.close()
             raise
 
-    def start_now(self, linker: int, component: int, call: GuestCall) -> bool:
+    def start_now(self, linker: int, component: int, call: GuestCall, pace: Pace) -> bool:
         """Instantiate if that is done within one slice on the loop; else continue with `finish_start`."""
         self.call = call
         try:
             self._store.instantiate(linker, component)
-            self._engine.ticker.note()
-            if self._store.poll(LOOP_TICKS) and not self._store.failure:
-                self._drop_objects()
+            self._begin(pace, pace.begin())
+            if self._start is not Start.WORKER and self._poll_once():
+                self._end()
                 self._finish()
                 return True
         except BaseException:
@@ -158,11 +160,13 @@ class Instance:
     async def finish_start(self) -> None:
         """Drive to its end what `start_now` began; on failure the instance is closed."""
         try:
-            await self._drive(self.call.context.deadline, is_here=True)
+            await self._drive(self.call.context.deadline)
             self._finish()
         except BaseException:
             self.close()
             raise
+        finally:
+            self._end()
 
     async def invoke(self, lowered: LoweredCall, call: GuestCall) -> Any:
         """Call a function and give its result; `lowered` must be kept until this has returned."""
@@ -175,7 +179,9 @@ class Instance:
             store.call(
                 lowered.export.index, bytes_address(lowered.values), converter.count, converter.results
             )
-            await self._run(call.context.deadline, may_begin_on_loop=not lowered.lender.may_be_heavy)
+            pace = lowered.export.pace
+            start = Start.WORKER if lowered.lender.may_be_heavy else pace.begin()
+            await self._run(call.context.deadline, pace, start)
             self._finish()
             result = await self._lift(converter) if converter.results else None
             self._is_broken = False
@@ -200,32 +206,47 @@ class Instance:
 
     # Driving
 
-    async def _run(self, deadline: float, *, may_begin_on_loop: bool) -> None:
-        """Poll the fiber until it has ended."""
+    def _begin(self, pace: Pace, start: Start) -> None:
         self.has_overrun = False
-        pace, store = self._pace, self._store
-        is_here = may_begin_on_loop and pace.begin()
-        try:
-            if is_here:
-                self._engine.ticker.note()
-                if store.poll(LOOP_TICKS) and not store.failure and not store.dropped:
-                    return
-            await self._drive(deadline, is_here=is_here)
-        finally:
-            pace.end(began_on_loop=is_here, has_overrun=self.has_overrun)
-            self.call.end()
+        self._pace = pace
+        self._start = start
 
-    async def _drive(self, deadline: float, *, is_here: bool) -> None:
+    def _end(self) -> None:
+        if not self.has_overrun:
+            self._pace.in_time(self._start)
+        self.call.end()
+
+    def _overran(self) -> None:
+        self.has_overrun = True
+        self._pace.overran(self._start)
+
+    async def _run(self, deadline: float, pace: Pace, start: Start) -> None:
+        """Poll the fiber until it has ended."""
+        self._begin(pace, start)
+        try:
+            if start is Start.WORKER or not self._poll_once():
+                await self._drive(deadline)
+        finally:
+            self._end()
+
+    def _poll_once(self) -> bool:
+        """The first poll on the loop; true if nothing is left to be done."""
+        store = self._store
+        self._engine.ticker.note()
+        return store.poll(LOOP_TICKS) and not store.failure and not store.dropped
+
+    async def _drive(self, deadline: float) -> None:
         with anyio.CancelScope(deadline=deadline) as scope:
-            await self._go_on(is_here)
+            await self._go_on()
         if scope.cancelled_caught:
             raise TimedOut("the call's budget ended before the component answered")
 
-    async def _go_on(self, is_here: bool) -> None:
-        """`is_here`: a poll on the loop has just come back."""
+    async def _go_on(self) -> None:
+        """Serve the fiber and poll it until it has ended; on the loop, the first poll has been done."""
         store = self._store
         self._hot_turns = 0
         self._begin_turn()
+        is_here = self._start is not Start.WORKER
         has_ended = store.has_ended if is_here else await self._poll_away()
         while True:
             if store.failure:
@@ -235,15 +256,18 @@ class Instance:
             if has_ended:
                 return
             if store.host_call:
+                self._start = self._pace.suspended(self._start)
                 await self._serve_host_call()
             elif is_here:
-                self.has_overrun = True
+                self._overran()
             is_here = self._may_be_here(is_here) and await self._may_stay()
             has_ended = self._poll_here() if is_here else await self._poll_away()
 
     def _may_be_here(self, is_here: bool) -> bool:
-        """A call that had to begin on a worker comes to the loop once its component is trusted."""
-        return not self.has_overrun and (is_here or self._pace.standing is Standing.TRUSTED)
+        """Calls follow their function's standing: to a worker if another overran, back once it is trusted."""
+        if self.has_overrun or self._pace.standing is Standing.SLOW:
+            return False
+        return is_here or self._pace.standing is Standing.TRUSTED
 
     def _poll_here(self) -> bool:
         began = time.perf_counter()
@@ -255,7 +279,7 @@ class Instance:
     async def _poll_away(self) -> bool:
         has_ended, seconds = await self._engine.workers.run(self._poll_slice)
         if seconds > LOOP_SECONDS:
-            self.has_overrun = True
+            self._overran()
         return has_ended
 
     def _poll_slice(self) -> tuple[bool, float]:
@@ -277,7 +301,7 @@ class Instance:
         self._begin_turn()
         if self._hot_turns < HOT_TURNS:
             return True
-        self.has_overrun = True
+        self._overran()
         return False
 
     def _finish(self) -> None:

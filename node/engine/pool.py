@@ -24,7 +24,7 @@ from node.engine.limits import InstanceLimits
 from node.engine.linker import Bindings, compatible_name
 from node.engine.lowering import Heavy
 from node.engine.output import LimitedOutput, log_output
-from node.engine.pace import Pace, Standing
+from node.engine.pace import Pace, Standing, Trial
 from node.engine.permits import Permits
 
 log = structlog.get_logger()
@@ -86,7 +86,8 @@ class ComponentPool:
         self._exports: dict[tuple[str, str], Export] = {}
         self._permits = Permits(slots, queue_length=limits.queue_length, queue_seconds=limits.queue_seconds)
         self._output = LimitedOutput(sink, limits.log_bytes_per_second)
-        self._pace = Pace()
+        self._trial = Trial()
+        self._start_pace = Pace(self._trial)
         self._idle: list[Instance] = []
         self._starting = 0
         self._is_draining = False
@@ -172,10 +173,9 @@ class ComponentPool:
             dropped_log_bytes=self._output.dropped_bytes,
         )
 
-    @property
-    def standing(self) -> Standing:
-        """Whether calls begin on the event loop."""
-        return self._pace.standing
+    def standing(self, interface: str, function: str) -> Standing:
+        """Whether calls of a function begin on the event loop."""
+        return self._find(interface, function).pace.standing
 
     def drop_spare(self) -> bool:
         """End one instance that is kept ready; false if there is none."""
@@ -231,11 +231,11 @@ class ComponentPool:
         if anyio.current_time() > context.deadline:
             raise TimedOut("the call's budget ended before an instance was ready")
         instance, call = self._new(context)
-        await instance.start(self._bindings.linker, self._component.pointer, call)
+        await instance.start(self._bindings.linker, self._component.pointer, call, self._start_pace)
         return instance, call
 
     def _new(self, context: CallContext) -> tuple[Instance, GuestCall]:
-        instance = Instance(self._engine, self._store_limits, self._bindings.resources, self._pace)
+        instance = Instance(self._engine, self._store_limits, self._bindings.resources)
         self._made += 1
         return instance, GuestCall(self.name, context, instance, self._output)
 
@@ -261,7 +261,9 @@ class ComponentPool:
         self._starting += 1
         try:
             instance, call = self._new(CallContext(deadline=deadline))
-            is_ready = instance.start_now(self._bindings.linker, self._component.pointer, call)
+            is_ready = instance.start_now(
+                self._bindings.linker, self._component.pointer, call, self._start_pace
+            )
         except LatticeError as error:
             self._prewarm_failed(error)
             return
@@ -324,7 +326,7 @@ class ComponentPool:
         if not index:
             raise NotFound(f"the compiled component {self.name} lacks its export `{interface}#{function}`")
         converter = Converter(type_, is_adapted=found.name in self._compiled.adapted_exports)
-        export = Export(f"{found.name}#{function}", index, converter)
+        export = Export(f"{found.name}#{function}", index, converter, Pace(self._trial))
         self._exports[found.name, function] = export
         return export
 
