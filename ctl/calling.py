@@ -20,6 +20,8 @@ from lattice.errors import Interrupted, LatticeError, TimedOut
 
 FIRST_DELAY_SECONDS = 0.02
 MAX_DELAY_SECONDS = 0.5
+REPLY_SECONDS = 0.1
+"""How long after the end of the budget the callee's own `timed-out`, which says more, may take to arrive."""
 MAX_RESULT_BYTES = 128 * 2**20
 
 
@@ -76,7 +78,9 @@ class SubjectCaller:
                 attempt=min(attempt, wire.MAX_ATTEMPT),
             )
         )
-        reply = await self._bus.request(subject, body, headers=headers, timeout_seconds=left_seconds)
+        reply = await self._bus.request(
+            subject, body, headers=headers, timeout_seconds=left_seconds + REPLY_SECONDS
+        )
         error = wire.decode_error(reply.headers, reply.data)
         if error is not None:
             raise error

@@ -9,7 +9,7 @@ async with ControlClient.connect() as client:
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -53,14 +53,26 @@ class ControlClient:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, settings: ClientSettings | None = None) -> AsyncIterator[ControlClient]:
-        """Connect for as long as the context lasts; the environment's settings when none are given."""
+    async def connect(
+        cls, settings: ClientSettings | None = None, *, routes_calls: bool = False
+    ) -> AsyncIterator[ControlClient]:
+        """Connect for as long as the context lasts; the environment's settings when none are given.
+
+        With `routes_calls` the client watches the lattice and calls nodes that have a replica directly: for
+        programs that live long and call often.
+        """
         from lattice.nats_bus import NatsBus
 
         settings = settings or ClientSettings.from_environment()
         found = await anyio.to_thread.run_sync(connection_settings, settings)
-        async with NatsBus(found) as bus:
-            yield cls(bus, lattice=settings.lattice, timeout_seconds=settings.timeout_seconds)
+        async with AsyncExitStack() as stack:
+            bus = await stack.enter_async_context(NatsBus(found))
+            caller: Caller | None = None
+            if routes_calls:
+                from ctl.routing import routing
+
+                caller = await stack.enter_async_context(routing(bus, settings.lattice))
+            yield cls(bus, lattice=settings.lattice, timeout_seconds=settings.timeout_seconds, caller=caller)
 
     def __repr__(self) -> str:
         return f"<ControlClient of lattice {self.lattice!r}>"

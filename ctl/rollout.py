@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import anyio
@@ -34,11 +35,20 @@ class Verdict:
     reason: str = ""
 
 
-def judge(description: ComponentDescription, *, generation: int, replicas: int | None) -> Verdict:
-    """Whether the component has come to rest in `generation`, with `replicas` or as many as it shall have."""
+def judge(
+    description: ComponentDescription,
+    *,
+    generation: int,
+    replicas: int | None = None,
+    digest: str | None = None,
+) -> Verdict:
+    """Whether the component has come to rest in `generation`, with `replicas` or as many as it shall have.
+
+    A `digest` that differs is the code of an older generation: counts begin anew when a name is used again.
+    """
     wanted = description.replicas.desired if replicas is None else replicas
     reason = _reason(description)
-    if description.generation < generation:
+    if description.generation < generation or digest not in (None, description.digest):
         return Verdict(state="waiting", reason="the change has not reached all nodes")
     if description.state == "failed":
         return Verdict(state="failed", reason=reason)
@@ -95,7 +105,12 @@ async def settle(
     if wait_seconds is None:
         return deployed
     description = await wait_until_ready(
-        client, change.name, generation=change.generation, timeout_seconds=wait_seconds, progress=progress
+        client,
+        change.name,
+        generation=change.generation,
+        digest=digest,
+        timeout_seconds=wait_seconds,
+        progress=progress,
     )
     nodes = tuple(sorted({placement.node_name for placement in description.placements if placement.running}))
     progress("place", _placed_text(description, nodes))
@@ -110,6 +125,7 @@ async def wait_until_ready(
     *,
     generation: int = 0,
     replicas: int | None = None,
+    digest: str | None = None,
     timeout_seconds: float = PLACE_SECONDS,
     progress: Progress | None = None,
 ) -> ComponentDescription:
@@ -119,7 +135,8 @@ async def wait_until_ready(
     `NotFound` when there is no such component (with a `generation`, only after the time has passed: the node
     asked may not have heard of it yet).
     """
-    wait = _Wait(client, component, generation, replicas, progress)
+    aim = partial(judge, generation=generation, replicas=replicas, digest=digest)
+    wait = _Wait(client, component, aim, progress, is_new=generation > 0)
     async with client.events() as events:
         with anyio.move_on_after(timeout_seconds):
             return await wait.run(events)
@@ -137,16 +154,17 @@ class _Wait:
         self,
         client: ControlClient,
         component: str,
-        generation: int,
-        replicas: int | None,
+        aim: Callable[[ComponentDescription], Verdict],
         progress: Progress | None,
+        *,
+        is_new: bool,
     ) -> None:
         self.reason = ""
         self._client = client
         self._component = component
-        self._generation = generation
-        self._replicas = replicas
+        self._aim = aim
         self._progress = progress
+        self._is_new = is_new
         self._failed_since: float | None = None
 
     async def run(self, events: Listener[Event]) -> ComponentDescription:
@@ -160,13 +178,13 @@ class _Wait:
         try:
             return await self._client.describe_component(self._component)
         except NotFound:
-            if not self._generation:
+            if not self._is_new:
                 raise
             self.reason = "the nodes have not heard of it yet"
             return None
 
     def _is_over(self, description: ComponentDescription) -> bool:
-        verdict = judge(description, generation=self._generation, replicas=self._replicas)
+        verdict = self._aim(description)
         if verdict.state != "failed":
             self._failed_since = None
             self._say(verdict.reason)

@@ -176,7 +176,7 @@ def test_replicas_that_find_no_node_are_told_and_end_with_the_time(
 ) -> None:
     latticectl.node.replies["describe.component"] = {
         "component": {
-            "name": "greeter-1", "generation": 1, "state": "pending",
+            "name": "greeter-1", "generation": 1, "state": "pending", "digest": DIGEST,
             "replicas": {"desired": 2, "running": 1},
             "pending": [{"count": 1, "reason": "no node has zone=b"}],
         }
@@ -194,9 +194,8 @@ def test_replicas_that_cannot_be_started_end_the_wait_with_the_reason(
 ) -> None:
     monkeypatch.setattr("ctl.rollout.FAILED_GRACE_SECONDS", 0.1)
     place = {"node": "N1", "node_name": "node-1", "count": 1, "state": "failed", "reason": "out of memory"}
-    latticectl.node.replies["describe.component"] = {
-        "component": {"name": "greeter-1", "generation": 1, "state": "failed", "placements": [place]}
-    }
+    failed = {"name": "greeter-1", "digest": DIGEST, "generation": 1, "state": "failed"}
+    latticectl.node.replies["describe.component"] = {"component": {**failed, "placements": [place]}}
 
     result = latticectl("deploy", str(greeter_file))
 

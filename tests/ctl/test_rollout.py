@@ -36,6 +36,13 @@ def test_rest_is_the_right_generation_with_enough_replicas(
     assert judge(description(**fields), generation=generation, replicas=replicas).state == state
 
 
+def test_the_right_generation_of_other_code_is_not_rest() -> None:
+    found = description(digest="sha256:old")
+
+    assert judge(found, generation=3, digest="sha256:new").state == "waiting"
+    assert judge(found, generation=3, digest="sha256:old").state == "ready"
+
+
 def test_each_reason_is_given_once() -> None:
     place = {"node": "N1", "node_name": "node-1", "reason": "out of memory"}
 
