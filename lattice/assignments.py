@@ -14,14 +14,13 @@ the new one fails.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from lattice.lease import Fencing
 from lattice.model import (
     MAX_REASON,
-    ApplicationCopy,
     Assignment,
     AssignmentState,
     Delta,
@@ -87,6 +86,12 @@ class _Life:
     state: AssignmentState = AssignmentState.PREPARING
     running: int = 0
     reason: str = ""
+    asked: int = 0
+    """Replicas that the last `Run` asked for, which may still be under way."""
+
+    def run(self) -> list[Step]:
+        self.asked = self.count
+        return [Run(life=self.number, component=self.component, count=self.count)]
 
     def report(self) -> Assignment:
         return Assignment(
@@ -153,7 +158,7 @@ class Assignments:
         if found is None or found.state is not AssignmentState.PREPARING:
             return []
         found.state = AssignmentState.STARTING
-        return [Run(life=life, component=found.component, count=found.count)]
+        return found.run()
 
     def running(self, life: int, replicas: int) -> list[Step]:
         """So many replicas of the life take calls now: those of other revisions drain."""
@@ -185,9 +190,17 @@ class Assignments:
         """It no longer can."""
         self._compiled.discard(digest)
 
+    def reports(self) -> dict[tuple[str, str], Assignment]:
+        """One report per component and revision; a life that drains yields to a newer one of its revision."""
+        lives = sorted(
+            self._lives.values(),
+            key=lambda life: (life.state is not AssignmentState.DRAINING, life.number),
+        )
+        return {(life.component, life.revision): life.report() for life in lives}
+
     def take_delta(self) -> Delta | None:
         """What has changed since the last delta, as the next version, to be sent at once; None if nothing."""
-        reports = self._reports()
+        reports = self.reports()
         changed = [item for key, item in sorted(reports.items()) if self._reported.get(key) != item]
         removed = sorted(self._reported.keys() - reports.keys())
         added, gone = self._compiled - self._reported_compiled, self._reported_compiled - self._compiled
@@ -205,11 +218,11 @@ class Assignments:
             evicted=tuple(sorted(gone)),
         )
 
-    def pages(self, info: NodeInfo, copies: Sequence[ApplicationCopy]) -> list[InventoryPage]:
+    def pages(self, info: NodeInfo) -> list[InventoryPage]:
         """The whole inventory, as of the last delta."""
         assignments = [item for _, item in sorted(self._reported.items())]
         compiled = sorted(self._reported_compiled)
-        pages = max(1, *(-(-len(items) // PAGE_ITEMS) for items in (assignments, compiled, copies)))
+        pages = max(1, *(-(-len(items) // PAGE_ITEMS) for items in (assignments, compiled)))
         return [
             InventoryPage(
                 info=info,
@@ -218,7 +231,6 @@ class Assignments:
                 pages=pages,
                 assignments=tuple(assignments[page * PAGE_ITEMS : (page + 1) * PAGE_ITEMS]),
                 compiled=tuple(compiled[page * PAGE_ITEMS : (page + 1) * PAGE_ITEMS]),
-                copies=tuple(copies[page * PAGE_ITEMS : (page + 1) * PAGE_ITEMS]),
             )
             for page in range(pages)
         ]
@@ -250,9 +262,9 @@ class Assignments:
 
     def _resize(self, life: _Life, order: Order) -> list[Step]:
         life.count, life.order = order.count, order.version
-        if life.state is AssignmentState.PREPARING or life.running == life.count:
+        if life.state is AssignmentState.PREPARING or life.asked == life.running == life.count:
             return []
-        return [Run(life=life.number, component=life.component, count=life.count)]
+        return life.run()
 
     def _stop(self, order: Order) -> list[Step]:
         return [step for life in self._of(order.component) for step in self._end(life, order.version)]
@@ -280,11 +292,3 @@ class Assignments:
 
     def _others(self, life: _Life) -> Iterable[_Life]:
         return [other for other in self._of(life.component) if other.revision != life.revision]
-
-    def _reports(self) -> dict[tuple[str, str], Assignment]:
-        """One report per component and revision; a life that drains yields to a newer one of its revision."""
-        lives = sorted(
-            self._lives.values(),
-            key=lambda life: (life.state is not AssignmentState.DRAINING, life.number),
-        )
-        return {(life.component, life.revision): life.report() for life in lives}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lattice.model import Application, ApplicationCopy, ComponentSpec, Link, revision_of
+from lattice.model import Application, ComponentSpec, Link, revision_of, summary_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,8 @@ class Desired:
         """Whether all that the store or the nodes hold is here: then what is unknown here is unwanted."""
         self.changes = 0
         """Counts changes, so that a reader sees whether it must look again."""
+        self.summary = 0
+        """Equal for two processes that know the same versions of the same applications."""
 
     def __repr__(self) -> str:
         complete = "complete" if self.is_complete else "incomplete"
@@ -64,6 +66,7 @@ class Desired:
         if not application.supersedes(previous):
             return False
         self._copies[application.name] = application
+        self.summary ^= summary_of(application) ^ (summary_of(previous) if previous else 0)
         names = {component.name for copy in (previous, application) if copy for component in copy.components}
         for name in names:
             self._claim(name, application)
@@ -76,12 +79,9 @@ class Desired:
         if copy is None or not copy.is_forgettable(now_ms):
             return False
         del self._copies[name]
+        self.summary ^= summary_of(copy)
         self.changes += 1
         return True
-
-    def copies(self) -> tuple[ApplicationCopy, ...]:
-        """The version of each copy, as an inventory names them."""
-        return tuple(copy_of(application) for _, application in sorted(self._copies.items()))
 
     def _claim(self, component: str, application: Application) -> None:
         claims = self._claims.setdefault(component, {})
@@ -95,16 +95,6 @@ class Desired:
         else:
             del self._claims[component]
             self._components.pop(component, None)
-
-
-def copy_of(application: Application) -> ApplicationCopy:
-    """The name of the copy."""
-    return ApplicationCopy(
-        name=application.name,
-        incarnation=application.incarnation,
-        generation=application.generation,
-        is_deleted=application.is_deleted,
-    )
 
 
 def _desired(application: Application, spec: ComponentSpec) -> DesiredComponent:

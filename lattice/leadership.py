@@ -29,8 +29,12 @@ REPLAN_SECONDS = 5.0
 """The plan is made on every change, and this often without one."""
 INFORM_SECONDS = 1.0
 """How long a new leader waits for nodes that do not answer; it plans without them then."""
-REFRESH_SECONDS = 30.0
-"""How often the leader compares desired state with the store and with the copies that nodes keep."""
+REFRESH_SECONDS = 3.0
+"""How often the leader looks which nodes know something else than it does, by their heartbeats."""
+FORGET_SECONDS = 60.0
+"""How often each node looks for tombstones that are old enough."""
+STORE_REFRESHES = 10
+"""Every so many of these it reads the store, too."""
 
 
 # Events
@@ -155,9 +159,10 @@ class SendCommands:
 
 @dataclass(frozen=True, slots=True)
 class RemoveTombstone:
-    """Delete the key if it still holds this tombstone; no answer is needed."""
+    """Delete the own copy and, as the leader, the key if it still holds this tombstone; no answer is needed."""
 
     application: Application
+    in_store: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +208,9 @@ class Leadership:
         self._planned_changes = -1
         self._plan_at = 0.0
         self._refresh_at = 0.0
+        self._forget_at = 0.0
+        self._turns_to_store = STORE_REFRESHES
+        self._differing: dict[str, int] = {}  # node -> summary, at the last look
         self._now_ms = 0
         self.is_candidate = True
         """Cleared when the node drains: it neither takes the lease nor keeps it."""
@@ -272,7 +280,7 @@ class Leadership:
     def _turn(self, event: Turn, now: float) -> list[Action]:
         self._now_ms = event.now_ms
         self._lease.heard_fence(self._state.observed.fence)
-        actions: list[Action] = []
+        actions = self._remove_tombstones(now)
         if self.is_candidate:
             step = self._lease.decide(now, is_gone=self._is_gone, rank=self._rank())
             actions += [step] if step else []
@@ -311,32 +319,41 @@ class Leadership:
         return self._recovery.store_read(event.applications, event.marker, fence, now, self._now_ms)
 
     def _copies(self, event: CopiesReceived, now: float) -> Iterable[Action]:
-        return self._recovery.copies(event.node, event.applications, now) if self._led_fence else ()
+        if not self._led_fence:
+            return ()
+        present = [item for item in event.applications if not item.is_forgettable(self._now_ms)]
+        return self._recovery.copies(event.node, present, now)
 
     def _housekeeping(self, now: float) -> list[Action]:
+        """Compare with the store and with what nodes know, now and then."""
         if now < self._refresh_at:
             return []
         self._refresh_at = now + REFRESH_SECONDS
-        known = self._state.desired.applications
-        actions: list[Action] = [
-            RemoveTombstone(application)
-            for _, application in sorted(known.items())
-            if application.is_forgettable(self._now_ms)
-        ]
-        for action in actions:
-            assert isinstance(action, RemoveTombstone)
-            self._state.desired.forget(action.application.name, self._now_ms)
-        actions += [
-            FetchCopies(view.id) for view in self._state.observed.live() if self._knows_more(view.copies)
-        ]
-        return [*actions, *self._recovery.refresh(now)]
+        actions = self._ask_who_differs()
+        self._turns_to_store -= 1
+        if self._turns_to_store <= 0:
+            self._turns_to_store = STORE_REFRESHES
+            actions += self._recovery.refresh(now)
+        return actions
 
-    def _knows_more(self, copies: Iterable[Any]) -> bool:
-        known = self._state.desired.applications
-        return any(
-            copy.version > known[copy.name].version if copy.name in known else copy.is_deleted
-            for copy in copies
-        )
+    def _remove_tombstones(self, now: float) -> list[Action]:
+        if now < self._forget_at:
+            return []
+        self._forget_at = now + FORGET_SECONDS
+        desired = self._state.desired
+        old = [item for _, item in sorted(desired.applications.items()) if item.is_forgettable(self._now_ms)]
+        for application in old:
+            desired.forget(application.name, self._now_ms)
+        return [RemoveTombstone(application, self.is_leading(now)) for application in old]
+
+    def _ask_who_differs(self) -> list[Action]:
+        """Fetch the copies of nodes that have known something else for a whole turn."""
+        own = self._state.desired.summary
+        views = self._state.observed.live()
+        differing = {view.id: view.heartbeat.copies for view in views if view.heartbeat.copies != own}
+        lasting = [node for node, summary in differing.items() if self._differing.get(node) == summary]
+        self._differing = differing
+        return [FetchCopies(node) for node in sorted(lasting)]
 
     # Commands
 

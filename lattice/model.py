@@ -177,7 +177,8 @@ class Application(Value):
         check_range(len(self.components), 0, MAX_COMPONENTS, "number of components")
         check_unique((component.name for component in self.components), "components")
         check_unique((link.identity for link in self.links), "links")
-        names = {component.name for component in self.components}
+        # A link may be made before its source is deployed: the application then bears the source's name.
+        names = {component.name for component in self.components} | {self.name}
         for link in self.links:
             if link.source not in names:
                 raise Invalid(f"link source {link.source!r} is not a component of application {self.name!r}")
@@ -240,6 +241,12 @@ def new_application(
     """The first generation of an application; `previous` is what was last seen under its name, or None."""
     incarnation = max(previous.incarnation + 1 if previous else 1, now_ms)
     return Application(name=name, incarnation=incarnation, components=tuple(components), links=tuple(links))
+
+
+def summary_of(application: Application) -> int:
+    """A number of 62 bits that stands for this version of the application."""
+    parts = [application.name, *application.version, application.is_deleted]
+    return int.from_bytes(hashlib.sha256(_json(parts)).digest()[:8], "big") >> 2
 
 
 def revision_of(spec: ComponentSpec, links: Iterable[Link]) -> str:
@@ -327,6 +334,8 @@ class Heartbeat(Value):
     replicas: int = 0
     memory_bytes: int = 0
     is_draining: bool = False
+    copies: int = 0
+    """Sums up the applications that the node knows (`Desired.summary`): the leader sees who knows more."""
 
     def __post_init__(self) -> None:
         _check_node(self.node, self.boot)
@@ -397,21 +406,6 @@ class Delta(Value):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApplicationCopy(Value):
-    """Names the copy of an application that a node keeps."""
-
-    name: str
-    incarnation: int
-    generation: int
-    is_deleted: bool = False
-
-    @property
-    def version(self) -> ApplicationVersion:
-        """As of the application."""
-        return self.incarnation, self.generation
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryPage(Value):
     """A part of all that a node holds; all pages of one inventory have the same version."""
 
@@ -421,7 +415,6 @@ class InventoryPage(Value):
     pages: int = 1
     assignments: tuple[Assignment, ...] = ()
     compiled: tuple[str, ...] = ()
-    copies: tuple[ApplicationCopy, ...] = ()
 
     def __post_init__(self) -> None:
         check_range(self.pages, 1, 100_000, "pages")

@@ -22,7 +22,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lattice.model import (
-    ApplicationCopy,
     Assignment,
     AssignmentState,
     Delta,
@@ -123,7 +122,6 @@ class NodeView:
     assignments: dict[str, dict[str, Assignment]] = field(default_factory=dict)
     """By component and revision."""
     compiled: set[str] = field(default_factory=set)
-    copies: tuple[ApplicationCopy, ...] = ()
     fence: int = 0
     """The highest that this node is known to have seen."""
     is_draining: bool = False

@@ -133,15 +133,8 @@ class Recovery:
         return []
 
     def copies(self, node: str, applications: Iterable[Application], now: float) -> list[Action]:
-        """What a node keeps. A store that is not lost is only told of later versions of what it knows.
-
-        An application that nobody else remembers may be one that was deleted so long ago that its tombstone
-        is forgotten: it counts only when the store was lost.
-        """
+        """What a node keeps. In a store that is not lost, what is newer there is written at once."""
         self._answered.add(node)
-        known = self._state.desired.applications
-        if self.phase is not Phase.COLLECTING:
-            applications = [item for item in applications if item.is_deleted or item.name in known]
         effects = self._merge(applications, now)
         return [*effects, *(self.refresh(now) if effects else [])]
 

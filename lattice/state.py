@@ -298,7 +298,6 @@ class LatticeState:
         view.fetching_since = None
         view.info, view.inventory = pages[0].info, pages[0].inventory
         view.zone = view.info.labels.get("zone")
-        view.copies = tuple(copy for page in pages for copy in page.copies)
         self.observed.replace(view, [item for page in pages for item in page.assignments], now)
         self.observed.set_compiled(view, {digest for page in pages for digest in page.compiled})
         self._apply_early(view, now)
