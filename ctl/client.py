@@ -8,9 +8,9 @@ async with ControlClient.connect() as client:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import anyio.to_thread
@@ -186,9 +186,17 @@ class ControlClient:
         return listen(self._bus, subjects.event(self.lattice, ">"), _event)
 
     async def log_lines(self, component: str, lines: int = 100) -> list[models.LogLine]:
-        """The last lines that the component wrote, from all nodes, in the order of their time."""
+        """The last lines that the component wrote, from all nodes, in the order of their time.
+
+        Lines outlive their component; raises `NotFound` when there are neither.
+        """
+        if lines == 0:
+            return []
         reply = await self._request("logs", component=component, lines=lines)
-        return decoded_list(models.LogLine, reply, "lines")
+        found = decoded_list(models.LogLine, reply, "lines")
+        if not found:
+            await self.describe_component(component)
+        return found
 
     def follow_log(self, component: str) -> AbstractAsyncContextManager[Listener[models.LogLine]]:
         """The lines that the component writes from now on."""
@@ -235,7 +243,7 @@ class ControlClient:
         deadline = anyio.current_time() + options.budget_seconds
         found = await self.function(component, function, interface)
         left = max(0.001, deadline - anyio.current_time())
-        return await self.invoke(found, args, replace(options, budget_seconds=left))
+        return await self.invoke(found, args, dataclasses.replace(options, budget_seconds=left))
 
     async def _request(self, operation: str, **fields: Any) -> dict[str, Any]:
         given = {name: value for name, value in fields.items() if value is not None}
@@ -259,6 +267,6 @@ def connection_settings(settings: ClientSettings) -> connection.ConnectionSettin
 
 
 def _event(fields: Mapping[str, Any]) -> models.Event:
-    known = {"time", "event", "node", "component", "details"}
+    known = {field.name for field in dataclasses.fields(models.Event)}
     details = {name: value for name, value in fields.items() if name not in known}
-    return models.Event.from_dict({**fields, "details": {**fields.get("details", {}), **details}})
+    return models.Event.from_dict({**fields, "details": details})

@@ -214,7 +214,8 @@ class Event(Value):
 
     time: Annotated[float, "when, in seconds since 1970"]
     event: Annotated[str, "what, as `noun.verb`, e.g. `replica.running`"]
-    node: Annotated[Text, "the node concerned"] = None
+    node: Annotated[Text, "id of the node concerned, or of the one that tells"] = None
+    node_name: Annotated[Text, "its name"] = None
     component: Annotated[Text, "the component concerned"] = None
     details: Annotated[Mapping[str, Any], "what else there is to say"] = field(default_factory=dict)
 
@@ -224,7 +225,7 @@ class LogLine(Value):
     """A line that a component wrote."""
 
     time: Annotated[float, "when, in seconds since 1970"]
-    node: Annotated[str, "the node on which it ran"] = ""
+    node: Annotated[str, "name of the node on which it ran"] = ""
     stream: Annotated[str, "`stdout`, `stderr` or the level of `wasi:logging`"] = "stdout"
     text: Annotated[str, "the line"] = ""
     call_id: Annotated[Text, "the call during which it was written"] = None

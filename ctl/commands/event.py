@@ -62,6 +62,6 @@ async def _print_events(
 def event_text(event: Event) -> str:
     """The event on one line."""
     clock = time.strftime("%H:%M:%S", time.localtime(event.time)) + f".{int(event.time % 1 * 1000):03d}"
-    subject = [part for part in (event.component, event.node) if part]
+    subject = [part for part in (event.component, event.node_name or event.node) if part]
     details = [f"{name}={cell_text(value)}" for name, value in event.details.items()]
     return visible("  ".join([clock, f"{event.event:<20}", *subject, *details])).rstrip()

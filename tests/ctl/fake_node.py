@@ -239,7 +239,6 @@ class FakeNode:
         return {"node": NODE_ID, "moved": 2}
 
     def _logs(self, fields: dict[str, Any]) -> dict[str, Any]:
-        self._found(fields["component"])
         return {"lines": self.lines[-fields["lines"] :] if fields["lines"] else []}
 
     def _found(self, name: Any) -> dict[str, Any]:
