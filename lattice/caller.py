@@ -94,7 +94,9 @@ class Caller:
         node: str | None = None,
         zone: str | None = None,
         local: LocalReplicas | None = None,
+        knows_all: Callable[[], bool],
     ) -> None:
+        """`knows_all` tells whether a component that `state` does not have does not exist."""
         self._bus = bus
         self._lattice = lattice
         self._state = state
@@ -102,6 +104,7 @@ class Caller:
         self._node = node
         self._zone = zone
         self._local = local
+        self._knows_all = knows_all
         self._pending: dict[str, set[anyio.CancelScope]] = {}
         self._changed = anyio.Event()
 
@@ -180,7 +183,7 @@ class Caller:
     def _give_up(self, request: CallRequest, failure: LatticeError | None) -> LatticeError:
         """Called when no replica is left to ask: raises if there is no hope, else returns why to wait."""
         desired = self._state.desired
-        if request.component not in desired.components and desired.is_complete:
+        if request.component not in desired.components and self._knows_all():
             hint = did_you_mean(request.component, desired.components)
             raise NotFound(f"there is no component {request.component!r} in lattice {self._lattice!r}{hint}")
         if isinstance(failure, Overloaded):

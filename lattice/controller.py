@@ -200,6 +200,8 @@ class Controller:
 
     async def _remove_tombstone(self, action: lead.RemoveTombstone) -> None:
         assert self._state_store is not None
+        if not action.in_store:
+            return
         key = application_key(action.application.name)
         try:
             entry = await self._state_store.get(key)

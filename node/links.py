@@ -1,8 +1,8 @@
 """What a component imports, bound: links become host functions that call their target.
 
 The guest does not see where the target runs: the call goes to a replica on this node if there is one, else
-over the lattice. The deadline of the guest's own call bounds it, and its hops are counted, so that a circle of
-links ends.
+over the lattice. The deadline of the guest's own call bounds it, and its hops are counted, so that a circle
+of links ends.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lattice.compatibility import match_interface
-
 from lattice import wire, wit
 from lattice.caller import Caller, CallRequest, new_call_id
+from lattice.compatibility import match_interface
 from lattice.errors import Denied
 from lattice.imports import grant_line
 from lattice.model import Link, unversioned

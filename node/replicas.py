@@ -1,8 +1,8 @@
 """The replicas on this node: carries out the orders of the controller and serves calls to what runs.
 
 `lattice.assignments` decides what follows from an order; here its steps are done: fetch, compile, link,
-start, drain. Each revision of a component is a *life* with a pool of its own; calls go to the newest life that
-runs, so that an update swaps without a failed call.
+start, drain. Each revision of a component is a *life* with a pool of its own; calls go to the newest life
+that runs, so that an update swaps without a failed call.
 
 Error handling: a life that can't be prepared is reported as failed with its reason; the node goes on.
 """

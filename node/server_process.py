@@ -153,7 +153,8 @@ def free_port(preferred: int = 0) -> int:
     Not one of those that the system gives to outgoing connections: a client that tries again and again to
     reach a server that is down would in the end connect to itself.
     """
-    for port in (preferred, *random.sample(FREE_PORTS, 100), 0):
+    preferences = (preferred,) if preferred else ()
+    for port in (*preferences, *random.sample(FREE_PORTS, 100), 0):
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

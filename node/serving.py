@@ -10,6 +10,7 @@ Error handling: whatever goes wrong with a call is its answer; the loop goes on.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import anyio
@@ -19,7 +20,7 @@ from anyio.abc import TaskGroup
 from lattice import subjects, wire
 from lattice.bus import Bus, Message
 from lattice.caller import DEFAULT_BUDGET_SECONDS, Caller, CallRequest, LocalReplicas, Reply, new_call_id
-from lattice.errors import Failed, Invalid, LatticeError, Overloaded
+from lattice.errors import Failed, Invalid, LatticeError, Overloaded, Unreachable
 
 log = structlog.get_logger()
 
@@ -31,14 +32,24 @@ class Serving:
     """The mutable state is the number of calls in progress, and whether new ones are taken."""
 
     def __init__(
-        self, bus: Bus, lattice: str, node: str, *, local: LocalReplicas, caller: Caller, max_calls: int
+        self,
+        bus: Bus,
+        lattice: str,
+        node: str,
+        *,
+        local: LocalReplicas,
+        caller: Caller,
+        max_calls: int,
+        is_quiet: Callable[[], bool],
     ) -> None:
+        """While `is_quiet`, calls are answered `unreachable`: the caller asks another node."""
         self._bus = bus
         self._lattice = lattice
         self._node = node
         self._local = local
         self._caller = caller
         self._max_calls = max_calls
+        self._is_quiet = is_quiet
         self._in_progress = 0
         self._idle = anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -103,6 +114,8 @@ class Serving:
                 self._idle.set()
 
     async def _answer(self, message: Message) -> Reply:
+        if self._is_quiet():
+            raise Unreachable(f"node {self._node[:8].lower()} stood still and waits for its orders")
         subject = subjects.parse_call(message.subject)
         headers = wire.decode_headers(message.headers)
         budget = DEFAULT_BUDGET_SECONDS if headers.budget_ms is None else headers.budget_ms / 1000

@@ -1,0 +1,202 @@
+"""What a node tells the lattice of itself: heartbeats, changes of its inventory, events; and what it answers.
+
+The queue of announcements is bounded. While the bus is away they are dropped: a gap in the changes makes the
+receivers fetch the whole inventory.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup, TaskStatus
+
+from lattice import subjects, wire
+from lattice.assignments import Assignments
+from lattice.bus import Bus, Message
+from lattice.errors import Invalid, LatticeError
+from lattice.model import Application, CompileAhead, Delta, Heartbeat, NodeInfo, Order
+from lattice.observer import Observer, encode_value
+from lattice.state import HEARTBEAT_SECONDS
+from node.replicas import Replicas
+
+log = structlog.get_logger()
+
+QUEUE_LENGTH = 10_000
+COPIES_PER_MESSAGE = 50
+
+
+class Announcer:
+    """The mutable state is the count of heartbeats and the announcements under way."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        lattice: str,
+        info: NodeInfo,
+        *,
+        assignments: Assignments,
+        observer: Observer,
+        load: Callable[[], tuple[float, int]],
+    ) -> None:
+        """`load` gives the share of slots taken, and the calls in flight."""
+        self._bus = bus
+        self._lattice = lattice
+        self._info = info
+        self._assignments = assignments
+        self._observer = observer
+        self._load = load
+        self._beat = 0
+        self.is_draining = False
+        self._send, self._receive = anyio.create_memory_object_stream[tuple[str, bytes]](QUEUE_LENGTH)
+
+    def report(self, delta: Delta) -> None:
+        """Tell all of a change of the inventory; never waits."""
+        self._queue(subjects.delta(self._lattice, self._info.id), wire.encode_message(delta.to_dict()))
+
+    def announce(self, event: str, details: Mapping[str, Any]) -> None:
+        """Tell whoever listens of an event; never waits."""
+        body = {
+            "time": time.time(),
+            "event": event,
+            "node": self._info.id,
+            "node_name": self._info.name,
+            **details,
+        }
+        self._queue(subjects.event(self._lattice, event), wire.encode_message(body))
+
+    def _queue(self, subject: str, data: bytes) -> None:
+        try:
+            self._send.send_nowait((subject, data))
+        except anyio.WouldBlock:
+            log.warning("announcement.dropped", subject=subject)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Send announcements and heartbeats until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._publish_all)
+            task_status.started()
+            while True:
+                await self.beat()
+                await anyio.sleep(HEARTBEAT_SECONDS)
+
+    async def beat(self) -> None:
+        """Send one heartbeat now."""
+        self._beat += 1
+        load, calls = self._load()
+        heartbeat = Heartbeat(
+            node=self._info.id,
+            boot=self._info.boot,
+            beat=self._beat,
+            server_id=self._bus.server_id,
+            client_id=self._bus.client_id,
+            inventory=self._assignments.inventory,
+            fence=self._assignments.fencing.highest,
+            load=load,
+            calls_in_flight=calls,
+            replicas=self._assignments.replicas,
+            memory_bytes=_resident_bytes(),
+            is_draining=self.is_draining,
+            copies=self._observer.state.desired.summary,
+        )
+        await self._publish(
+            subjects.heartbeat(self._lattice, self._info.id), wire.encode_message(heartbeat.to_dict())
+        )
+
+    async def _publish_all(self) -> None:
+        with self._send, self._receive:
+            async for subject, data in self._receive:
+                await self._publish(subject, data)
+
+    async def _publish(self, subject: str, data: bytes) -> None:
+        try:
+            await self._bus.publish(subject, data)
+        except LatticeError as error:
+            log.debug("announcement.dropped", subject=subject, reason=error.message)
+
+    async def leave(self) -> None:
+        """Say that this node ends; the last word."""
+        body = {
+            "time": time.time(),
+            "event": "node.left",
+            "node": self._info.id,
+            "node_name": self._info.name,
+            "boot": self._info.boot,
+        }
+        await self._publish(subjects.event(self._lattice, "node.left"), wire.encode_message(body))
+
+    # What is asked of a node
+
+    async def start(self, replicas: Replicas, tasks: TaskGroup, stack: AsyncExitStack) -> None:
+        """Answer orders, inventory requests and pings until `stack` is closed."""
+
+        def orders(message: Message) -> dict[str, Any]:
+            body = wire.decode_message(message.data)
+            replies = [replicas.order(Order.from_dict(item)) for item in body.get("orders", ())]
+            for item in body.get("compile_ahead", ()):
+                ahead = CompileAhead.from_dict(item)
+                replicas.compile_ahead(ahead.component, ahead.digest)
+            return {"replies": [reply.to_dict() for reply in replies]}
+
+        node = self._info.id
+        handlers: Mapping[str, Callable[[Message], dict[str, Any]]] = {
+            subjects.order(self._lattice, node): orders,
+            subjects.inventory(self._lattice, node): self._inventory,
+            subjects.ping(self._lattice, node): lambda message: {"boot": self._info.boot},
+        }
+        for subject, handler in handlers.items():
+
+            def take(message: Message, handler: Callable[[Message], dict[str, Any]] = handler) -> None:
+                if message.reply:
+                    headers, data = _answer(handler, message)
+                    tasks.start_soon(self._reply, message.reply, data, headers)
+
+            subscription = await self._bus.subscribe(subject, take)
+            stack.push_async_callback(subscription.unsubscribe)
+
+    async def _reply(self, subject: str, data: bytes, headers: Mapping[str, str] | None) -> None:
+        try:
+            await self._bus.publish(subject, data, headers=headers)
+        except LatticeError as error:
+            log.debug("request.unanswered", reason=error.message)
+
+    def _inventory(self, message: Message) -> dict[str, Any]:
+        body = wire.decode_message(message.data)
+        if "copies_from" in body:
+            applications = list(self._observer.state.desired.applications.values())
+            return _copies(applications, int(body["copies_from"]))
+        pages = self._assignments.pages(self._info)
+        page = int(body.get("page", 0))
+        return pages[min(page, len(pages) - 1)].to_dict()
+
+
+def _copies(applications: Sequence[Application], start: int) -> dict[str, Any]:
+    end = start + COPIES_PER_MESSAGE
+    return {
+        "applications": [encode_value(item) for item in applications[start:end]],
+        "next": end if end < len(applications) else None,
+    }
+
+
+def _answer(
+    handler: Callable[[Message], dict[str, Any]], message: Message
+) -> tuple[Mapping[str, str] | None, bytes]:
+    try:
+        return None, wire.encode_message(handler(message))
+    except LatticeError as error:
+        return wire.encode_error(error)
+    except (TypeError, ValueError) as error:
+        return wire.encode_error(Invalid(f"the request is malformed: {error}"))
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,94 @@
+"""Control subjects: takes requests from the bus, has the operation done, and answers.
+
+Requests that name no node reach any one node; those that name one reach that one. Error handling: whatever
+goes wrong is the answer; the loop goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+from anyio.abc import TaskGroup
+
+from lattice import subjects, wire
+from lattice.bus import Bus, Message
+from lattice.errors import Failed, LatticeError, NotFound, Overloaded
+from lattice.names import did_you_mean
+from node.serving import QUEUE_GROUP
+
+log = structlog.get_logger()
+
+MAX_OPERATIONS = 64
+"""In progress at a time on one node; some compile for seconds."""
+
+Operation = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class Control:
+    """The mutable state is the number of operations in progress."""
+
+    def __init__(
+        self, bus: Bus, lattice: str, node: str, table: Mapping[str, Operation], own: Mapping[str, Operation]
+    ) -> None:
+        """`table` is served for the lattice and for this node, `own` for this node only."""
+        self._bus = bus
+        self._lattice = lattice
+        self._node = node
+        self._table = table
+        self._own = {**table, **own}
+        self._in_progress = 0
+
+    async def start(self, tasks: TaskGroup, stack: AsyncExitStack) -> None:
+        """Subscribe until `stack` is closed; operations run in `tasks`."""
+
+        def take(message: Message, table: Mapping[str, Operation]) -> None:
+            if message.reply:
+                tasks.start_soon(self._serve, message, message.reply, table)
+
+        shared = await self._bus.subscribe(
+            subjects.controls(self._lattice), lambda message: take(message, self._table), queue=QUEUE_GROUP
+        )
+        stack.push_async_callback(shared.unsubscribe)
+        own = await self._bus.subscribe(
+            subjects.node_controls(self._lattice, self._node), lambda message: take(message, self._own)
+        )
+        stack.push_async_callback(own.unsubscribe)
+
+    async def _serve(self, message: Message, reply: str, table: Mapping[str, Operation]) -> None:
+        headers: Mapping[str, str] | None = None
+        content_type = wire.MSGPACK
+        self._in_progress += 1
+        try:
+            content_type = wire.content_type_of(message.headers)
+            data = wire.encode_message(await self._perform(message, content_type, table), content_type)
+            headers = wire.reply_headers(content_type)
+        except LatticeError as error:
+            headers, data = wire.encode_error(error, content_type)
+        except Exception:
+            error_id = os.urandom(4).hex()
+            log.exception("operation.failed", subject=message.subject, error_id=error_id)
+            failure = Failed("the node failed; its log has the reason under the error id", error_id=error_id)
+            headers, data = wire.encode_error(failure, content_type)
+        finally:
+            self._in_progress -= 1
+        try:
+            await self._bus.publish(reply, data, headers=headers)
+        except LatticeError as error:
+            log.warning("operation.unanswered", subject=message.subject, reason=error.message)
+
+    async def _perform(
+        self, message: Message, content_type: str, table: Mapping[str, Operation]
+    ) -> dict[str, Any]:
+        if self._in_progress > MAX_OPERATIONS:
+            raise Overloaded(f"{MAX_OPERATIONS} control operations are in progress on this node; try again")
+        subject = subjects.parse(message.subject)
+        assert isinstance(subject, subjects.Control)
+        operation = table.get(subject.operation)
+        if operation is None:
+            hint = did_you_mean(subject.operation, table)
+            raise NotFound(f"there is no control operation {subject.operation!r}{hint}")
+        return await operation(wire.decode_message(message.data, content_type))

@@ -1,0 +1,41 @@
+"""Copies of desired state on this node's disk: what gives a lost store back what it held."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+from lattice.errors import Invalid
+from lattice.model import Application
+from lattice.observer import decode_application, encode_value
+
+log = structlog.get_logger()
+
+
+class Copies:
+    """The mutable state is the folder: one file for each application, tombstones included."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def load(self) -> list[Application]:
+        """All copies that can be read; damaged ones are passed over."""
+        found = []
+        for file in sorted(self._folder.glob("*.json")):
+            try:
+                found.append(decode_application(file.read_bytes()))
+            except (OSError, Invalid) as error:
+                log.warning("copy.unreadable", file=str(file), reason=str(error))
+        return found
+
+    def keep(self, application: Application) -> None:
+        """Replace the copy. A disk that is full costs the copy, not the node: the store has it too."""
+        file = self._folder / f"{application.name}.json"
+        temporary = file.with_suffix(".tmp")
+        try:
+            temporary.write_bytes(encode_value(application))
+            temporary.replace(file)
+        except OSError as error:
+            log.warning("copy.not-kept", application=application.name, reason=str(error))

@@ -1,0 +1,156 @@
+"""The changes that control operations make to an application. Pure: previous one in, wanted one out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from lattice.edits import Change
+from lattice.errors import Conflict, Invalid, NotFound
+from lattice.fields import refuse_unknown
+from lattice.model import Application, ComponentSpec, Limits, Link, new_application
+
+SPEC_FIELDS = ("labels", "spread", "environment", "idempotent", "replicas")
+
+
+def spec_from_request(request: Mapping[str, Any]) -> ComponentSpec:
+    """The component that a deploy request asks for; raises `Invalid` that names the field."""
+    limits = request.get("limits") or {}
+    if not isinstance(limits, Mapping):
+        raise Invalid("limits must be a map of names to numbers")
+    refuse_unknown(Limits, limits, "limits")
+    fields = {name: request[name] for name in SPEC_FIELDS if request.get(name) is not None}
+    body = {
+        **fields,
+        "name": _text(request, "name"),
+        "digest": _text(request, "digest"),
+        "limits": dict(limits),
+    }
+    return ComponentSpec.from_dict(body)
+
+
+def links_from_request(request: Mapping[str, Any], source: str) -> tuple[Link, ...]:
+    """The links that a deploy request brings along."""
+    return tuple(
+        Link.from_dict({**item, "source": source}, f"links[{index}]")
+        for index, item in enumerate(request.get("links") or ())
+    )
+
+
+def _text(request: Mapping[str, Any], field: str) -> str:
+    value = request.get(field)
+    if not isinstance(value, str) or not value:
+        raise Invalid(f"{field} is missing from the request")
+    return value
+
+
+def deployed(spec: ComponentSpec, links: Iterable[Link], expected_generation: int | None) -> Change:
+    """The application with this component, its own links kept and these added."""
+
+    def change(previous: Application | None, now_ms: int) -> Application:
+        _check_generation(previous, expected_generation)
+        if previous is None or previous.is_deleted:
+            return new_application(spec.name, previous, now_ms, components=[spec], links=links)
+        components = [item for item in previous.components if item.name != spec.name] + [spec]
+        return _unless_equal(previous, components, with_links(previous.links, links))
+
+    return change
+
+
+def updated(component: str, digest: str, expected_generation: int | None) -> Change:
+    """The component with other code."""
+
+    def change(previous: Application | None, now_ms: int) -> Application:
+        _check_generation(previous, expected_generation)
+        return _with_component(previous, component, digest=digest)
+
+    return change
+
+
+def scaled(component: str, replicas: int) -> Change:
+    """The component with another number of replicas."""
+    return lambda previous, now_ms: _with_component(previous, component, replicas=replicas)
+
+
+def deleted(component: str) -> Change:
+    """The application without the component; its tombstone when that was the last one."""
+
+    def change(previous: Application | None, now_ms: int) -> Application:
+        present = _present(previous, component)
+        components = [item for item in present.components if item.name != component]
+        links = [link for link in present.links if link.source != component]
+        if components:
+            return present.changed(components=components, links=links)
+        return present.tombstone(now_ms)
+
+    return change
+
+
+def linked(link: Link) -> Change:
+    """The source's application with the link; made without a component if there is none yet."""
+
+    def change(previous: Application | None, now_ms: int) -> Application:
+        if previous is None or previous.is_deleted:
+            return new_application(link.source, previous, now_ms, components=[], links=[link])
+        return _unless_equal(previous, previous.components, with_links(previous.links, [link]))
+
+    return change
+
+
+def unlinked(source: str, identity: tuple[str, str, str]) -> Change:
+    """The source's application without the link."""
+
+    def change(previous: Application | None, now_ms: int) -> Application:
+        if previous is None or previous.is_deleted:
+            raise NotFound(f"there is no component {source!r}, so it has no link")
+        links = [link for link in previous.links if link.identity != identity]
+        if len(links) == len(previous.links):
+            raise NotFound(
+                f"{source!r} has no link {identity[2]!r} of {identity[1]}; see `latticectl link get`"
+            )
+        return previous.changed(components=previous.components, links=links)
+
+    return change
+
+
+def with_links(present: Iterable[Link], added: Iterable[Link]) -> tuple[Link, ...]:
+    """The links with these in addition; one of the same identity is replaced in its place."""
+    links = {link.identity: link for link in present}
+    links.update({link.identity: link for link in added})
+    return tuple(links.values())
+
+
+def _check_generation(previous: Application | None, expected: int | None) -> None:
+    present = 0 if previous is None or previous.is_deleted else previous.generation
+    if expected is not None and expected != present:
+        raise Conflict(
+            f"generation {expected} was expected, but it is {present}; look at the change, then repeat"
+        )
+
+
+def _present(previous: Application | None, component: str) -> Application:
+    is_present = previous is not None and not previous.is_deleted
+    if previous is None or not is_present:
+        raise NotFound(f"there is no component {component!r}; `latticectl get components` lists them")
+    return previous
+
+
+def _with_component(previous: Application | None, component: str, **changes: Any) -> Application:
+    present = _present(previous, component)
+    found = present.component(component)
+    if found is None:
+        raise NotFound(f"{component!r} is linked but not deployed; deploy it with `latticectl deploy`")
+    wanted = replace(found, **changes)
+    return _unless_equal(
+        present, [wanted if item is found else item for item in present.components], present.links
+    )
+
+
+def _unless_equal(
+    previous: Application, components: Iterable[ComponentSpec], links: Iterable[Link]
+) -> Application:
+    components, links = tuple(components), tuple(links)
+    if (components, links) == (previous.components, previous.links):
+        return previous
+    return previous.changed(components=components, links=links)

@@ -1,0 +1,452 @@
+"""A node: composes its parts, and starts and stops them in order.
+
+    connect -> identity and data -> observer -> engine, replicas, serving, control -> heartbeats -> ready
+    drain: resign, close the entrance, hand over replicas, finish calls, say goodbye -> leave
+
+Each part owns one piece of state; this module owns none but the node's own phase.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anyio
+import structlog
+from anyio import AsyncContextManagerMixin
+from anyio.abc import TaskGroup
+
+from lattice import subjects, wire, wit
+from lattice.assignments import Assignments, Prepare
+from lattice.bus import Bus
+from lattice.caller import Caller
+from lattice.controller import Controller
+from lattice.edits import Editor
+from lattice.errors import Conflict, Invalid, LatticeError, Unreachable
+from lattice.imports import Catalog, missing_imports
+from lattice.model import NodeInfo
+from lattice.observer import Observer
+from lattice.state import ApplicationChanged, Effect, NodeJoined, NodeLost, NodeSuspected
+from node.announcer import Announcer
+from node.artifacts import Artifacts
+from node.capabilities.wasi import WasiSettings, is_builtin, wasi_interfaces
+from node.component_logs import ComponentLogs
+from node.control import Control
+from node.copies import Copies
+from node.engine.capi import EngineSettings
+from node.engine.compile_process import CompileLimits
+from node.engine.compiler import Compiler
+from node.engine.engine import Engine
+from node.engine.host import HostInterface
+from node.handover import Handover
+from node.identity import Identity, default_name
+from node.links import linked_interfaces, missing_import
+from node.micro import EndpointStatistics, MicroService
+from node.neighbours import Neighbours
+from node.operations import Operations
+from node.replicas import Replicas
+from node.reports import Reports
+from node.serving import Serving
+from node.settings import NodeSettings
+from node.stall import StallGuard
+
+log = structlog.get_logger()
+
+NAME_CHECK_SECONDS = 1.5
+"""A little more than a heartbeat: whoever else has this node's name has been heard by then."""
+SETTLE_SECONDS = 2.0
+LOG_SECONDS = 1.0
+
+
+def package_version() -> str:
+    """Of the installed program."""
+    return version("lattice-runtime")
+
+
+class Node(AsyncContextManagerMixin):
+    """An entered node is ready: it takes orders and calls. Leaving it without `drain` is abrupt but clean."""
+
+    def __init__(self, settings: NodeSettings, bus: Bus, identity: Identity, folder: Path) -> None:
+        self.settings = settings
+        self.lattice = settings.lattice
+        self.id = identity.id
+        self.name = settings.name or default_name(identity.id)
+        self._bus = bus
+        self._identity = identity
+        self._folder = folder
+        self._stack = AsyncExitStack()
+        self._drained = anyio.Event()
+        self.drain_requested = anyio.Event()
+        """Set when an operator asks the node to leave; who runs the node then calls `drain`."""
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} {self.id[:8]} of {self.lattice!r}>"
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Node]:
+        self.info = self._make_info()
+        self._compose()
+        async with AsyncExitStack() as self._stack, anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            try:
+                await self._start(tasks)
+                yield self
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._stop(tasks)
+
+    # Composition
+
+    def _make_info(self) -> NodeInfo:
+        labels = {"arch": platform.machine(), "os": platform.system().lower(), **dict(self.settings.label)}
+        return NodeInfo(
+            id=self.id,
+            name=self.name,
+            boot=_next_boot(self._folder),
+            labels=labels,
+            version=package_version(),
+            capacity=self.settings.capacity,
+            address=f"{platform.node()}, process {os.getpid()}",
+            started_at=time.time(),
+        )
+
+    def _compose(self) -> None:
+        """Make the parts that need no store; those that do are made in `_start`."""
+        settings, bus = self.settings, self._bus
+        self.observer = Observer(bus, self.lattice)
+        self.state = self.observer.state
+        self.catalog = Catalog(imports=self.observer.descriptions.imports, is_builtin=is_builtin)
+        self.assignments = Assignments(self.id, self.info.boot)
+        engine_settings = EngineSettings(max_instances=settings.max_instances)
+        self.engine = Engine(engine_settings)
+        limits = CompileLimits(memory_bytes=settings.compile_memory, wall_seconds=settings.compile_timeout)
+        self.compiler = Compiler(self._folder / "compiled", self._identity.secret, limits, engine_settings)
+        self.copies = Copies(self._folder / "applications")
+        self.logs = ComponentLogs(bus, self.lattice, self.name)
+        self.stall = StallGuard()
+        self.announcer = Announcer(
+            bus,
+            self.lattice,
+            self.info,
+            assignments=self.assignments,
+            observer=self.observer,
+            load=self._load,
+        )
+
+    async def _start(self, tasks: TaskGroup) -> None:
+        for application in self.copies.load():
+            self.observer.apply(application)
+        self.observer.on_effect(self._effect)
+        await tasks.start(self.observer.run)
+        await self._refuse_taken_name()
+        await self._stack.enter_async_context(self.engine)
+        await self._make_parts()
+        self.replicas.start(tasks)
+        await tasks.start(self.logs.run)
+        await self.announcer.start(self.replicas, tasks, self._stack)
+        await self.control.start(tasks, self._stack)
+        await self.micro.start(self._bus, tasks, self._stack)
+        await self.serving.start(tasks)
+        await tasks.start(self.announcer.run)
+        await tasks.start(Neighbours(self._bus, self.lattice, self.id, self.observer).run)
+        await tasks.start(
+            lambda **started: self.controller.run(is_candidate=self.settings.controller, **started)
+        )
+        tasks.start_soon(self.stall.run, self._settle)
+        self._bus.on_connection_change(lambda is_connected: self._connection_changed(is_connected, tasks))
+        self.announcer.announce("node.joined", {})
+        log.info("node.ready", name=self.name, id=self.id, capacity=self.info.capacity)
+
+    async def _make_parts(self) -> None:
+        bus, lattice = self._bus, self.lattice
+        store = await bus.key_value(subjects.state_bucket(lattice))
+        self.artifacts = Artifacts(
+            self._folder / "artifacts", await bus.object_store(subjects.artifacts_bucket(lattice))
+        )
+        self.editor = Editor(store, self.observer)
+        self.replicas = Replicas(
+            self.assignments,
+            artifacts=self.artifacts,
+            compiler=self.compiler,
+            engine=self.engine,
+            imports_for=self._imports_for,
+            sink=self.logs.sink,
+            report=self.announcer.report,
+            announce=self.announcer.announce,
+        )
+        self.caller = Caller(
+            bus,
+            lattice,
+            self.state,
+            name=self.name,
+            node=self.id,
+            zone=self.info.labels.get("zone"),
+            local=self.replicas,
+            knows_all=lambda: self.observer.is_caught_up,
+        )
+        self.serving = Serving(
+            bus,
+            lattice,
+            self.id,
+            local=self.replicas,
+            caller=self.caller,
+            max_calls=self.settings.max_calls,
+            is_quiet=lambda: self.stall.is_quiet,
+        )
+        self.controller = Controller(
+            bus,
+            lattice,
+            self.id,
+            self.observer,
+            catalog=lambda: self.catalog,
+            announce=self.announcer.announce,
+        )
+        self.operations = Operations(
+            self.editor,
+            self.observer,
+            artifacts=self.artifacts,
+            compiler=self.compiler,
+            catalog=self.catalog,
+            announce=self.announcer.announce,
+        )
+        self.reports = Reports(
+            bus, lattice, self.observer, self.operations, catalog=self.catalog, controller=self.controller
+        )
+        shared = {
+            **self.operations.table(),
+            **self.reports.table(),
+            "logs": self._all_logs,
+            "drain": self._drain_node,
+        }
+        own = {"statistics": self._statistics, "own-logs": self._own_logs, "settle": self._let_settle}
+        self.control = Control(bus, lattice, self.id, shared, own)
+        self.micro = MicroService(
+            node_id=self.id,
+            version=self.info.version,
+            metadata={"lattice": lattice, "name": self.name},
+            started=datetime.fromtimestamp(self.info.started_at, UTC).isoformat().replace("+00:00", "Z"),
+            endpoints=self._endpoints,
+        )
+
+    async def _stop(self, tasks: TaskGroup) -> None:
+        """Undo `_start`: what runs is ended, in the reverse order. Nothing here waits for long."""
+        with anyio.move_on_after(2):
+            await self.announcer.leave()
+        tasks.cancel_scope.cancel()
+        if hasattr(self, "replicas"):
+            with anyio.move_on_after(5):
+                await self.replicas.aclose()
+        with anyio.move_on_after(2):
+            await self._stack.aclose()
+
+    async def _refuse_taken_name(self) -> None:
+        """Raise `Conflict` when another living node has this node's name."""
+        await anyio.sleep(NAME_CHECK_SECONDS if self.settings.name else 0)
+        for view in self.state.observed.live():
+            if view.info is not None and view.info.name == self.name and view.id != self.id:
+                raise Conflict(
+                    f"lattice {self.lattice!r} has a node named {self.name!r} already ({view.id}); "
+                    "give this one another --name"
+                )
+
+    # What the parts need of each other
+
+    def _imports_for(self, step: Prepare, component: wit.ComponentType) -> Sequence[HostInterface]:
+        missing = missing_imports(component.imports, step.links, is_builtin)
+        if missing:
+            raise missing_import(step.spec.name, missing[0])
+        wasi = WasiSettings(environment=step.spec.environment, arguments=(step.spec.name,))
+        linked = linked_interfaces(component, step.links, self.caller, self._exports_of)
+        return [*wasi_interfaces(wasi), *linked]
+
+    def _exports_of(self, component: str) -> Sequence[str] | None:
+        desired = self.state.desired.components.get(component)
+        description = self.observer.descriptions.get(desired.spec.digest) if desired else None
+        return tuple(description.type.exports) if description else None
+
+    def _effect(self, effect: Effect) -> None:
+        match effect:
+            case NodeSuspected(node):
+                self.caller.node_lost(node)
+            case NodeLost(node, _, reason):
+                log.warning("node.lost", of=node, reason=reason)
+                self.caller.node_lost(node)
+                if self.controller.is_leading and reason != "left":
+                    self.announcer.announce("node.lost", {"node": node, "reason": reason})
+            case NodeJoined(node):
+                log.info("node.seen", of=node)
+            case ApplicationChanged(application):
+                self.copies.keep(application)
+        if hasattr(self, "caller"):
+            self.caller.placements_changed()
+
+    def _load(self) -> tuple[float, int]:
+        statistics = [item.statistics for item in self.replicas.components()]
+        slots = sum(item.slots for item in statistics)
+        busy = sum(item.in_flight + item.queued for item in statistics)
+        return (busy / slots if slots else 0.0), self.serving.in_progress
+
+    def _connection_changed(self, is_connected: bool, tasks: TaskGroup) -> None:
+        log.info("bus.connected" if is_connected else "bus.lost", server=self._bus.server_id)
+        if is_connected:
+            tasks.start_soon(self._reconnected)
+
+    async def _reconnected(self) -> None:
+        """Be heard at once over the new connection, and give the store back what it may have lost."""
+        try:
+            await self.announcer.beat()
+            wanted = {item.spec.digest for item in self.state.desired.components.values()}
+            restored = await self.artifacts.restore(wanted)
+            for digest in wanted:
+                description = self.observer.descriptions.get(digest)
+                if description is not None:
+                    await self.editor.restore(description)
+            if restored:
+                log.info("artifacts.restored", digests=restored)
+        except LatticeError as error:
+            log.warning("artifacts.not-restored", reason=error.message)
+
+    def _endpoints(self) -> list[EndpointStatistics]:
+        return [
+            EndpointStatistics(
+                name=item.component,
+                subject=subjects.node_calls(self.lattice, self.id).replace("*", item.component, 1),
+                requests=item.statistics.calls,
+                errors=sum(item.statistics.errors.values()),
+                last_error=max(item.statistics.errors, default=""),
+                processing_seconds=item.statistics.busy_seconds,
+            )
+            for item in self.replicas.components()
+        ]
+
+    # Control operations of the node itself
+
+    async def _statistics(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        components = {
+            item.component: {
+                "count": item.count,
+                "started_at": item.started_at,
+                "calls": item.statistics.calls,
+                "errors": sum(item.statistics.errors.values()),
+                "errors_by_code": dict(item.statistics.errors),
+                "in_flight": item.statistics.in_flight,
+                "queued": item.statistics.queued,
+                "slots": item.statistics.slots,
+                "prewarmed": item.statistics.prewarmed,
+                "instances_made": item.statistics.instances_made,
+                "busy_seconds": item.statistics.busy_seconds,
+            }
+            for item in self.replicas.components()
+        }
+        return {"components": components, "instances": self.engine.instances}
+
+    async def _own_logs(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        lines = self.logs.lines(str(request.get("component", "")), int(request.get("lines", 100)))
+        return {"lines": [dict(line) for line in lines]}
+
+    async def _all_logs(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        count = int(request.get("lines") or 100)
+        body = wire.encode_message({"component": request.get("component"), "lines": count})
+        found: list[dict[str, Any]] = []
+
+        async def ask(node: str) -> None:
+            subject = subjects.node_control(self.lattice, node, "own-logs")
+            try:
+                reply = await self._bus.request(subject, body, timeout_seconds=LOG_SECONDS)
+                found.extend(wire.decode_message(reply.data).get("lines", []))
+            except LatticeError as error:
+                log.debug("logs.unanswered", of=node, reason=error.message)
+
+        async with anyio.create_task_group() as tasks:
+            for view in list(self.state.observed.live()):
+                tasks.start_soon(ask, view.id)
+        found.sort(key=lambda line: line.get("time", 0.0))
+        return {"lines": found[-count:]}
+
+    async def _drain_node(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        view = self.reports.find_node(str(request.get("node", "")))
+        if view.id != self.id:
+            subject = subjects.node_control(self.lattice, view.id, "drain")
+            timeout = self.settings.drain_timeout + 30
+            reply = await self._bus.request(
+                subject, wire.encode_message({"node": view.id}), timeout_seconds=timeout
+            )
+            if (error := wire.decode_error(reply.headers, reply.data)) is not None:
+                raise error
+            return wire.decode_message(reply.data)
+        held = self.assignments.replicas
+        self.drain_requested.set()
+        await self._drained.wait()
+        return {"node": self.id, "moved": held - self.assignments.replicas}
+
+    async def _let_settle(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer when this node, the controller, has sent the asking one all orders that are due."""
+        if not self.controller.is_leading:
+            raise Unreachable("this node is not the controller")
+        asking = str(request.get("node", ""))
+        with anyio.fail_after(SETTLE_SECONDS):
+            while True:
+                view = self.state.observed.nodes.get(asking)
+                if view and view.is_live and view.is_known and view.inventory >= view.heartbeat.inventory:
+                    break
+                await self.observer.wait_for_change()
+        await anyio.sleep(SETTLE_SECONDS / 4)  # two turns of the plan, and the way of the orders
+        return {}
+
+    async def _settle(self) -> bool:
+        controller = self.controller.holder
+        if controller is None or not self._bus.is_connected:
+            return False
+        await self.announcer.beat()
+        subject = subjects.node_control(self.lattice, controller, "settle")
+        try:
+            reply = await self._bus.request(
+                subject, wire.encode_message({"node": self.id}), timeout_seconds=SETTLE_SECONDS + 1
+            )
+        except LatticeError:
+            return False
+        return wire.decode_error(reply.headers, reply.data) is None
+
+    # Leaving
+
+    async def drain(self) -> None:
+        """Hand over what runs here and finish the calls in flight, within the settings' time. Then leave."""
+        log.info("node.draining")
+        self.announcer.is_draining = True
+        self.announcer.announce("node.draining", {})
+        with anyio.move_on_after(self.settings.drain_timeout):
+            await self.controller.resign()
+            await self.serving.close_entrance()
+            await self.announcer.beat()
+            await Handover(self.id, self.state, self.assignments).wait()
+            await self.serving.drain()
+        self._drained.set()
+        await anyio.sleep(0.05)  # the reply to whoever asked for the drain goes out first
+        log.info("node.drained", replicas=self.assignments.replicas)
+
+
+def _next_boot(folder: Path) -> int:
+    """Above that of every earlier start with this folder, whatever the clock says."""
+    file = folder / "boot"
+    try:
+        last = int(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        last = 0
+    boot = max(last + 1, time.time_ns() // 1_000_000)
+    try:
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(str(boot))
+        temporary.replace(file)
+    except OSError as error:
+        raise Invalid(
+            f"cannot write to the data folder {folder}: {error.strerror}; choose another --data"
+        ) from error
+    return boot

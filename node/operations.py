@@ -1,0 +1,280 @@
+"""Control operations that change desired state. Any node serves them; the store decides between two of them.
+
+Each takes the request's fields and returns the reply's, or raises a `LatticeError`; see `docs/control.md`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from lattice import wit
+from lattice.compatibility import check_link, match_interface
+from lattice.descriptions import Description
+from lattice.desired import DesiredComponent
+from lattice.edits import Edited, Editor
+from lattice.errors import Invalid, NotFound
+from lattice.imports import Catalog, missing_imports
+from lattice.model import ComponentSpec, Link, unversioned
+from lattice.names import check_name, did_you_mean
+from lattice.observer import Observer
+from node import desired_changes
+from node.artifacts import Artifacts
+from node.engine.compiler import Compiler
+from node.links import missing_import
+from node.replicas import Announce
+
+Fields = Mapping[str, Any]
+Operation = Callable[[Fields], Awaitable[dict[str, Any]]]
+
+
+class Operations:
+    """Holds no state of its own: what it changes is in the store."""
+
+    def __init__(
+        self,
+        editor: Editor,
+        observer: Observer,
+        *,
+        artifacts: Artifacts,
+        compiler: Compiler,
+        catalog: Catalog,
+        announce: Announce,
+    ) -> None:
+        self._editor = editor
+        self._observer = observer
+        self._artifacts = artifacts
+        self._compiler = compiler
+        self._catalog = catalog
+        self._announce = announce
+
+    def table(self) -> dict[str, Operation]:
+        """Every operation by its name on the wire."""
+        return {
+            "prepare": self.prepare,
+            "deploy": self.deploy,
+            "update": self.update,
+            "scale": self.scale,
+            "delete": self.delete,
+            "link.put": self.put_link,
+            "link.delete": self.delete_link,
+            "link.get": self.get_links,
+        }
+
+    # Artifacts
+
+    async def prepare(self, request: Fields) -> dict[str, Any]:
+        """Fetch, compile and describe an artifact that is in the store."""
+        digest = _required(request, "digest")
+        began = time.monotonic()
+        description, is_cached = await self._prepare(digest)
+        return {
+            "digest": digest,
+            "size": description.size,
+            "type": wit.component_type_to_json(description.type),
+            "compile_seconds": time.monotonic() - began,
+            "cached": is_cached,
+        }
+
+    async def _prepare(self, digest: str) -> tuple[Description, bool]:
+        before = self._compiler.statistics().compiled
+        compiled = await self._compiler.compile(await self._artifacts.get(digest))
+        is_cached = self._compiler.statistics().compiled == before
+        description = Description(digest=digest, size=compiled.size, type=compiled.type)
+        await self._editor.describe(description)
+        self._announce("artifact.compiled", {"digest": digest})
+        return description, is_cached
+
+    async def _described(self, digest: str) -> Description:
+        return self._observer.descriptions.get(digest) or (await self._prepare(digest))[0]
+
+    # Components
+
+    async def deploy(self, request: Fields) -> dict[str, Any]:
+        """Make a component what the request says."""
+        spec = desired_changes.spec_from_request(request)
+        links = desired_changes.links_from_request(request, spec.name)
+        self._check_owner(spec.name)
+        description = await self._described(spec.digest)
+        self._check_imports(spec, description, desired_changes.with_links(self._links_of(spec.name), links))
+        change = desired_changes.deployed(spec, links, request.get("expected_generation"))
+        edited = await self._editor.edit(spec.name, change, attempts=1)
+        return self._changed("component.deployed", spec.name, edited, self._warnings(spec, description))
+
+    async def update(self, request: Fields) -> dict[str, Any]:
+        """Give a component other code; everything else stays."""
+        component, digest = _required(request, "component"), _required(request, "digest")
+        found = self._component(component)
+        description = await self._described(digest)
+        self._check_imports(found.spec, description, found.links)
+        change = desired_changes.updated(component, digest, request.get("expected_generation"))
+        edited = await self._editor.edit(found.application, change)
+        return self._changed("component.updated", component, edited, self._warnings(found.spec, description))
+
+    async def scale(self, request: Fields) -> dict[str, Any]:
+        """Change the number of replicas."""
+        component = _required(request, "component")
+        replicas = request.get("replicas")
+        if not isinstance(replicas, int) or isinstance(replicas, bool):
+            raise Invalid("replicas must be a whole number")
+        change = desired_changes.scaled(component, replicas)
+        edited = await self._editor.edit(self._component(component).application, change)
+        return self._changed("component.scaled", component, edited, [], replicas=replicas)
+
+    async def delete(self, request: Fields) -> dict[str, Any]:
+        """Delete a component with its links."""
+        component = _required(request, "component")
+        application = self._application_of(component)
+        edited = await self._editor.edit(application, desired_changes.deleted(component))
+        users = sorted({link.source for link in self._all_links() if link.target == component})
+        warnings = [f"{user!r} has a link to it that now leads nowhere" for user in users]
+        return self._changed("component.deleted", component, edited, warnings)
+
+    # Links
+
+    async def put_link(self, request: Fields) -> dict[str, Any]:
+        """Make or replace a link; its two ends are type-checked as far as they are known."""
+        fields = {key: request[key] for key in ("name", "idempotent") if request.get(key) is not None}
+        link = Link.from_dict(
+            {
+                **fields,
+                "source": check_name(_required(request, "source"), "source"),
+                "interface": _required(request, "interface"),
+                "target": check_name(_required(request, "target"), "target"),
+            }
+        )
+        source = self._observer.state.desired.components.get(link.source)
+        if source is not None:
+            self._check_link(link, await self._described(source.spec.digest))
+        edited = await self._editor.edit(self._application_of(link.source), desired_changes.linked(link))
+        if edited.is_changed:
+            self._announce("link.put", {"component": link.source, **link.to_dict()})
+        return {**_link_fields(link), "changed": edited.is_changed}
+
+    async def delete_link(self, request: Fields) -> dict[str, Any]:
+        """Delete a link; calls over it are refused from then on."""
+        source, interface = _required(request, "source"), _required(request, "interface")
+        name = request.get("name") or "default"
+        identity = (source, unversioned(interface), name)
+        change = desired_changes.unlinked(source, identity)
+        edited = await self._editor.edit(self._application_of(source), change)
+        self._announce("link.deleted", {"component": source, "interface": interface, "name": name})
+        return {"source": source, "interface": interface, "name": name, "changed": edited.is_changed}
+
+    async def get_links(self, request: Fields) -> dict[str, Any]:
+        """All links, or those of one source, with where their calls go now."""
+        source = request.get("source")
+        links = [link for link in self._all_links() if source in (None, link.source)]
+        return {"links": [{**_link_fields(link), "route": self.route(link)} for link in links]}
+
+    def route(self, link: Link) -> str:
+        """`local` if every node that runs the source runs the target too, `remote`, or `unresolved`."""
+        state = self._observer.state
+        targets = {placement.node for placement in state.placements(link.target)}
+        if not targets:
+            return "unresolved"
+        sources = {placement.node for placement in state.placements(link.source)}
+        return "local" if sources and sources <= targets else "remote"
+
+    # Checks
+
+    def _check_owner(self, component: str) -> None:
+        application = self._observer.state.desired.application_of(component)
+        if application is not None and application.name != component:
+            raise Invalid(
+                f"{component!r} is a component of application {application.name!r}: choose another name"
+            )
+
+    def _check_imports(self, spec: ComponentSpec, description: Description, links: Iterable[Link]) -> None:
+        links = list(links)
+        missing = missing_imports(description.type.imports, links, self._catalog.is_builtin)
+        if missing:
+            raise missing_import(spec.name, missing[0])
+        for link in links:
+            self._check_link(link, description)
+
+    def _check_link(self, link: Link, source: Description) -> None:
+        imports = source.type.imports
+        wanted = next((item for item in imports if unversioned(item) == unversioned(link.interface)), None)
+        if wanted is None:
+            hint = did_you_mean(link.interface, imports)
+            raise Invalid(f"{link.source!r} does not import {link.interface}{hint}")
+        target = self._observer.state.desired.components.get(link.target)
+        described = self._observer.descriptions.get(target.spec.digest) if target else None
+        if described is None:
+            return  # checked when the target is deployed and called
+        exports = described.type.exports
+        offered = match_interface(wanted, exports)
+        if offered is None:
+            hint = did_you_mean(wanted, exports)
+            raise Invalid(f"{link.target!r} does not export {wanted}{hint}")
+        if (problem := check_link(imports[wanted], exports[offered])) is not None:
+            raise problem
+
+    def _warnings(self, spec: ComponentSpec, description: Description) -> list[str]:
+        """What the change breaks or leaves open elsewhere."""
+        components = self._observer.state.desired.components
+        found = [
+            f"its link of {link.interface} leads to {link.target!r}, which is not deployed"
+            for link in self._links_of(spec.name)
+            if link.target not in components
+        ]
+        exports = {unversioned(name) for name in description.type.exports}
+        found += [
+            f"{link.source!r} is linked to its {link.interface}, which it no longer exports"
+            for link in self._all_links()
+            if link.target == spec.name and unversioned(link.interface) not in exports
+        ]
+        return found
+
+    # Desired state as this node sees it
+
+    def _component(self, name: str) -> DesiredComponent:
+        components = self._observer.state.desired.components
+        found = components.get(name)
+        if found is None:
+            raise NotFound(f"there is no component {name!r}{did_you_mean(name, components)}")
+        return found
+
+    def _application_of(self, component: str) -> str:
+        found = self._observer.state.desired.components.get(component)
+        return found.application if found else check_name(component, "component")
+
+    def _all_links(self) -> list[Link]:
+        applications = self._observer.state.desired.applications.values()
+        return [link for item in applications if not item.is_deleted for link in item.links]
+
+    def _links_of(self, component: str) -> list[Link]:
+        return [link for link in self._all_links() if link.source == component]
+
+    def _changed(
+        self, event: str, component: str, edited: Edited, warnings: list[str], **details: Any
+    ) -> dict[str, Any]:
+        application = edited.application
+        if edited.is_changed:
+            self._announce(event, {"component": component, "generation": application.generation, **details})
+        return {
+            "name": component,
+            "generation": application.generation,
+            "incarnation": application.incarnation,
+            "changed": edited.is_changed,
+            "warnings": warnings,
+        }
+
+
+def _required(request: Fields, field: str) -> str:
+    value = request.get(field)
+    if not isinstance(value, str) or not value:
+        raise Invalid(f"{field} is missing from the request")
+    return value
+
+
+def _link_fields(link: Link) -> dict[str, Any]:
+    return {
+        "source": link.source,
+        "interface": link.interface,
+        "name": link.name,
+        "target": link.target,
+        "idempotent": link.idempotent,
+    }
