@@ -54,9 +54,11 @@ class Watched:
         self.entries.append(entry)
         self._came.set()
 
-    async def wait_until(self, condition: Callable[[list[Entry | None]], bool]) -> list[Entry | None]:
+    async def wait_until(
+        self, condition: Callable[[list[Entry | None]], bool], seconds: float = WAIT_SECONDS
+    ) -> list[Entry | None]:
         """What came, once the condition holds."""
-        with anyio.fail_after(WAIT_SECONDS):
+        with anyio.fail_after(seconds):
             while not condition(self.entries):
                 self._came = anyio.Event()
                 await self._came.wait()

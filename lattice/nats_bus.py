@@ -728,7 +728,7 @@ def _cure(settings: ConnectionSettings) -> str:
 
 def _connect_options(settings: ConnectionSettings) -> dict[str, Any]:
     """What the library's `connect` takes for these settings. Reads files."""
-    options: dict[str, Any] = {"name": settings.name, "inbox_prefix": settings.inbox_prefix}
+    options: dict[str, Any] = {"name": settings.name}
     credentials = settings.credentials
     if credentials is not None and credentials.file is not None:
         options["user_credentials"] = RawCredentials(_read_credentials(credentials.file))

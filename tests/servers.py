@@ -14,6 +14,7 @@ from lattice.connection import ConnectionSettings, Credentials
 from node.server_process import find_binary, free_port
 
 START_SECONDS = 10.0
+BINARY = find_binary()
 
 
 class NatsServer:
@@ -26,7 +27,7 @@ class NatsServer:
         self.folder = folder
         self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
-        self._config = {
+        self._config: dict[str, object] = {
             "listen": f"127.0.0.1:{self.port}",
             "server_name": f"test-{self.port}",
             "accounts": {
@@ -41,6 +42,10 @@ class NatsServer:
             **extra,
         }
         self._process: subprocess.Popen[bytes] | None = None
+
+    def change(self, **settings: object) -> None:
+        """Change settings of the server; they hold from its next start."""
+        self._config.update(settings)
 
     @property
     def pid(self) -> int:
@@ -64,7 +69,7 @@ class NatsServer:
         config.write_text(json.dumps(self._config))
         with open(self.folder / "server.log", "ab") as log:
             self._process = subprocess.Popen(
-                [find_binary(), "-c", str(config)], stdout=log, stderr=log, start_new_session=True
+                [BINARY, "-c", str(config)], stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():

@@ -222,7 +222,13 @@ async def test_a_killed_server_is_back_within_a_second_with_its_data(folder: Pat
         before = await _read(folder)
         changes: list[bool] = []
         back = anyio.Event()
-        bus.on_connection_change(lambda up: (changes.append(up), back.set() if up else None))  # type: ignore[func-returns-value]
+
+        def receive(is_connected: bool) -> None:
+            changes.append(is_connected)
+            if is_connected:
+                back.set()
+
+        bus.on_connection_change(receive)
 
         os.kill(before.pid, signal.SIGKILL)
         started = anyio.current_time()

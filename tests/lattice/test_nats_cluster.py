@@ -1,0 +1,84 @@
+"""A cluster of three servers: buckets have three copies, and the loss of one server loses nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from lattice.conformance import Watched
+from lattice.connection import ConnectionSettings, Credentials
+from lattice.errors import Interrupted, TimedOut, Unreachable
+from lattice.nats_bus import NatsBus
+from node.server_process import free_port
+from tests.servers import NatsServer
+
+WAIT_SECONDS = 30.0
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[list[NatsServer]]:
+    """Three servers that know each other."""
+    ports = [free_port() for _ in range(3)]
+    routes = [f"nats://127.0.0.1:{port}" for port in ports]
+    servers = [
+        NatsServer(
+            tmp_path / str(port), cluster={"name": "test", "listen": f"127.0.0.1:{port}", "routes": routes}
+        )
+        for port in ports
+    ]
+    for server in servers:
+        server.start()
+    yield servers
+    for server in servers:
+        server.kill()
+
+
+@pytest.mark.fault
+@pytest.mark.slow
+async def test_the_loss_of_one_server_loses_nothing(cluster: list[NatsServer]) -> None:
+    settings = ConnectionSettings(
+        urls=(cluster[0].url,), credentials=Credentials(user="app", password="app"), connect_seconds=5
+    )
+    async with NatsBus(settings) as bus:
+        await _until_ready(bus)
+        store, watched = await bus.key_value("b"), Watched()
+        await store.put("key", b"1")
+        objects = await bus.object_store("o")
+        await objects.put("object", bytes(2_000_000))
+        await store.watch(watched)
+        await watched.wait_until(lambda entries: len(entries) == 2)
+        reply = await bus.request("$JS.API.STREAM.INFO.KV_b", timeout_seconds=5)
+        assert json.loads(reply.data)["config"]["num_replicas"] == 3
+
+        cluster[0].kill()  # the only server that we were told of; the others were learnt
+
+        await _until_written(bus, "key", b"2")
+        await watched.wait_until(
+            lambda entries: any(entry and entry.value == b"2" for entry in entries), seconds=WAIT_SECONDS
+        )
+        assert await (await bus.object_store("o")).get("object") == bytes(2_000_000)
+
+
+async def _until_ready(bus: NatsBus) -> None:
+    """A cluster that has just been started has no leader yet."""
+    with anyio.fail_after(WAIT_SECONDS):
+        while True:
+            try:
+                await bus.key_value("ready")
+                return
+            except (Unreachable, TimedOut):
+                await anyio.sleep(0.1)
+
+
+async def _until_written(bus: NatsBus, key: str, value: bytes) -> None:
+    with anyio.fail_after(WAIT_SECONDS):
+        while True:
+            try:
+                await (await bus.key_value("b")).put(key, value)
+                return
+            except (Unreachable, TimedOut, Interrupted):
+                await anyio.sleep(0.1)
