@@ -125,8 +125,8 @@ class Compiler:
             store = partial(self._cache.store, self._entry_name(digest), code, metadata)
             return await anyio.to_thread.run_sync(store)  # once begun, a thread is always waited for
         finally:
-            with suppress(OSError):
-                code.unlink(missing_ok=True)
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(_remove, code)
 
     def statistics(self) -> CompilerStatistics:
         return CompilerStatistics(
@@ -174,6 +174,11 @@ def cpu_features() -> str:
         raise Failed(f"the processor's features can't be read from {_CPU_INFO}: {error}") from error
     features = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
     return hashlib.sha256("\n".join(features).encode()).hexdigest()
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
 
 
 def _digest(artifact: bytes) -> str:
