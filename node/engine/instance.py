@@ -89,6 +89,7 @@ class Instance:
         "_engine",
         "_hot_turns",
         "_is_broken",
+        "_is_heavy",
         "_next_number",
         "_objects",
         "_pace",
@@ -181,7 +182,7 @@ class Instance:
             )
             pace = lowered.export.pace
             start = Start.WORKER if lowered.lender.may_be_heavy else pace.begin()
-            await self._run(call.context.deadline, pace, start)
+            await self._run(call.context.deadline, pace, start, is_heavy=lowered.lender.may_be_heavy)
             self._finish()
             result = await self._lift(converter) if converter.results else None
             self._is_broken = False
@@ -208,6 +209,7 @@ class Instance:
 
     def _begin(self, pace: Pace, start: Start) -> None:
         self.has_overrun = False
+        self._is_heavy = False
         self._pace = pace
         self._start = start
 
@@ -220,9 +222,10 @@ class Instance:
         self.has_overrun = True
         self._pace.overran(self._start)
 
-    async def _run(self, deadline: float, pace: Pace, start: Start) -> None:
-        """Poll the fiber until it has ended."""
+    async def _run(self, deadline: float, pace: Pace, start: Start, *, is_heavy: bool = False) -> None:
+        """Poll the fiber until it has ended; if it is heavy, the first poll has much to copy."""
         self._begin(pace, start)
+        self._is_heavy = is_heavy
         try:
             if start is Start.WORKER or not self._poll_once():
                 await self._drive(deadline)
@@ -248,6 +251,7 @@ class Instance:
         self._begin_turn()
         is_here = self._start is not Start.WORKER
         has_ended = store.has_ended if is_here else await self._poll_away()
+        self._is_heavy = False
         while True:
             if store.failure:
                 raise self._failed("a host function's arguments", store.failure)
@@ -262,10 +266,11 @@ class Instance:
                 self._overran()
             is_here = self._may_be_here(is_here) and await self._may_stay()
             has_ended = self._poll_here() if is_here else await self._poll_away()
+            self._is_heavy = False
 
     def _may_be_here(self, is_here: bool) -> bool:
         """Calls follow their function's standing: to a worker if another overran, back once it is trusted."""
-        if self.has_overrun or self._pace.standing is Standing.SLOW:
+        if self.has_overrun or self._is_heavy or self._pace.standing is Standing.SLOW:
             return False
         return is_here or self._pace.standing is Standing.TRUSTED
 
@@ -278,7 +283,7 @@ class Instance:
 
     async def _poll_away(self) -> bool:
         has_ended, seconds = await self._engine.workers.run(self._poll_slice)
-        if seconds > LOOP_SECONDS:
+        if seconds > LOOP_SECONDS and not self._is_heavy:
             self._overran()
         return has_ended
 
@@ -338,6 +343,7 @@ class Instance:
         try:
             self._resume(bound, value, may_be_heavy=False)
         except Heavy:
+            self._is_heavy = True
             await self._engine.workers.run(lambda: self._resume(bound, value, may_be_heavy=True))
         except Mismatch as mismatch:
             raise self._failed(bound.name, mismatch) from None

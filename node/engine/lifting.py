@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 from lattice import wit
 from lattice.errors import Invalid
 from node.engine.capi import ENTRY_SIZE, NAME_SIZE, PAYLOAD, VALUE_SIZE, read, view
-from node.engine.lowering import CODES, HEAVY_BYTES, HEAVY_ELEMENTS, Heavy
+from node.engine.lowering import CODES, HEAVY_BYTES, HEAVY_ELEMENTS, HEAVY_STRING_BYTES, Heavy
 
 
 class HandleOwner(Protocol):
@@ -82,13 +82,17 @@ def _lift_char(data: bytes, offset: int, _: Reader) -> str:
     return chr(_unpack_char(data, offset + PAYLOAD)[0])
 
 
-def _lift_string(data: bytes, offset: int, _: Reader) -> str:
+def _lift_string(data: bytes, offset: int, reader: Reader) -> str:
     size, address = _unpack_slice(data, offset + PAYLOAD)
+    if size > HEAVY_STRING_BYTES and not reader.may_be_heavy:
+        raise Heavy
     return read(address, size).decode()
 
 
-def _lift_bytes_from_string(data: bytes, offset: int, _: Reader) -> bytes:
+def _lift_bytes_from_string(data: bytes, offset: int, reader: Reader) -> bytes:
     size, address = _unpack_slice(data, offset + PAYLOAD)
+    if size > HEAVY_STRING_BYTES and not reader.may_be_heavy:
+        raise Heavy
     raw = read(address, size)
     return raw if raw.isascii() else raw.decode().encode("latin-1")
 

@@ -21,6 +21,7 @@ Lower: TypeAlias = Callable[[Any, Lender], bytes]
 HEAVY_BYTES = 64 << 10
 """A `list<u8>` that is longer crosses as an array of values, 32 times its size: not on the event loop."""
 HEAVY_ELEMENTS = 4096
+HEAVY_STRING_BYTES = 256 << 10
 MAX_LIST_BYTES = 2_795_654
 """Wasmtime grants one call 128 MiB of values, 48 bytes for each."""
 MAX_STRING_BYTES = 128 << 20
@@ -94,6 +95,8 @@ def _lower_char(value: Any, _: Lender) -> bytes:
 def _lower_string(value: Any, lender: Lender) -> bytes:
     if not isinstance(value, str):
         raise Mismatch(f"{shown(value)} is not a string")
+    if len(value) > HEAVY_STRING_BYTES and not lender.may_be_heavy:
+        raise Heavy
     try:
         data = value.encode()
     except UnicodeEncodeError as error:
@@ -124,6 +127,8 @@ def _as_bytes(value: Any) -> bytes:
 
 def _lower_bytes_as_string(value: Any, lender: Lender) -> bytes:
     data = _as_bytes(value)
+    if len(data) > HEAVY_STRING_BYTES and not lender.may_be_heavy:
+        raise Heavy
     if not data.isascii():
         data = data.decode("latin-1").encode()
     return _lend_string(data, lender)
