@@ -52,23 +52,22 @@ class SubjectCaller:
         self._lattice = lattice
 
     async def call(self, function: Function, args: Sequence[Any], options: CallOptions) -> Any:
-        subject = self._subject(function, options.node)
         body = wire.encode_arguments(args)
         deadline = anyio.current_time() + options.budget_seconds
         attempt = 0
         while True:
             attempt += 1
             try:
-                reply = await self._attempt(subject, body, options, attempt, deadline - anyio.current_time())
+                reply = await self._attempt(function, body, options, attempt, deadline - anyio.current_time())
                 return _result(function, reply)
             except LatticeError as error:
                 delay = retry_delay(attempt, random.random())
                 if not may_repeat(error, options) or anyio.current_time() + delay >= deadline:
-                    raise _explained(error, function, options) from None
+                    raise
             await anyio.sleep(delay)
 
     async def _attempt(
-        self, subject: str, body: bytes, options: CallOptions, attempt: int, left_seconds: float
+        self, function: Function, body: bytes, options: CallOptions, attempt: int, left_seconds: float
     ) -> Message:
         headers = wire.encode_headers(
             wire.CallHeaders(
@@ -78,9 +77,15 @@ class SubjectCaller:
                 attempt=min(attempt, wire.MAX_ATTEMPT),
             )
         )
-        reply = await self._bus.request(
-            subject, body, headers=headers, timeout_seconds=left_seconds + REPLY_SECONDS
-        )
+        subject = self._subject(function, options.node)
+        try:
+            reply = await self._bus.request(
+                subject, body, headers=headers, timeout_seconds=left_seconds + REPLY_SECONDS
+            )
+        except TimedOut:  # the bus names the subject; a person wants to know which call
+            raise TimedOut(
+                f"`{function.component}` did not answer `{function.name}` within {options.budget_seconds:g} s"
+            ) from None
         error = wire.decode_error(reply.headers, reply.data)
         if error is not None:
             raise error
@@ -107,12 +112,3 @@ def retry_delay(attempt: int, chance: float) -> float:
 def _result(function: Function, reply: Message) -> Any:
     content_type = wire.content_type_of(reply.headers)
     return wire.decode_result(function.type, reply.data, content_type, max_bytes=MAX_RESULT_BYTES)
-
-
-def _explained(error: LatticeError, function: Function, options: CallOptions) -> LatticeError:
-    """A timeout of the bus says which subject; a person wants to know which call."""
-    if isinstance(error, TimedOut) and error.error_id is None:
-        return TimedOut(
-            f"`{function.component}` did not answer `{function.name}` within {options.budget_seconds:g} s"
-        )
-    return error

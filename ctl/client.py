@@ -3,7 +3,7 @@
 async with ControlClient.connect() as client:
     for node in await client.nodes():
         ...
-    greeting = await client.call("greeter", "greet", ["World"])
+    greeting = await client.call("greeter", "hello", ["World"])
 """
 
 from __future__ import annotations

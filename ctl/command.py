@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
+from ctl.hints import hint_for
 from ctl.output import FORMATS
 from ctl.parameters import DURATION, NAME
 from ctl.session import Session
 from ctl.settings import ENVIRONMENT
+from lattice.errors import LatticeError
 from lattice.names import did_you_mean
 
 WIT_ERROR = 3
@@ -47,6 +49,14 @@ class Command(click.Command):
     def __init__(self, name: str | None, **kwargs: Any) -> None:
         own = kwargs.pop("params", None) or []
         super().__init__(name, params=[*own, *global_options(with_environment=False)], **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LatticeError as error:
+            component = ctx.params.get("component")
+            error.details["hint"] = hint_for(error, command=ctx.command_path, component=component)
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _write_options(self, ctx, formatter)

@@ -42,7 +42,7 @@ def find_function(
         places = {name: places[name]}
     found = [name for name, interface_ in places.items() if function in interface_.functions]
     if not found:
-        raise NotFound(_no_function(component, places, function))
+        raise _missing(component, _no_function(component, places, function))
     if len(found) > 1:
         raise Invalid(
             f"`{component}` exports `{function}` in several interfaces: say which one: {', '.join(found)}"
@@ -89,7 +89,7 @@ def _find_interface(component: str, places: Mapping[str, wit.Interface], wanted:
     found = [wanted] if wanted in places else [name for name in places if interface_matches(name, wanted)]
     if not found:
         near = did_you_mean(wanted, places) or f"; it exports {_listed(places)}"
-        raise NotFound(f"`{component}` exports no interface `{wanted}` with functions{near}")
+        raise _missing(component, f"`{component}` exports no interface `{wanted}` with functions{near}")
     if len(found) > 1:
         raise Invalid(
             f"`{wanted}` means several interfaces of `{component}`: say which one: {', '.join(found)}"
@@ -103,6 +103,10 @@ def _no_function(component: str, places: Mapping[str, wit.Interface], function: 
     ]
     near = did_you_mean(function, names) or f"; it exports {_listed(names)}"
     return f"`{component}` exports no function `{function}`{near}"
+
+
+def _missing(component: str, message: str) -> NotFound:
+    return NotFound(message, details={"hint": f"`latticectl describe {component}` lists its functions"})
 
 
 def _listed(names: Mapping[str, object] | Sequence[str]) -> str:

@@ -10,9 +10,9 @@ NAMED = (wit.Record, wit.Variant, wit.Enum, wit.Flags)
 """Types that WIT gives a name; others are written out."""
 
 
-def component_text(type_: wit.ComponentType, *, full: bool = True) -> str:
-    """`import` and `export` lines, with all functions and named types if `full`."""
-    lines = _side("import", type_.imports, full) + _side("export", type_.exports, full)
+def component_text(type_: wit.ComponentType, *, imports_in_full: bool = True) -> str:
+    """What it imports and exports with all functions and named types, or of imports the names only."""
+    lines = _side("import", type_.imports, imports_in_full) + _side("export", type_.exports, True)
     return "\n".join(lines) or "(no imports or exports)"
 
 

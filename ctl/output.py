@@ -146,7 +146,7 @@ def cell_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.2f}"
+        return f"{value:.2f}".rstrip("0").rstrip(".")
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={cell_text(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):

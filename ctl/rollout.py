@@ -22,6 +22,8 @@ Progress = Callable[[str, str], None]
 
 POLL_SECONDS = 0.5
 """Events wake a wait at once; this is for those that are lost."""
+QUIET_SECONDS = 1.0
+"""What a wait waits for is said only if it takes longer."""
 FAILED_GRACE_SECONDS = 1.5
 """A failure that lasts so long is the present revision's, not one that the lattice is about to replace."""
 PLACE_SECONDS = 60.0
@@ -70,7 +72,6 @@ async def release(
     started = anyio.current_time()
     await supply(client, artifact, progress=progress)
     change = await client.deploy(deployment)
-    progress("deploy", _change_text(change))
     return await settle(
         client, change, artifact.digest, progress=progress, wait_seconds=wait_seconds, started=started
     )
@@ -95,6 +96,7 @@ async def settle(
     started: float,
 ) -> Deployed:
     """Wait for a change to take effect and say what came of it."""
+    progress("deploy", _change_text(change))
     deployed = Deployed(
         name=change.name,
         digest=digest,
@@ -148,7 +150,7 @@ async def wait_until_ready(
 
 
 class _Wait:
-    # The mutable state of a wait is the last reason, said once, and since when the component has failed.
+    # The mutable state of a wait is the last reason, what was said of it, and since when the component fails.
 
     def __init__(
         self,
@@ -166,6 +168,8 @@ class _Wait:
         self._progress = progress
         self._is_new = is_new
         self._failed_since: float | None = None
+        self._said = ""
+        self._speaks_at = anyio.current_time() + QUIET_SECONDS
 
     async def run(self, events: Listener[Event]) -> ComponentDescription:
         while True:
@@ -200,16 +204,17 @@ class _Wait:
         )
 
     def _say(self, reason: str) -> None:
-        if reason and reason != self.reason and self._progress:
-            self._progress("wait", reason)
         self.reason = reason
+        if reason != self._said and self._progress and anyio.current_time() >= self._speaks_at:
+            self._progress("wait", reason)
+            self._said = reason
 
 
 def _reason(description: ComponentDescription) -> str:
     """All that is known of why the component is not ready, each reason once."""
     counts = description.replicas
     reasons = [description.reason or ""]
-    reasons += [f"{pending.count} without a node: {pending.reason}" for pending in description.pending]
+    reasons += [f"{pending.count} pending: {pending.reason}" for pending in description.pending]
     reasons += [
         f"{place.node_name or place.node}: {place.reason}" for place in description.placements if place.reason
     ]

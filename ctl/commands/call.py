@@ -14,6 +14,7 @@ from ctl.command import WIT_ERROR, Stop, command, session_of
 from ctl.names import complete_node
 from ctl.parameters import DURATION
 from ctl.session import Session
+from lattice.errors import TimedOut
 from lattice.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ def call(
 
     \b
     Examples:
-      latticectl call greeter greet World
+      latticectl call greeter hello World
       latticectl call shop demo:shop/orders place '{"item": "tea", "count": 2}' --idempotent
       latticectl call shop place --json-args '[{"item": "tea", "count": 2}]' --deadline 2s
-      latticectl call greeter greet -- --a-word-with-dashes
+      latticectl call greeter hello -- --a-word-with-dashes
     """
     given = _read_json(json_args) if json_args is not None else None
     seconds = deadline or session.timeout_or(CALL_SECONDS)
@@ -73,7 +74,12 @@ def call(
         options = CallOptions(budget_seconds=seconds, idempotent=idempotent, node=entry)
         return function, await client.invoke(function, args, options)
 
-    function, result = session.run(run)
+    try:
+        function, result = session.run(run)
+    except TimedOut as error:
+        hint = f"give it more time with --deadline; `latticectl describe {component}` shows its own limit"
+        error.details.setdefault("hint", hint)
+        raise
     _show(session, function, result)
 
 

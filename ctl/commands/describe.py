@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ctl.command import command, session_of
 from ctl.names import complete_any
-from ctl.output import cell_text, fields_text, visible
+from ctl.output import fields_text, visible
 from ctl.session import Session
 from lattice.quantities import duration_text, size_text
 
@@ -82,11 +83,23 @@ def node_text(node: models.NodeDescription) -> str:
             ("address", node.address),
             ("labels", node.labels),
             ("compiled", [digest.removeprefix("sha256:")[:12] for digest in node.compiled]),
-            ("statistics", node.statistics),
+            *_counters(node.statistics),
         ]
     )
-    components = [f"  {visible(cell_text(component))}" for component in node.components]
+    components = [f"  {visible(_runs_text(component))}" for component in node.components]
     return "\n".join([head, *_section("components", components)])
+
+
+def _counters(statistics: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The node's own counters; those of its components are in `get replicas`."""
+    return [(name, value) for name, value in statistics.items() if not isinstance(value, Mapping)]
+
+
+def _runs_text(component: Mapping[str, Any]) -> str:
+    name, count, running, state = (component.get(key) for key in ("component", "count", "running", "state"))
+    reason = f": {component['reason']}" if component.get("reason") else ""
+    shown = "" if state == "running" else f", {state}"
+    return f"{name}  {running} of {count} running{shown}{reason}"
 
 
 def _counts_text(counts: models.ReplicaCounts) -> str:
@@ -100,11 +113,12 @@ def _counts_text(counts: models.ReplicaCounts) -> str:
 
 def _placements(component: models.ComponentDescription) -> list[str]:
     lines = [
-        f"  {place.node_name or place.node[:8]}  {place.running} of {place.count} running, {place.state}"
+        f"  {place.node_name or place.node[:8]}  {place.running} of {place.count} running"
+        + (f", {place.state}" if place.state != "running" else "")
         + (f": {visible(place.reason)}" if place.reason else "")
         for place in component.placements
     ]
-    lines += [f"  no node for {pending.count}: {visible(pending.reason)}" for pending in component.pending]
+    lines += [f"  {pending.count} pending: {visible(pending.reason)}" for pending in component.pending]
     return _section("placements", lines)
 
 
@@ -123,7 +137,7 @@ def _interfaces(component: models.ComponentDescription) -> list[str]:
     from ctl.interfaces import component_text as interfaces_text
     from lattice.wit import component_type_from_json
 
-    text = interfaces_text(component_type_from_json(component.type))
+    text = interfaces_text(component_type_from_json(component.type), imports_in_full=False)
     return _section("interfaces", [f"  {line}" for line in text.splitlines()])
 
 

@@ -46,7 +46,10 @@ def logs(session: Session, component: str, follow: bool, lines: int) -> None:
         if follow:
             await _follow(session, client, component, lines)
         else:
-            _print_lines(session, await client.log_lines(component, lines))
+            found = await client.log_lines(component, lines)
+            _print_lines(session, found)
+            if not found:
+                session.output.say(f"`{component}` has written nothing so far")
 
     session.run(run)
 

@@ -185,8 +185,7 @@ def test_replicas_that_find_no_node_are_told_and_end_with_the_time(
     result = latticectl("deploy", str(greeter_file), "--timeout", "200ms")
 
     assert result.exit_code == 5
-    assert "wait  1 without a node: no node has zone=b" in result.stderr
-    assert "not ready after 200 ms: 1 without a node: no node has zone=b" in result.stderr
+    assert "not ready after 200 ms: 1 pending: no node has zone=b" in result.stderr
 
 
 def test_replicas_that_cannot_be_started_end_the_wait_with_the_reason(

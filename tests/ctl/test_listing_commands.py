@@ -97,7 +97,7 @@ def test_describe_shows_functions_limits_and_placements_of_a_component(latticect
     assert "greet: func(name: string) -> string" in text
     assert "enum mood { happy, sad }" in text
     assert "node-1  2 of 2 running" in text
-    assert "no node for 1: no node has zone=b" in text
+    assert "1 pending: no node has zone=b" in text
     assert "demo:stock/items -> stock  local" in text
     assert "ready to take over:  node-2" in text
 

@@ -57,4 +57,4 @@ def test_each_reason_is_given_once() -> None:
         replicas=None,
     )
 
-    assert verdict.reason == "1 without a node: no capacity; node-1: out of memory"
+    assert verdict.reason == "1 pending: no capacity; node-1: out of memory"
