@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lattice.errors import Conflict, Invalid
@@ -53,8 +53,9 @@ def _lock(folder: Path) -> FileLock | None:
     if not lock.take():
         lock.close()
         return None
-    os.ftruncate(lock.fileno(), 0)
-    os.pwrite(lock.fileno(), str(os.getpid()).encode(), 0)
+    with suppress(OSError):  # on a full disk the name is missing from the message, but the lock holds
+        os.ftruncate(lock.fileno(), 0)
+        os.pwrite(lock.fileno(), str(os.getpid()).encode(), 0)
     return lock
 
 

@@ -21,7 +21,7 @@ import structlog
 from anyio import AsyncContextManagerMixin, to_thread
 
 from lattice.connection import DEFAULT_PORT, ConnectionSettings, ServerFile
-from lattice.errors import LatticeError, TimedOut
+from lattice.errors import Failed, LatticeError, TimedOut
 from lattice.tasks import open_tasks
 from node.data_folder import make_private_folder
 from node.file_lock import FileLock
@@ -103,6 +103,11 @@ class EmbeddedServer(AsyncContextManagerMixin):
         try:
             await _take(start)
             return await to_thread.run_sync(ensure_running, self.folder, self._preferred_port)
+        except OSError as error:
+            raise Failed(
+                f"cannot start a NATS server in {self.folder} ({error.strerror}): make room and see that the "
+                "folder can be written"
+            ) from error
         finally:
             start.close()
 

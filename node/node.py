@@ -94,8 +94,7 @@ class Node(AsyncContextManagerMixin):
     async def __asynccontextmanager__(self) -> AsyncGenerator[Node]:
         self.info = self._make_info()
         self._compose()
-        async with AsyncExitStack() as self._stack, anyio.create_task_group() as tasks:
-            self._tasks = tasks
+        async with anyio.create_task_group() as tasks, self.engine:
             try:
                 await self._start(tasks)
                 yield self
@@ -147,7 +146,6 @@ class Node(AsyncContextManagerMixin):
         self.observer.on_effect(self._effect)
         await tasks.start(self.observer.run)
         await self._refuse_taken_name()
-        await self._stack.enter_async_context(self.engine)
         await self._make_parts()
         self.replicas.start(tasks)
         await tasks.start(self.logs.run)

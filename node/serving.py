@@ -1,8 +1,8 @@
 """Call subjects: takes calls from the bus, has them served here or elsewhere, and answers.
 
-Two kinds arrive. Calls to this node by name are served by its own replicas, or answered `unreachable` so
-that the caller asks another node. Calls that name no node reach any one node of the lattice, which routes
-them like any caller.
+Two kinds arrive. Calls that a router sent to this node are served by its own replicas, or answered
+`unreachable` so that the router asks another node. Calls that enter the lattice here, because they name no
+node or because a client chose this one (they have made no hop yet), are routed like those of any caller.
 
 Error handling: whatever goes wrong with a call is its answer; the loop goes on.
 """
@@ -131,7 +131,7 @@ class Serving:
             attempt=headers.attempt,
             hops=headers.hops,
         )
-        if subject.node is None:
+        if subject.node is None or not headers.hops:
             return await self._caller.forward(request, message.data, headers.content_type)
         return await self._local.call_encoded(request, message.data, headers.content_type)
 

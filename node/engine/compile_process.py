@@ -175,13 +175,15 @@ def _result(answer: Mapping[str, Any], limits: CompileLimits) -> dict[str, Any]:
 
 
 def _died(status: int, complaint: str, limits: CompileLimits) -> LatticeError:
-    if status in (-signal.SIGXCPU, -signal.SIGKILL):
+    if status == -signal.SIGXCPU:
         return Invalid(
             f"compiling takes more than {limits.cpu_seconds} s of processor time: make the component "
             "smaller, or raise the limit cpu_seconds"
         )
     if "memory" in complaint.lower():
         return _too_much_memory(limits)
+    if status == -signal.SIGKILL:
+        return Failed("the compile process was killed, perhaps because this machine has no memory left")
     return Failed(f"the compile process ended with status {status}: {complaint or 'no message'}")
 
 

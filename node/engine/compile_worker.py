@@ -62,7 +62,9 @@ def _limit(limits: Mapping[str, int]) -> None:
     ):
         _, most = resource.getrlimit(kind)
         value = value if most == resource.RLIM_INFINITY else min(value, most)
-        resource.setrlimit(kind, (value, value))
+        # The hard limit on time comes a second later, so that the exit status tells which limit it was.
+        grace = 1 if kind == resource.RLIMIT_CPU and value != most else 0
+        resource.setrlimit(kind, (value, value + grace))
 
 
 def _answer(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
