@@ -144,7 +144,7 @@ async def _read_answer(
         *lines, buffer = buffer.split(b"\n")
         for line in lines:
             if not line.startswith(b"{"):
-                complaint = line[:_MAX_COMPLAINT_BYTES].decode(errors="replace").strip() or complaint
+                complaint = _complaint(line) or complaint
                 continue
             message = json.loads(line)
             if "phase" not in message:
@@ -152,6 +152,12 @@ async def _read_answer(
             elif progress is not None:
                 progress(message["phase"])
     return answer, complaint
+
+
+def _complaint(line: bytes) -> str:
+    """A line of what the runtime writes when it aborts; hints for its own developers are left out."""
+    text = line[:_MAX_COMPLAINT_BYTES].decode(errors="replace").strip()
+    return "" if text.startswith("note:") else text
 
 
 def _result(answer: Mapping[str, Any], limits: CompileLimits) -> dict[str, Any]:
@@ -182,6 +188,9 @@ def _died(status: int, complaint: str, limits: CompileLimits) -> LatticeError:
         )
     if "memory" in complaint.lower():
         return _too_much_memory(limits)
+    if status in (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS):
+        reason = f" ({complaint})" if complaint else ""
+        return Invalid(f"the compiler breaks off at this component{reason}: simplify its largest functions")
     if status == -signal.SIGKILL:
         return Failed("the compile process was killed, perhaps because this machine has no memory left")
     return Failed(f"the compile process ended with status {status}: {complaint or 'no message'}")
