@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from lattice.imports import Catalog
 from lattice.lease import Lease, ReadLease, WriteLease
 from lattice.model import Application, Command, LeaseValue, Marker, Order, OrderReply
-from lattice.plan import InFlight, plan
+from lattice.plan import MAX_COMMANDS, InFlight, plan
 from lattice.recovery import FetchCopies, Phase, ReadStore, Recovery, Stored, WriteApplication, WriteMarker
 from lattice.state import Effect, LatticeState
 
@@ -159,7 +159,7 @@ class SendCommands:
 
 @dataclass(frozen=True, slots=True)
 class RemoveTombstone:
-    """Delete the own copy and, as the leader, the key if it still holds this tombstone; no answer is needed."""
+    """Delete the own copy and, `in_store`, the key if it still holds this tombstone; needs no answer."""
 
     application: Application
     in_store: bool
@@ -370,6 +370,8 @@ class Leadership:
         retries = (failure.retry_at for failure in state.observed.failures.values() if failure.retry_at > now)
         self._plan_at = min([now + REPLAN_SECONDS, *retries])
         commands = plan(state.desired, state.observed, self._in_flight, now, self._catalog())
+        if len(commands) >= MAX_COMMANDS:
+            self._plan_at = now
         return self._send(commands, now) if commands else []
 
     def _send(self, commands: Iterable[Command], now: float) -> list[Action]:

@@ -38,6 +38,10 @@ MAX_FAILING_NODES = 5
 """So many nodes in backoff for one revision: trying more of them would not help."""
 
 
+MAX_COMMANDS = 500
+"""After so many a plan looks at no further component: the rest waits for the next, which keeps each short."""
+
+
 @dataclass(frozen=True, slots=True)
 class SentOrder:
     """An order that no report has confirmed yet."""
@@ -133,11 +137,16 @@ def _is_answered(order: Order, observed: Observed) -> bool:
 def plan(
     desired: Desired, observed: Observed, in_flight: InFlight, now: float, catalog: Catalog | None = None
 ) -> list[Command]:
-    """The commands that are due now, in a fixed order; orders have no version yet (see `Order.stamped`)."""
+    """The commands that are due now, in a fixed order; orders have no version yet (see `Order.stamped`).
+
+    With MAX_COMMANDS or more there may be others: plan again when these are in flight.
+    """
     planner = _Planner(desired, observed, in_flight, now, catalog or Catalog())
     commands: list[Command] = []
     for name in sorted(desired.components):
         commands += planner.commands(desired.components[name])
+        if len(commands) >= MAX_COMMANDS:
+            return commands
     if desired.is_complete:
         commands += planner.stop_unknown()
     return commands
@@ -376,11 +385,8 @@ class _Planner:
 
 def _held(holding: Holding, revision: str) -> Held:
     ordered = holding.ordered
-    serving_new = sum(
-        item.serving
-        for item in holding.node.assignments[ordered.component].values()
-        if item.revision == revision
-    )
+    new = holding.node.assignments[ordered.component].get(revision)
+    serving_new = new.serving if new else 0
     is_failed = ordered.state is AssignmentState.FAILED
     return Held(holding.node, ordered.revision, ordered.count, holding.serving, serving_new, is_failed, True)
 

@@ -1,0 +1,548 @@
+"""The plan brings what runs to what is asked for, moves nothing without need, and says what it waits for."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lattice.explain import explain
+from lattice.imports import Catalog, missing_imports
+from lattice.model import CompileAhead, Link, Order
+from lattice.plan import InFlight, plan
+from lattice.state import NodeLeft
+from tests.lattice.lattices import BOOT, Lattice, Node, application, digest, orders, spec
+
+
+def nodes(count: int, **changes: Any) -> list[Node]:
+    return [Node(f"N{index}", **changes) for index in range(count)]
+
+
+def zoned(*zones: str) -> list[Node]:
+    return [Node(f"N{index}", labels={"zone": zone}) for index, zone in enumerate(zones)]
+
+
+def ask(lattice: Lattice, **changes: Any) -> None:
+    """Ask for this of the greeter, as the next generation."""
+    name = changes.pop("name", "greeter")
+    present = lattice.desired.applications.get(name)
+    if present is None:
+        lattice.state.apply(application(name, **changes), lattice.now)
+    else:
+        lattice.state.apply(present.changed(components=[spec(name, **changes)], links=[]), lattice.now)
+
+
+def lose(lattice: Lattice, node: str) -> None:
+    lattice.state.apply(NodeLeft(node, BOOT), lattice.now)
+
+
+# Placing
+
+
+def test_replicas_are_spread_over_nodes() -> None:
+    lattice = Lattice(*nodes(3))
+    ask(lattice, replicas=7)
+
+    lattice.settle()
+
+    assert sorted(lattice.running().values()) == [2, 2, 3]
+
+
+def test_replicas_are_balanced_over_a_label() -> None:
+    lattice = Lattice(*zoned("a", "a", "a", "b"))
+    ask(lattice, replicas=6, spread="zone")
+
+    lattice.settle()
+
+    assert lattice.running() == {"N0": 1, "N1": 1, "N2": 1, "N3": 3}
+
+
+def test_the_least_full_node_is_chosen() -> None:
+    lattice = Lattice(Node("N0", capacity=10), Node("N1", capacity=100))
+    ask(lattice, replicas=4)
+    lattice.settle()
+
+    ask(lattice, name="other", digest=2)
+    lattice.settle()
+
+    assert lattice.running("other") == {"N1": 1}
+
+
+def test_only_nodes_with_the_labels_are_chosen() -> None:
+    lattice = Lattice(*zoned("a", "b"))
+    ask(lattice, replicas=3, labels={"zone": "b"})
+
+    lattice.settle()
+
+    assert lattice.running() == {"N1": 3}
+
+
+def test_capacity_is_never_exceeded() -> None:
+    lattice = Lattice(*nodes(2, capacity=3))
+    ask(lattice, replicas=10)
+
+    lattice.settle()
+
+    assert lattice.running() == {"N0": 3, "N1": 3}
+
+
+def test_node_whose_inventory_is_unknown_is_not_planned_with() -> None:
+    lattice = Lattice(Node("N0"))
+    lattice.state.apply(Node("N1").heartbeat(), 0.0)
+    ask(lattice, replicas=2)
+
+    lattice.settle()
+
+    assert lattice.running() == {"N0": 2}
+
+
+def test_what_runs_stays_when_a_node_joins() -> None:
+    lattice = Lattice(*nodes(1))
+    ask(lattice, replicas=4)
+    lattice.settle()
+
+    lattice.join(Node("N9"))
+    lattice.settle()
+
+    assert lattice.running() == {"N0": 4}
+
+
+def test_lost_replicas_are_placed_again_on_a_node_that_is_ready() -> None:
+    lattice = Lattice(*nodes(5))
+    ask(lattice, replicas=1, spares=1)
+    lattice.settle()
+    (holder,) = lattice.running()
+    ready = lattice.observed.compiled[digest(1)] - {holder}
+
+    lose(lattice, holder)
+    lattice.settle()
+
+    assert set(lattice.running()) == ready
+
+
+def test_surplus_of_a_node_that_came_back_is_dropped() -> None:
+    lattice = Lattice(*nodes(3))
+    ask(lattice, replicas=4)
+    lattice.settle()
+    lose(lattice, "N0")
+    lattice.observed.nodes["N0"].lost_reason = "silent"
+    lattice.settle()
+    assert sum(lattice.running().values()) == 4
+
+    lattice.state.apply(
+        lattice.nodes["N0"].heartbeat(inventory=lattice.nodes["N0"].assignments.inventory), 1.0
+    )
+    assert sum(lattice.running().values()) == 6
+    lattice.settle()
+
+    assert sorted(lattice.running().values()) == [1, 1, 2]
+
+
+def test_scaling_down_keeps_the_spread() -> None:
+    lattice = Lattice(*zoned("a", "a", "b"))
+    ask(lattice, replicas=8, spread="zone")
+    lattice.settle()
+
+    ask(lattice, replicas=2, spread="zone")
+    lattice.settle()
+
+    zones = {lattice.nodes[node].info.labels["zone"]: count for node, count in lattice.running().items()}
+    assert zones == {"a": 1, "b": 1}
+
+
+def test_scaling_to_zero_stops_all_and_back_starts_again() -> None:
+    lattice = Lattice(*nodes(2))
+    for replicas in (3, 0, 2):
+        ask(lattice, replicas=replicas)
+        lattice.settle()
+        assert sum(lattice.running().values()) == replicas
+
+
+# Commands in flight
+
+
+def test_nothing_is_sent_twice_until_it_expires() -> None:
+    lattice = Lattice(*nodes(2))
+    ask(lattice, replicas=2)
+
+    first = orders(lattice.plan())
+
+    assert first == {"N0": 1, "N1": 1}
+    assert lattice.plan() == []
+    lattice.now += 2.1
+    lattice.join(lattice.nodes["N0"])  # both are heard of again
+    lattice.join(lattice.nodes["N1"])
+    assert orders(lattice.plan()) == first
+
+
+def test_report_of_an_order_confirms_it() -> None:
+    lattice = Lattice(*nodes(1))
+    ask(lattice, spares=0)
+
+    lattice.carry_out(lattice.plan())
+
+    assert lattice.in_flight.settle(lattice.observed, lattice.now)
+    assert len(lattice.in_flight) == 0
+
+
+def test_order_in_flight_to_a_node_that_is_lost_is_given_to_another() -> None:
+    lattice = Lattice(*nodes(2))
+    ask(lattice)
+    (node,) = orders(lattice.plan())
+
+    lose(lattice, node)
+
+    assert set(orders(lattice.plan())) == {"N0", "N1"} - {node}
+
+
+def test_capacity_counts_what_is_in_flight() -> None:
+    lattice = Lattice(*nodes(1, capacity=3))
+    ask(lattice, replicas=2)
+    lattice.plan()
+
+    ask(lattice, name="other", replicas=2)
+
+    assert orders(lattice.plan()) == {"N0": 1}
+
+
+# Spares
+
+
+def test_spares_compile_ahead_on_other_nodes_of_different_groups() -> None:
+    lattice = Lattice(*zoned("a", "a", "b", "b", "c", "c"))
+    ask(lattice, spread="zone", spares=3)
+
+    commands = lattice.plan()
+
+    holders = set(orders(commands))
+    ahead = {command.node for command in commands if isinstance(command, CompileAhead)}
+    assert len(ahead) == 3 and not ahead & holders
+    assert {lattice.nodes[node].info.labels["zone"] for node in ahead} == {"a", "b", "c"}
+
+
+def test_lost_spare_is_replaced() -> None:
+    lattice = Lattice(*nodes(4))
+    ask(lattice, spares=1)
+    lattice.settle()
+    (spare,) = lattice.observed.compiled[digest(1)] - set(lattice.running())
+
+    lose(lattice, spare)
+    lattice.settle()
+
+    assert len(lattice.observed.compiled[digest(1)]) == 2
+
+
+# Draining
+
+
+def test_draining_node_is_emptied_only_after_its_replacements_run() -> None:
+    lattice = Lattice(*nodes(2))
+    ask(lattice, replicas=2)
+    lattice.settle()
+    drain(lattice, "N0")
+
+    commands = lattice.plan()
+    assert orders(commands) == {"N1": 2}
+    lattice.carry_out(commands)
+    assert orders(lattice.plan()) == {"N0": 0}
+
+
+def test_draining_node_keeps_serving_when_nobody_can_take_over() -> None:
+    lattice = Lattice(*nodes(1))
+    ask(lattice, replicas=2)
+    lattice.settle()
+
+    drain(lattice, "N0")
+    lattice.settle()
+
+    assert lattice.running() == {"N0": 2}
+
+
+def drain(lattice: Lattice, node_id: str) -> None:
+    node = lattice.nodes[node_id]
+    node.is_draining = True
+    lattice.state.apply(node.heartbeat(), lattice.now)
+
+
+def test_node_that_no_longer_matches_the_labels_is_emptied_after_others_serve() -> None:
+    lattice = Lattice(*zoned("a", "b"))
+    ask(lattice, labels={"zone": "a"})
+    lattice.settle()
+    assert lattice.running() == {"N0": 1}
+
+    ask(lattice, labels={"zone": "b"})
+    lattice.settle()
+
+    assert lattice.running() == {"N1": 1}
+
+
+# Updates and failures
+
+
+def test_new_revision_rolls_one_node_of_four_at_a_time() -> None:
+    lattice = Lattice(*nodes(4))
+    ask(lattice, replicas=8)
+    lattice.settle()
+
+    ask(lattice, replicas=8, digest=2)
+    rounds = 0
+    while commands := [command for command in lattice.plan() if isinstance(command, Order)]:
+        assert len(commands) == 1
+        lattice.carry_out(commands)
+        assert sum(lattice.running().values()) == 8
+        rounds += 1
+
+    assert rounds == 4
+    assert lattice.observed.running("greeter", lattice.desired.components["greeter"].revision) == 8
+
+
+def test_old_revision_goes_on_serving_when_the_new_one_fails_everywhere() -> None:
+    lattice = Lattice(*nodes(3))
+    ask(lattice, replicas=3)
+    lattice.settle()
+    for node in lattice.nodes.values():
+        node.fails = {digest(2)}
+
+    ask(lattice, replicas=3, digest=2)
+    for _ in range(20):
+        lattice.carry_out(lattice.plan())
+        lattice.pass_time(0.5)
+        assert sum(lattice.running().values()) == 3
+
+
+def test_node_that_fails_is_not_asked_again_before_its_backoff_and_another_is_tried() -> None:
+    lattice = Lattice(*nodes(2))
+    lattice.nodes["N0"].fails = {digest(1)}
+    ask(lattice)
+
+    lattice.settle()
+
+    assert lattice.running() == {"N1": 1}
+    assert lattice.observed.failures["N0", "greeter", lattice.desired.components["greeter"].revision]
+
+
+def test_component_that_fails_everywhere_is_not_tried_on_every_node() -> None:
+    lattice = Lattice(*nodes(20))
+    for node in lattice.nodes.values():
+        node.fails = {digest(1)}
+    ask(lattice, spares=0)
+
+    lattice.settle()
+
+    assert len(lattice.observed.failures) == 5
+
+
+# What is not asked for
+
+
+def test_deleted_component_is_stopped() -> None:
+    lattice = Lattice(*nodes(2))
+    ask(lattice, replicas=2)
+    lattice.settle()
+
+    lattice.state.apply(lattice.desired.applications["greeter"].tombstone(1), 0.0)
+    lattice.settle()
+
+    assert lattice.running() == {}
+
+
+def test_unknown_component_is_left_alone_while_desired_state_is_incomplete() -> None:
+    lattice = Lattice(*nodes(1))
+    ask(lattice)
+    lattice.settle()
+    forgetful = Lattice()
+    forgetful.join(lattice.nodes["N0"])
+
+    forgetful.desired.is_complete = False
+    assert forgetful.plan() == []
+    forgetful.desired.is_complete = True
+    assert orders(forgetful.plan()) == {"N0": 0}
+
+
+# Imports
+
+
+def test_missing_import_keeps_a_component_from_being_placed() -> None:
+    lattice = Lattice(*nodes(1))
+    imports = {digest(1): ("wasi:io/streams@0.2.0", "demo:store/keys@0.1.0")}
+    lattice.catalog = Catalog(imports=imports)
+    ask(lattice)
+    assert orders(lattice.plan()) == {}
+
+    (pending,) = explain("greeter", lattice.desired, lattice.observed, 0.0, lattice.catalog)
+    assert pending.count == 1
+    assert "latticectl link put greeter demo:store/keys TARGET" in pending.reason
+
+    link = Link(source="greeter", interface="demo:store/keys", target="store")
+    present = lattice.desired.applications["greeter"]
+    lattice.state.apply(present.changed(components=present.components, links=[link]), 0.0)
+    assert orders(lattice.plan()) == {"N0": 1}
+
+
+def test_links_satisfy_imports_of_any_version() -> None:
+    link = Link(source="a", interface="demo:store/keys@0.1.0", target="b")
+
+    missing = missing_imports(
+        ["demo:store/keys@0.1.3", "demo:x/y", "wasi:a/b"], [link], {"wasi:a/b"}.__contains__
+    )
+
+    assert missing == ["demo:x/y"]
+
+
+# Explanations
+
+
+def reasons(lattice: Lattice) -> list[tuple[int, str]]:
+    found = explain("greeter", lattice.desired, lattice.observed, lattice.now, lattice.catalog)
+    return [(pending.count, pending.reason) for pending in found]
+
+
+def test_nothing_is_explained_when_all_run() -> None:
+    lattice = Lattice(*nodes(1))
+    ask(lattice)
+    lattice.settle()
+
+    assert reasons(lattice) == []
+    assert explain("unknown", lattice.desired, lattice.observed, 0.0) == []
+
+
+@pytest.mark.parametrize(
+    ("members", "asked", "expected"),
+    [
+        ([], {}, "no node has reported"),
+        (nodes(2, capacity=1), {"replicas": 3}, "no capacity: the 2 matching nodes have 2 places"),
+        (zoned("a", "b"), {"labels": {"zone": "c"}}, "zone=c (nodes have zone=a, zone=b)"),
+        (zoned("a"), {"labels": {"gpu": "yes"}}, "gpu=yes (no node has such a label)"),
+    ],
+)
+def test_what_stands_in_the_way_is_named(members: list[Node], asked: dict[str, Any], expected: str) -> None:
+    lattice = Lattice(*members)
+    ask(lattice, **asked)
+    lattice.settle()
+
+    ((count, reason),) = reasons(lattice)
+
+    assert count == 1
+    assert expected in reason
+
+
+def test_failure_is_explained_with_its_text() -> None:
+    lattice = Lattice(*nodes(1))
+    lattice.nodes["N0"].fails = {digest(1)}
+    ask(lattice)
+    lattice.settle()
+
+    ((_, reason),) = reasons(lattice)
+
+    assert "node n0 could not start it: it does not compile; next attempt in 1 s" in reason
+
+
+def test_node_that_is_still_preparing_is_named() -> None:
+    lattice = Lattice(*nodes(1))
+    ask(lattice)
+    for command in lattice.plan():
+        assert isinstance(command, Order)
+        lattice.nodes["N0"].assignments.order(command)
+    lattice.report(lattice.nodes["N0"])
+
+    assert reasons(lattice) == [(1, "waiting for node n0, which is preparing it")]
+
+
+# Properties
+
+node_shapes = st.lists(st.tuples(st.integers(0, 6), st.sampled_from("abc")), min_size=0, max_size=6)
+component_shapes = st.lists(
+    st.tuples(st.integers(0, 12), st.sampled_from([None, "a", "b"]), st.sampled_from([None, "zone"])),
+    min_size=1,
+    max_size=4,
+)
+
+
+def some_lattice(shapes: list[tuple[int, str]]) -> Lattice:
+    return Lattice(
+        *(
+            Node(f"N{index}", capacity=capacity, labels={"zone": zone})
+            for index, (capacity, zone) in enumerate(shapes)
+        )
+    )
+
+
+def ask_for(lattice: Lattice, components: list[tuple[int, str | None, str | None]], revision: int) -> None:
+    for index, (replicas, zone, spread) in enumerate(components):
+        labels = {"zone": zone} if zone else {}
+        ask(lattice, name=f"c{index}", digest=revision, replicas=replicas, labels=labels, spread=spread)
+
+
+def check_placed(lattice: Lattice, components: list[tuple[int, str | None, str | None]]) -> None:
+    for node, view in lattice.observed.nodes.items():
+        held = sum(item.running for item in lattice.nodes[node].assignments.reports().values())
+        assert view.places <= view.capacity and (not view.is_live or held <= view.capacity)
+    for index, (replicas, zone, _) in enumerate(components):
+        placed = lattice.running(f"c{index}")
+        assert sum(placed.values()) <= replicas
+        assert all(lattice.nodes[node].info.labels["zone"] == zone for node in placed if zone)
+        matching = [view for view in lattice.observed.live() if zone in (None, view.zone)]
+        if sum(placed.values()) < replicas:
+            assert all(view.places == view.capacity for view in matching)
+
+
+@settings(max_examples=60, deadline=None)
+@given(node_shapes, component_shapes, component_shapes)
+def test_plan_settles_in_few_rounds_and_keeps_to_capacity_and_labels(
+    shapes: list[tuple[int, str]], first: Any, second: Any
+) -> None:
+    lattice = some_lattice(shapes)
+
+    ask_for(lattice, first, revision=1)
+    assert lattice.settle() <= 3
+    check_placed(lattice, first)
+
+    # With other labels, what nobody else can hold would stay where it is.
+    second = [
+        (replicas, zone, spread) for (replicas, _, spread), (_, zone, _) in zip(second, first, strict=False)
+    ]
+    second += first[len(second) :]
+    ask_for(lattice, second, revision=2)
+    lattice.settle()
+    check_placed(lattice, second)
+    assert plan(lattice.desired, lattice.observed, InFlight(), lattice.now) == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(node_shapes, component_shapes, st.sets(st.integers(0, 5)))
+def test_plan_is_the_same_for_the_same_state_and_heals_after_losses(
+    shapes: list[tuple[int, str]], components: Any, lost: set[int]
+) -> None:
+    lattice = some_lattice(shapes)
+    ask_for(lattice, components, revision=1)
+    lattice.settle()
+    for index in lost:
+        lose(lattice, f"N{index}")
+
+    one, two = (plan(lattice.desired, lattice.observed, InFlight(), 0.0) for _ in range(2))
+    assert one == two
+    lattice.settle()
+    check_placed(lattice, components)
+
+
+@pytest.mark.slow
+def test_change_in_a_large_lattice_is_planned_in_a_tenth_of_a_second() -> None:
+    lattice = Lattice(*(Node(f"N{index:04}", capacity=50) for index in range(1000)))
+    for index in range(500):
+        ask(lattice, name=f"c{index}", digest=index, replicas=20)
+    lattice.settle(rounds=100)
+    times = []
+
+    for index in range(5):
+        lose(lattice, f"N{index:04}")
+        begun = time.perf_counter()
+        commands = lattice.plan()
+        times.append(time.perf_counter() - begun)
+        assert commands
+        lattice.carry_out(commands)
+        lattice.settle()
+
+    assert min(times) < 0.1
