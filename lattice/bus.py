@@ -9,13 +9,12 @@ nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-from lattice.errors import Invalid, LatticeError
+from lattice.errors import Invalid
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 """The headers of the many messages that have none; shared, so that they cost nothing."""
@@ -221,17 +220,3 @@ def check_key(key: str) -> None:
     """Raise `Invalid` unless the key is one that every NATS client takes."""
     if not _KEY.fullmatch(key):
         raise Invalid(f"key {key!r} is not valid: use letters, digits, '-', '_', '/', '=' and dots between")
-
-
-@contextmanager
-def map_exceptions(mapping: Mapping[type[BaseException], type[LatticeError]], what: str) -> Iterator[None]:
-    """Translate a library's errors into ours, with `what` first in the message."""
-    try:
-        yield
-    except LatticeError:
-        raise
-    except tuple(mapping) as error:
-        for source, target in mapping.items():
-            if isinstance(error, source):
-                raise target(f"{what}: {error or type(error).__name__}") from error
-        raise

@@ -22,6 +22,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.abc
@@ -60,7 +61,9 @@ BACKOFF_SECONDS = (0.02, 1.0)
 DENIALS = 10
 """A running bus whose credentials were refused so many times in a row gives up."""
 FLUSH_TIMEOUT_SECONDS = 5.0
-CLOSE_TIMEOUT_SECONDS = 2.0
+DRAIN_TIMEOUT_SECONDS = 2.0
+RELEASE_TIMEOUT_SECONDS = 0.2
+"""Freeing an aborted socket is local; it hangs only where a TLS handshake has failed."""
 UNSENT_BYTES = 256 * 1024
 """Above this a publisher waits for the socket."""
 NO_RESPONDERS = "503"
@@ -164,7 +167,7 @@ class _Connection(Client):
         """End all subscriptions and return when what was received before has been handed over."""
         for sid in self._handlers:
             self.send(f"UNSUB {sid}\r\n".encode())
-        with suppress(LatticeError), anyio.move_on_after(CLOSE_TIMEOUT_SECONDS):
+        with suppress(LatticeError), anyio.move_on_after(DRAIN_TIMEOUT_SECONDS):
             await self.ping()
 
     async def attach(
@@ -219,7 +222,7 @@ class _Connection(Client):
         writer = self._writer
         if writer is not None:
             writer.transport.abort()
-        with anyio.move_on_after(CLOSE_TIMEOUT_SECONDS, shield=True) as scope:
+        with anyio.move_on_after(RELEASE_TIMEOUT_SECONDS, shield=True) as scope:
             with suppress(OSError):
                 await self.close()
         if scope.cancelled_caught and writer is not None:
@@ -493,6 +496,7 @@ class NatsBus(AsyncContextManagerMixin):
                     await connection.aclose()
             if self._is_closed:
                 return
+            self._learn_servers(connection)
             log.warning("bus.disconnected", server=self._server_id, reason=str(connection.loss))
             connection = await self._connect_until_it_works(start=False)
             self._reconnects += 1
@@ -530,10 +534,16 @@ class NatsBus(AsyncContextManagerMixin):
                 if not isinstance(error, LatticeError):
                     raise
                 errors.append(error)
-        raise next((error for error in errors if not isinstance(error, Unreachable)), errors[-1])
+        if all(isinstance(error, Denied | Invalid) for error in errors):
+            raise errors[0]
+        raise Unreachable("; ".join(error.message for error in errors))
 
     async def _connect_to(self, connection: _Connection, url: str) -> None:
         options = await anyio.to_thread.run_sync(_connect_options, self._settings)
+        if (
+            url not in self._settings.urls
+        ):  # it was learnt as an address, for which no certificate is made out
+            options["tls_hostname"] = urlsplit(self._settings.urls[0]).hostname
         with _translated(url, self._settings):
             await connection.connect(
                 servers=[url],
@@ -545,10 +555,13 @@ class NatsBus(AsyncContextManagerMixin):
                 **options,
             )
         _check_version(connection.info, url)
+        self._learn_servers(connection)
+        await self._take_up(connection)
+
+    def _learn_servers(self, connection: _Connection) -> None:
         for discovered in connection.discovered_servers:
             if (found := discovered.geturl()) not in self._urls:
                 self._urls.append(found)
-        await self._take_up(connection)
 
     async def _take_up(self, connection: _Connection) -> None:
         """Give the connection all subscriptions, then make it the bus's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -93,9 +94,10 @@ class NatsServer:
         shutil.rmtree(self.folder / "data", ignore_errors=True)
 
     def suspend(self) -> None:
-        """Stop the process without ending it."""
+        """Stop the process without ending it, and return when it stands still."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         """Continue it after `suspend`."""
