@@ -119,7 +119,9 @@ class Lease:
         if not self._is_ours or self._value is None:
             return None
         self._renewed_at = None
-        return self._begin(LeaseValue(holder="", fence=self._value.fence), now)
+        # Counted like a renewal: a watch takes a value of less progress for an old one.
+        vacant = LeaseValue(holder="", fence=self._value.fence, renewals=self._value.renewals + 1)
+        return self._begin(vacant, now)
 
     def written(self, write: WriteLease, revision: int, now: float) -> None:
         """The store took the write."""
