@@ -8,10 +8,14 @@ STAMP := $(VENV)/.installed
 
 setup: $(STAMP)
 
-$(STAMP): requirements/dev.txt pyproject.toml
+# The build backend comes first, pinned like all else: isolated builds would fetch one of their own choice.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+$(STAMP): requirements/build.txt requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) --require-hashes -r requirements/build.txt
+	$(PIP) --require-hashes --no-build-isolation -r requirements/dev.txt
+	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
 demo: setup
