@@ -8,6 +8,8 @@ halfway. Everything is checked; a `Mismatch` gains its path on the way up.
 from __future__ import annotations
 
 import array
+import reprlib
+import struct
 from collections.abc import Callable, Mapping
 from struct import Struct
 from typing import Any, TypeAlias
@@ -45,10 +47,18 @@ class Heavy(Exception):
     """So much would be converted that it must be begun anew on a worker thread."""
 
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 60
+
+
 def shown(value: Any) -> str:
-    """A value in an error message: its repr, cut short."""
-    text = repr(value[:64] if isinstance(value, (str, bytes, list, tuple)) else value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """A value in an error message, cut short whatever it is."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"a number of {value.bit_length()} bits"
+    try:
+        return _short.repr(value[:64] if isinstance(value, (bytes, bytearray)) else value)
+    except ValueError:
+        return f"a {type(value).__name__}"
 
 
 def compile_lower(type_: wit.Type, is_adapted: bool, resources: Mapping[str, int] | None) -> Lower:
@@ -176,7 +186,7 @@ def _float(name: str) -> Lower:
             raise Mismatch(f"{shown(value)} is not a number ({name})")
         try:
             return pack(kind, value)
-        except OverflowError:
+        except (OverflowError, struct.error):
             raise Mismatch(f"{shown(value)} is out of range for {name}") from None
 
     return lower

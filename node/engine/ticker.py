@@ -20,7 +20,7 @@ class Ticker:
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
         self._is_wanted = False
-        self._is_idle = False
+        self.is_idle = False
         self._is_closed = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="epoch-ticker", daemon=True)
@@ -29,7 +29,7 @@ class Ticker:
     def note(self) -> None:
         """Say that a guest is about to run. Any thread may; it must precede every poll."""
         self._is_wanted = True
-        if self._is_idle:
+        if self.is_idle:
             self._wake.set()
 
     def close(self) -> None:
@@ -50,9 +50,9 @@ class Ticker:
                 quiet = 0
 
     def _rest(self) -> None:
-        # `note` writes `_is_wanted` before it reads `_is_idle`, this the other way round: one sees the other.
-        self._is_idle = True
+        # `note` writes `_is_wanted` before it reads `is_idle`, this the other way round: one sees the other.
+        self.is_idle = True
         if not self._is_wanted and not self._is_closed:
             self._wake.wait()
         self._wake.clear()
-        self._is_idle = False
+        self.is_idle = False
