@@ -66,7 +66,7 @@ async def test_permit_given_to_a_cancelled_waiter_goes_to_the_next() -> None:
     async def cancelled() -> None:
         with scope:
             await queue.acquire(soon())
-            served.set()
+            queue.release()  # the cancellation came too late
 
     async def next_one() -> None:
         await queue.acquire(soon())
