@@ -146,9 +146,10 @@ class Lease:
         return self._value is not None and self._value.holder == self._node
 
     def _take(self, value: LeaseValue | None, revision: int, now: float) -> None:
-        if value != self._value or self._changed_at is None:
-            self._changed_at = now if value else (self._changed_at or now)
+        if value != self._value:
             self._vacant_since = None
+        if self._changed_at is None or (value is not None and value != self._value):
+            self._changed_at = now
         self._value, self._revision, self._is_read = value, revision if value else None, True
         if value is None:
             return

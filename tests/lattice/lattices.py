@@ -49,6 +49,7 @@ class Node:
         self.beat = 0
         self.fails: set[str] = set()
         self.is_draining = False
+        self.copies = 0
         self.assignments = Assignments(node_id, BOOT)
         self.info = NodeInfo(
             id=node_id, name=node_id.lower(), boot=BOOT, capacity=capacity, labels=dict(labels or {})
@@ -66,6 +67,7 @@ class Node:
                 "client_id": 7,
                 "inventory": self.assignments.inventory,
                 "is_draining": self.is_draining,
+                "copies": self.copies,
                 **changes,
             }
         )
