@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
 from ctl.exchange import decoded
 from ctl.models import Inspection
@@ -24,7 +25,8 @@ async def inspect_file(
 
     `program` is the `lattice-node` to run: the one beside this interpreter, else the one on the PATH.
     """
-    command = [str(program or node_program()), "inspect", "--json", str(file)]
+    program = program or await anyio.to_thread.run_sync(node_program)
+    command = [str(program), "inspect", "--json", str(file)]
     with anyio.move_on_after(timeout_seconds) as scope:
         done = await anyio.run_process(command, check=False)
     if scope.cancelled_caught:

@@ -58,7 +58,7 @@ def component_text(component: models.ComponentDescription) -> str:
             ("digest", component.digest),
             ("size", size_text(component.size)),
             ("labels", component.labels),
-            ("limits", component.limits),
+            ("limits", quantities(component.limits)),
             ("settings", component.settings),
             ("ready to take over", component.ready_to_take_over),
         ]
@@ -100,6 +100,19 @@ def _runs_text(component: Mapping[str, Any]) -> str:
     reason = f": {component['reason']}" if component.get("reason") else ""
     shown = "" if state == "running" else f", {state}"
     return f"{name}  {running} of {count} running{shown}{reason}"
+
+
+def quantities(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Sizes and durations with units instead of in their names: `memory=64.0 MiB` for `memory_bytes`."""
+    shown: dict[str, Any] = {}
+    for name, value in values.items():
+        if name.endswith("_bytes"):
+            shown[name.removesuffix("_bytes")] = size_text(value)
+        elif name.endswith("_seconds"):
+            shown[name.removesuffix("_seconds")] = duration_text(value)
+        else:
+            shown[name] = value
+    return shown
 
 
 def _counts_text(counts: models.ReplicaCounts) -> str:
