@@ -51,10 +51,13 @@ class Cache:
         self._key = key
         self._max_bytes = max_bytes
         self._verified: dict[str, tuple[int, ...]] = {}
+        self.total_bytes = 0
+        """Bytes of compiled code on disk, as of the last look at the folder."""
         with _explained(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._make_private()
         self._remove_leftovers()
+        self._evict(keep="")
 
     def _make_private(self) -> None:
         status = self._folder.stat()
@@ -143,20 +146,16 @@ class Cache:
             with suppress(OSError):
                 path.unlink()
 
-    def total_bytes(self) -> int:
-        """Bytes of compiled code on disk."""
-        return sum(size for _, size, _ in self._by_age())
-
     def _evict(self, keep: str) -> None:
         entries = sorted(self._by_age())
-        total = sum(size for _, size, _ in entries)
+        self.total_bytes = sum(size for _, size, _ in entries)
         for _, size, name in entries:
-            if total <= self._max_bytes:
+            if self.total_bytes <= self._max_bytes:
                 return
             if name != keep:
                 _log.info("cache.evicted", entry=name, bytes=size)
                 self.drop(name)
-                total -= size
+                self.total_bytes -= size
 
     def _by_age(self) -> list[tuple[float, int, str]]:
         """(last use, size, entry name) of every code file."""

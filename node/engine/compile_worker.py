@@ -83,6 +83,7 @@ def _answer(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
 def _prepare(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
     settings = EngineSettings(**request["settings"], is_pooling=False)
     engine = make_engine(settings)
+    _say(phase="describe")
     started = time.perf_counter()
     type_ = describe_artifact(engine, artifact)
     done: dict[str, Any] = {

@@ -134,7 +134,7 @@ class Compiler:
             from_cache=self._from_cache,
             refused=self._refused,
             waiting=self._slots.statistics().tasks_waiting,
-            cache_bytes=self._cache.total_bytes(),
+            cache_bytes=self._cache.total_bytes,
         )
 
     def _entry_name(self, digest: str) -> str:
