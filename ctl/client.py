@@ -24,7 +24,7 @@ from ctl.functions import Function, find_function
 from ctl.listening import Listener, listen
 from ctl.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
 from lattice import connection, subjects, values, wit
-from lattice.bus import Bus
+from lattice.bus import Bus, ConnectionHandler
 from lattice.errors import Failed, Invalid, NotFound
 
 PREPARE_SECONDS = 120.0
@@ -180,6 +180,10 @@ class ControlClient:
         return decoded_list(models.Link, await self._request("link.get", source=source), "links")
 
     # What happens
+
+    def on_connection_change(self, handler: ConnectionHandler) -> None:
+        """Call with False when the connection is lost, with True when it and all subscriptions are back."""
+        self._bus.on_connection_change(handler)
 
     def events(self) -> AbstractAsyncContextManager[Listener[models.Event]]:
         """Everything that happens in the lattice from now on."""

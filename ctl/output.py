@@ -92,6 +92,10 @@ class Output:
     def warn(self, message: str) -> None:
         self._label("warning:", message)
 
+    def tell_connection(self, is_connected: bool) -> None:
+        """For commands that go on: what comes meanwhile is missed."""
+        self.warn("connected again" if is_connected else "the connection is lost; trying to connect again")
+
     def fail(self, message: str, hint: str | None) -> None:
         """An error and, set apart, what to do next."""
         self._label("error:", message)

@@ -47,6 +47,7 @@ async def _print_events(
     import anyio
 
     seen = missed = 0
+    client.on_connection_change(session.output.tell_connection)
     async with client.events() as stream:
         with anyio.move_on_after(seconds):
             async for event in stream:

@@ -56,6 +56,7 @@ def logs(session: Session, component: str, follow: bool, lines: int) -> None:
 
 async def _follow(session: Session, client: ControlClient, component: str, lines: int) -> None:
     missed = 0
+    client.on_connection_change(session.output.tell_connection)
     async with client.follow_log(component) as stream:  # before the past ones are asked for: none is missed
         past = await client.log_lines(component, lines)
         _print_lines(session, past)

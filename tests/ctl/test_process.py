@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -150,6 +150,25 @@ async def test_a_server_that_cannot_be_used_is_one_clear_message(
     assert text.startswith("error: ")
     assert text.count("\n\nhint: ") == 1
     assert "Traceback" not in text and len(text.splitlines()) == 3
+
+
+async def test_a_lost_connection_is_told_while_following(
+    make_nats_server: Callable[[], NatsServer], environment: dict[str, str]
+) -> None:
+    server = make_nats_server()
+    url = server.url.replace("//", "//app:app@")
+    async with NatsBus(server.settings()) as bus, FakeNode("default").serving(bus) as node:
+        arguments = ["events", "--follow", "--nats", url, "--lattice", "default"]
+        async with running(*arguments, environment=environment) as process:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(publish_until_cancelled, node, "event.replica.running", EVENT)
+                await first_line(process)
+                tasks.cancel_scope.cancel()
+            server.kill()
+            assert process.stderr is not None
+            told = (await process.stderr.receive()).decode()
+
+    assert told.startswith("warning: the connection is lost")
 
 
 async def test_help_needs_nothing_that_is_slow_to_import() -> None:
