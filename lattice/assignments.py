@@ -186,6 +186,10 @@ class Assignments:
         """The node can start this at once."""
         self._compiled.add(digest)
 
+    def is_compiled(self, digest: str) -> bool:
+        """Whether the node can start this at once."""
+        return digest in self._compiled
+
     def evicted(self, digest: str) -> None:
         """It no longer can."""
         self._compiled.discard(digest)

@@ -25,6 +25,7 @@ from lattice.state import (
     ApplicationChanged,
     FetchInventory,
     LatticeState,
+    NodeLeft,
     Tick,
 )
 
@@ -76,6 +77,18 @@ class SimulatedNode:
         self.process += 1
         self.disconnect(is_noticed=True)
 
+    def drain(self) -> None:
+        """Begin to leave: hand over the lead, begin nothing new, have others take over."""
+        self.assignments.is_draining = True
+        for action in self.leadership.resign(self.now):
+            self.do(action)
+        self._send_heartbeat()
+
+    def leave(self) -> None:
+        """End, as announced."""
+        self.world.publish(self, NodeLeft(self.id, self.boot))
+        self.crash()
+
     def connect(self) -> None:
         """Speak over a new connection; watches are made anew."""
         self.world.connections += 1
@@ -123,6 +136,9 @@ class SimulatedNode:
 
     def _beat(self) -> None:
         self.later(HEARTBEAT_SECONDS, self._beat)
+        self._send_heartbeat()
+
+    def _send_heartbeat(self) -> None:
         self.beat += 1
         self.world.publish(
             self,
@@ -135,6 +151,7 @@ class SimulatedNode:
                 inventory=self.assignments.inventory,
                 fence=self.assignments.fencing.highest,
                 replicas=self.assignments.replicas,
+                is_draining=self.assignments.is_draining,
                 copies=self.state.desired.summary,
             ),
         )
@@ -281,8 +298,10 @@ class SimulatedNode:
     def _carry_out(self, steps: list[Step]) -> None:
         for step in steps:
             match step:
-                case Prepare():
-                    self.later(self.world.random.uniform(0.02, 0.8), functools.partial(self._prepared, step))
+                case Prepare(spec=spec):
+                    longest = 0.05 if self.assignments.is_compiled(spec.digest) else 0.8
+                    delay = self.world.random.uniform(0.02, longest)
+                    self.later(delay, functools.partial(self._prepared, step))
                 case Run(life=life, count=count):
                     self.targets[life] = count
                     self.later(self.world.random.uniform(0.01, 0.1), functools.partial(self._run, life))

@@ -21,7 +21,7 @@ from lattice.model import (
     Order,
     new_application,
 )
-from lattice.state import ConnectionEnded
+from lattice.state import ConnectionEnded, NodeLeft
 from tests.simulation.clockwork import Clock, Store, StoreConflict
 from tests.simulation.nodes import APPLICATION_PREFIX, SimulatedNode
 
@@ -42,7 +42,7 @@ class Violation(AssertionError):
 class World(Clock):
     """Everything of one seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, nodes: int | None = None) -> None:
         super().__init__(seed)
         self.seed = seed
         self.store = Store()
@@ -55,7 +55,7 @@ class World(Clock):
         self.attempted_deletes: set[str] = set()
         self.orders = 0
         self.baseless: set[tuple[int, int]] = set()
-        count = self.random.randint(2, 6)
+        count = nodes or self.random.randint(2, 6)
         self.nodes = {
             node_id: SimulatedNode(self, node_id, capacity=self.random.randint(4, 12), zone="ab"[index % 2])
             for index, node_id in enumerate(f"N{number}" for number in range(count))
@@ -71,7 +71,7 @@ class World(Clock):
 
     # The network
 
-    def publish(self, sender: SimulatedNode, event: Heartbeat | Delta) -> None:
+    def publish(self, sender: SimulatedNode, event: Heartbeat | Delta | NodeLeft) -> None:
         """Send to all nodes; the sender hears itself at once."""
         sender.hear(event)
         for node in self.nodes.values():
@@ -273,6 +273,8 @@ class World(Clock):
                 self._lose_store,
                 self._restart_server,
                 self._slander,
+                self._drain,
+                self._drain,
             )
         )
         fault(node)
@@ -282,6 +284,19 @@ class World(Clock):
             self.log(f"{node.id} crashes")
             node.crash()
             self.after(self.random.uniform(0.1, 6.0), node.start)
+
+    def _drain(self, node: SimulatedNode) -> None:
+        if not (node.is_up and node.is_connected) or node.assignments.is_draining:
+            return
+        self.log(f"{node.id} drains")
+        node.drain()
+        self.after(self.random.uniform(0.5, 3.0), functools.partial(self._leave, node, node.process))
+
+    def _leave(self, node: SimulatedNode, process: int) -> None:
+        if node.process == process:
+            self.log(f"{node.id} leaves")
+            node.leave()
+            self.after(self.random.uniform(0.1, 3.0), node.start)
 
     def _crash_leader(self, node: SimulatedNode) -> None:
         leader = self.leader()
@@ -306,11 +321,23 @@ class World(Clock):
             node.paused_until = self.now + self.random.uniform(0.5, 6.0)
 
     def _lose_store(self, node: SimulatedNode) -> None:
-        self.log("the store is lost")
-        self.store.lose()
-        self._restart_server(node)
+        self.lose_store()
 
     def _restart_server(self, node: SimulatedNode) -> None:
+        self.restart_server()
+
+    def write(self, application: Application) -> None:
+        """Put a new application into the store."""
+        self.store.write(APPLICATION_PREFIX + application.name, application, None)
+
+    def lose_store(self) -> None:
+        """The server restarts without its data."""
+        self.log("the store is lost")
+        self.store.lose()
+        self.restart_server()
+
+    def restart_server(self) -> None:
+        """All connections end, without a word to anybody; nodes connect again."""
         self.log("the server restarts")
         self.store.is_up = False
         self.store.watchers.clear()
