@@ -58,9 +58,17 @@ async def request(
                 )
             else:
                 reply = await _request_streamed(peer, subject, body, call, timeout_seconds)
-            return await _whole_reply(peer, reply, max_reply_bytes)
+            return await whole_reply(peer, reply, max_reply_bytes)
     except TimeoutError:
         raise TimedOut(f"no whole reply within {timeout_seconds:g} s") from None
+
+
+async def whole_reply(peer: Peer, reply: Message, max_bytes: int) -> Message:
+    """The reply with its body, received as a stream if it came as one."""
+    stream = wire.reply_stream_of(reply.headers)
+    if stream is None:
+        return reply
+    return replace(reply, data=await _receive(peer, stream, max_bytes))
 
 
 async def request_body(peer: Peer, call: wire.CallHeaders, data: bytes, *, max_bytes: int) -> bytes:
@@ -119,13 +127,6 @@ async def _request_streamed(
 async def _send(sender: streams.ByteSender, body: bytes) -> None:
     with contextlib.suppress(LatticeError):  # the reply says why the callee wanted no more
         await streams.send_body(sender, body)
-
-
-async def _whole_reply(peer: Peer, reply: Message, max_bytes: int) -> Message:
-    stream = wire.reply_stream_of(reply.headers)
-    if stream is None:
-        return reply
-    return replace(reply, data=await _receive(peer, stream, max_bytes))
 
 
 async def _receive(peer: Peer, stream: wire.StreamId, max_bytes: int) -> bytes:

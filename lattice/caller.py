@@ -19,7 +19,8 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 
-from lattice import router, subjects, wire
+from lattice import bodies, router, subjects, wire
+from lattice.bodies import Peer
 from lattice.bus import Bus, Message
 from lattice.errors import Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.names import did_you_mean
@@ -105,6 +106,7 @@ class Caller:
         self._zone = zone
         self._local = local
         self._knows_all = knows_all
+        self._peer = Peer(bus=bus, lattice=lattice, owner=node or new_call_id())
         self._pending: dict[str, set[anyio.CancelScope]] = {}
         self._changed = anyio.Event()
 
@@ -119,7 +121,9 @@ class Caller:
             if body is None:
                 body = wire.encode_arguments(args)
             reply = await self._ask(node, request, body, wire.MSGPACK, attempt)
-            return wire.decode_result(None, reply.data, reply.content_type)
+            return wire.decode_result(
+                None, reply.data, reply.content_type, max_bytes=self.payload_limit(request.component)
+            )
 
         return await self._route(request, ask)
 
@@ -137,6 +141,11 @@ class Caller:
         """End all calls that are pending on the node with `interrupted`."""
         for scope in self._pending.pop(node, set()):
             scope.cancel()
+
+    def payload_limit(self, component: str) -> int:
+        """Bytes that the arguments of a call, and its result, may have."""
+        desired = self._state.desired.components.get(component)
+        return desired.spec.limits.payload_bytes if desired else wire.MAX_BODY_BYTES
 
     def placements_changed(self) -> None:
         """Wake the calls that wait for a replica."""
@@ -217,26 +226,38 @@ class Caller:
             caller=request.caller or self._name,
             attempt=attempt,
             hops=request.hops + 1,
+            accepts_stream=True,
         )
         subject = subjects.node_call(
             self._lattice, node, request.component, request.interface, request.function
         )
-        message = await self._request(node, subject, body, wire.encode_headers(headers), left)
+        limit = self.payload_limit(request.component)
+        message = await self._request(node, subject, body, headers, left + REPLY_SECONDS, limit)
         if message.headers and (error := wire.decode_error(message.headers, message.data)) is not None:
             raise error
         return Reply(data=message.data, content_type=wire.content_type_of(message.headers))
 
     async def _request(
-        self, node: str, subject: str, body: bytes, headers: dict[str, str], left: float
+        self, node: str, subject: str, body: bytes, headers: wire.CallHeaders, seconds: float, limit: int
     ) -> Message:
         scope = anyio.CancelScope()
         pending = self._pending.setdefault(node, set())
         pending.add(scope)
         try:
             with scope:
-                return await self._bus.request(
-                    subject, body, headers=headers, timeout_seconds=left + REPLY_SECONDS
+                if not self._peer.fits(body):
+                    return await bodies.request(
+                        self._peer, subject, body, headers, timeout_seconds=seconds, max_reply_bytes=limit
+                    )
+                reply = await self._bus.request(
+                    subject, body, headers=wire.encode_headers(headers), timeout_seconds=seconds
                 )
+                if not reply.headers:
+                    return reply
+                with anyio.fail_after(seconds):
+                    return await bodies.whole_reply(self._peer, reply, limit)
+        except TimeoutError:
+            raise TimedOut(f"the result did not arrive within {seconds:.1f} s") from None
         finally:
             pending.discard(scope)
         raise Interrupted(f"node {node[:8].lower()} was lost while it ran the call")

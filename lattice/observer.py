@@ -41,6 +41,10 @@ TICK_SECONDS = 0.1
 REQUEST_SECONDS = 2.0
 APPLICATION_PREFIX = "app."
 MARKER_KEY = "marker"
+ROLL_CALL = "roll.called"
+"""The event at which every node sends a heartbeat: who begins to observe need not wait for the next ones."""
+ROLL_SECONDS = 0.5
+"""How long the answers may take before an observer starts without them."""
 
 EffectListener = Callable[[Effect], None]
 
@@ -114,6 +118,7 @@ class Observer:
             store = await self._bus.key_value(subjects.state_bucket(self._lattice))
             await self._watch(store, stack)
             await self._caught_up.wait()
+            await self._call_the_roll()
             task_status.started()
             while True:
                 self.apply(Tick())
@@ -158,6 +163,14 @@ class Observer:
             subscription = await self._bus.subscribe(subject, _decoding(handler))
             stack.push_async_callback(subscription.unsubscribe)
         self.has_advisories = await self._bus.watch_disconnects(self._disconnected)
+
+    async def _call_the_roll(self) -> None:
+        """Have all nodes speak, and return when their inventories are here or time is up."""
+        await self._bus.publish(subjects.event(self._lattice, ROLL_CALL))
+        await self._bus.flush()
+        with anyio.move_on_after(ROLL_SECONDS):
+            while not (self.state.observed.nodes and self.state.is_informed):
+                await self._changed.wait()
 
     def _node_left(self, body: Mapping[str, Any]) -> None:
         self.apply(NodeLeft(str(body.get("node")), int(body.get("boot", 0))))

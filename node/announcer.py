@@ -21,13 +21,15 @@ from lattice.assignments import Assignments
 from lattice.bus import Bus, Message
 from lattice.errors import Invalid, LatticeError
 from lattice.model import Application, CompileAhead, Delta, Heartbeat, NodeInfo, Order
-from lattice.observer import Observer, encode_value
+from lattice.observer import ROLL_CALL, Observer, encode_value
 from lattice.state import HEARTBEAT_SECONDS
 from node.replicas import Replicas
 
 log = structlog.get_logger()
 
 QUEUE_LENGTH = 10_000
+ROLL_SECONDS = 0.1
+"""Between two heartbeats that others ask for: many who begin to observe at once share one."""
 COPIES_PER_MESSAGE = 50
 
 
@@ -52,6 +54,7 @@ class Announcer:
         self._observer = observer
         self._load = load
         self._beat = 0
+        self._roll_called = anyio.Event()
         self.is_draining = False
         self._send, self._receive = anyio.create_memory_object_stream[tuple[str, bytes]](QUEUE_LENGTH)
 
@@ -80,6 +83,7 @@ class Announcer:
         """Send announcements and heartbeats until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._publish_all)
+            tasks.start_soon(self._answer_roll_calls)
             task_status.started()
             while True:
                 await self.beat()
@@ -107,6 +111,13 @@ class Announcer:
         await self._publish(
             subjects.heartbeat(self._lattice, self._info.id), wire.encode_message(heartbeat.to_dict())
         )
+
+    async def _answer_roll_calls(self) -> None:
+        while True:
+            await self._roll_called.wait()
+            self._roll_called = anyio.Event()
+            await self.beat()
+            await anyio.sleep(ROLL_SECONDS)
 
     async def _publish_all(self) -> None:
         with self._send, self._receive:
@@ -158,6 +169,10 @@ class Announcer:
 
             subscription = await self._bus.subscribe(subject, take)
             stack.push_async_callback(subscription.unsubscribe)
+        roll_call = await self._bus.subscribe(
+            subjects.event(self._lattice, ROLL_CALL), lambda message: self._roll_called.set()
+        )
+        stack.push_async_callback(roll_call.unsubscribe)
 
     async def _reply(self, subject: str, data: bytes, headers: Mapping[str, str] | None) -> None:
         try:

@@ -17,10 +17,10 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from lattice import subjects, wire
+from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
 from lattice.caller import DEFAULT_BUDGET_SECONDS, Caller, CallRequest, LocalReplicas, Reply, new_call_id
-from lattice.errors import Failed, Invalid, LatticeError, Overloaded, Unreachable
+from lattice.errors import Failed, LatticeError, Overloaded, Unreachable
 
 log = structlog.get_logger()
 
@@ -46,6 +46,7 @@ class Serving:
         self._bus = bus
         self._lattice = lattice
         self._node = node
+        self._peer = bodies.Peer(bus=bus, lattice=lattice, owner=node)
         self._local = local
         self._caller = caller
         self._max_calls = max_calls
@@ -94,30 +95,28 @@ class Serving:
             )
 
     async def _serve(self, message: Message) -> None:
-        content_type = wire.MSGPACK
+        headers = wire.CallHeaders()
         try:
-            content_type = wire.content_type_of(message.headers)
-            reply = await self._answer(message)
-            headers = wire.reply_headers(reply.content_type)
+            headers = wire.decode_headers(message.headers)
+            reply = await self._answer(message, headers)
             if message.reply:
-                await self._publish(message.reply, reply.data, headers)
+                await bodies.reply(self._peer, message.reply, reply.data, headers)
         except LatticeError as error:
-            await self._refuse(message, error, content_type)
+            await self._refuse(message, error, headers.content_type)
         except Exception:
             error_id = os.urandom(4).hex()
             log.exception("call.failed", subject=message.subject, error_id=error_id)
             internal = Failed("the node failed; its log has the reason under the error id", error_id=error_id)
-            await self._refuse(message, internal, content_type)
+            await self._refuse(message, internal, headers.content_type)
         finally:
             self._in_progress -= 1
             if not self._in_progress:
                 self._idle.set()
 
-    async def _answer(self, message: Message) -> Reply:
+    async def _answer(self, message: Message, headers: wire.CallHeaders) -> Reply:
         if self._is_quiet():
             raise Unreachable(f"node {self._node[:8].lower()} stood still and waits for its orders")
         subject = subjects.parse_call(message.subject)
-        headers = wire.decode_headers(message.headers)
         budget = DEFAULT_BUDGET_SECONDS if headers.budget_ms is None else headers.budget_ms / 1000
         request = CallRequest(
             component=subject.component,
@@ -131,20 +130,22 @@ class Serving:
             attempt=headers.attempt,
             hops=headers.hops,
         )
+        body = message.data
+        if headers.request_stream is not None:
+            limit = self._caller.payload_limit(request.component)
+            body = await bodies.request_body(self._peer, headers, body, max_bytes=limit)
         if subject.node is None or not headers.hops:
-            return await self._caller.forward(request, message.data, headers.content_type)
-        return await self._local.call_encoded(request, message.data, headers.content_type)
+            return await self._caller.forward(request, body, headers.content_type)
+        return await self._local.call_encoded(request, body, headers.content_type)
 
     async def _refuse(self, message: Message, error: LatticeError, content_type: str = wire.MSGPACK) -> None:
         headers, body = wire.encode_error(error, content_type)
         if message.reply:
             await self._publish(message.reply, body, headers)
 
-    async def _publish(self, subject: str, data: bytes, headers: dict[str, str] | None) -> None:
+    async def _publish(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
         try:
             await self._bus.publish(subject, data, headers=headers)
-        except Invalid:
-            raise
         except LatticeError as error:
             # The caller is told by its own connection: it sees the loss of ours, or its budget ends.
             log.warning("call.unanswered", reason=error.message)
