@@ -56,7 +56,7 @@ class MemoryBroker:
         self._subscriptions: list[MemorySubscription] = []
         self._turns: dict[tuple[str, str], int] = {}
 
-    def bucket(self, name: str, *, history: int = 1, ttl_seconds: float | None = None) -> Bucket:
+    def bucket(self, name: str, *, ttl_seconds: float | None = None) -> Bucket:
         """The bucket, made if it is missing."""
         if not self.is_store_available:
             raise Unreachable("the store does not answer")
@@ -325,15 +325,13 @@ class MemoryBus(AsyncContextManagerMixin):
 
     async def key_value(self, bucket: str, *, history: int = 1, ttl_seconds: float | None = None) -> KeyValue:
         self._require_connection()
-        opened = MemoryKeyValue(
-            bucket, lambda: self._open(bucket, history=history, ttl_seconds=ttl_seconds), self
-        )
-        self._open(bucket, history=history, ttl_seconds=ttl_seconds)
+        opened = MemoryKeyValue(bucket, lambda: self._open(bucket, ttl_seconds=ttl_seconds), self)
+        self._open(bucket, ttl_seconds=ttl_seconds)
         return opened
 
-    def _open(self, bucket: str, *, history: int, ttl_seconds: float | None) -> Bucket:
+    def _open(self, bucket: str, *, ttl_seconds: float | None) -> Bucket:
         self._require_connection()
-        return self.broker.bucket(bucket, history=history, ttl_seconds=ttl_seconds)
+        return self.broker.bucket(bucket, ttl_seconds=ttl_seconds)
 
     async def object_store(self, bucket: str) -> ObjectStore:
         self._objects(bucket)
