@@ -288,6 +288,8 @@ class NatsBus(AsyncContextManagerMixin):
                 finally:
                     with anyio.CancelScope(shield=True):
                         await connection.aclose()
+                if self._is_closed:
+                    return
                 self._learn_servers(connection)
                 log.warning("bus.disconnected", server=self._server_id, reason=str(connection.loss))
                 if anyio.current_time() - started < STEADY_SECONDS:
