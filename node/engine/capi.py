@@ -28,6 +28,10 @@ MEMORIES_PER_INSTANCE = 2
 TABLES_PER_INSTANCE = 4
 
 
+MAX_ADDRESS_SPACE_BYTES = 100 << 40
+"""Of the 128 TiB that a process has."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """What an engine is made of. Only the two stack sizes and the features below shape compiled code."""
@@ -41,6 +45,14 @@ class EngineSettings:
     """The stack of a call, on which Python's host callbacks run too, below the part that wasm may use."""
     is_pooling: bool = True
     """False for a process that only compiles: the code is the same, without address space for sandboxes."""
+
+
+def address_space_bytes(settings: EngineSettings) -> int:
+    """What an engine reserves, though it uses little of it; wasmtime aborts the process if it can't."""
+    sizes = _pool_sizes(settings)
+    memory = sizes["max_memory_size"] + 64 * MEBIBYTE  # with its guards
+    stack = settings.fiber_stack_bytes + 64 * KIBIBYTE
+    return sizes["total_memories"] * memory + sizes["total_stacks"] * stack
 
 
 def make_engine(settings: EngineSettings) -> wasmtime.Engine:
@@ -99,89 +111,66 @@ _released = ctypes.CDLL(ffi.dll._name)
 _Address = ctypes.c_void_p
 _Size = ctypes.c_size_t
 
+_LETTERS: Mapping[str, Any] = {
+    "a": _Address,
+    "z": _Size,
+    "b": ctypes.c_bool,
+    "s": ctypes.c_char_p,
+    "u": ctypes.c_uint32,
+    "q": ctypes.c_uint64,
+    "l": ctypes.c_int64,
+    "": None,
+}
 
-def _bind(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+
+def _bind(library: ctypes.CDLL, name: str, arguments: str, result: str = "") -> Callable[..., Any]:
+    """A function of the C API; a letter for each argument and for the result."""
     function = library[name]
-    function.restype = result
-    function.argtypes = arguments
+    function.argtypes = [_LETTERS[letter] for letter in arguments]
+    function.restype = _LETTERS[result]
     return function
 
 
-_store_new = _bind(_held, "wasmtime_store_new", _Address, _Address, _Address, _Address)
-_store_context = _bind(_held, "wasmtime_store_context", _Address, _Address)
-_store_delete = _bind(_held, "wasmtime_store_delete", None, _Address)
-_store_delete_released = _bind(_released, "wasmtime_store_delete", None, _Address)
-_store_limiter = _bind(_held, "wasmtime_store_limiter", None, _Address, *[ctypes.c_int64] * 5)
-_set_epoch_deadline = _bind(_held, "wasmtime_context_set_epoch_deadline", None, _Address, ctypes.c_uint64)
-_yield_at_deadline = _bind(
-    _held, "wasmtime_context_epoch_deadline_async_yield_and_update", _Address, _Address, ctypes.c_uint64
-)
-_instantiate_async = _bind(_held, "wasmtime_component_linker_instantiate_async", _Address, *[_Address] * 5)
-_call_async = _bind(
-    _held,
-    "wasmtime_component_func_call_async",
-    _Address,
-    *(_Address, _Address, _Address, _Size, _Address, _Size, _Address),
-)
-_poll = _bind(_released, "wasmtime_call_future_poll", ctypes.c_bool, _Address)
-_future_delete = _bind(_held, "wasmtime_call_future_delete", None, _Address)
-_get_func = _bind(_held, "wasmtime_component_instance_get_func", ctypes.c_bool, *[_Address] * 4)
-_export_index = _bind(
-    _held,
-    "wasmtime_component_get_export_index",
-    _Address,
-    *(_Address, _Address, ctypes.c_char_p, _Size),
-)
-_export_index_delete = _bind(_held, "wasmtime_component_export_index_delete", None, _Address)
-_component_delete = _bind(_held, "wasmtime_component_delete", None, _Address)
-_deserialize_file = _bind(
-    _released,
-    "wasmtime_component_deserialize_file",
-    _Address,
-    *(_Address, ctypes.c_char_p, _Address),
-)
-_increment_epoch = _bind(_held, "wasmtime_engine_increment_epoch", None, _Address)
-_value_delete = _bind(_held, "wasmtime_component_val_delete", None, _Address)
-_value_clone = _bind(_held, "wasmtime_component_val_clone", None, _Address, _Address)
-_error_message = _bind(_held, "wasmtime_error_message", None, _Address, _Address)
-_error_delete = _bind(_held, "wasmtime_error_delete", None, _Address)
-_bytes_delete = _bind(_held, "wasm_byte_vec_delete", None, _Address)
-_linker_new = _bind(_held, "wasmtime_component_linker_new", _Address, _Address)
-_linker_delete = _bind(_held, "wasmtime_component_linker_delete", None, _Address)
-_linker_root = _bind(_held, "wasmtime_component_linker_root", _Address, _Address)
-_linker_instance_delete = _bind(_held, "wasmtime_component_linker_instance_delete", None, _Address)
-_add_instance = _bind(
-    _held,
-    "wasmtime_component_linker_instance_add_instance",
-    _Address,
-    *(_Address, ctypes.c_char_p, _Size, _Address),
-)
-_add_function = _bind(
-    _held,
-    "wasmtime_component_linker_instance_add_func_async",
-    _Address,
-    *(_Address, ctypes.c_char_p, _Size, _Address, _Address, _Address),
-)
-_add_resource = _bind(
-    _held,
-    "wasmtime_component_linker_instance_add_resource",
-    _Address,
-    *(_Address, ctypes.c_char_p, _Size, _Address, _Address, _Address, _Address),
-)
-_resource_type_new = _bind(_held, "wasmtime_component_resource_type_new_host", _Address, ctypes.c_uint32)
-_resource_type_delete = _bind(_held, "wasmtime_component_resource_type_delete", None, _Address)
-_resource_new = _bind(
-    _held,
-    "wasmtime_component_resource_host_new",
-    _Address,
-    *(ctypes.c_bool, ctypes.c_uint32, ctypes.c_uint32),
-)
-_resource_rep = _bind(_held, "wasmtime_component_resource_host_rep", ctypes.c_uint32, _Address)
-_resource_is_owned = _bind(_held, "wasmtime_component_resource_host_owned", ctypes.c_bool, _Address)
-_resource_delete = _bind(_held, "wasmtime_component_resource_host_delete", None, _Address)
-_resource_to_any = _bind(_held, "wasmtime_component_resource_host_to_any", _Address, *[_Address] * 3)
-_resource_from_any = _bind(_held, "wasmtime_component_resource_any_to_host", _Address, *[_Address] * 3)
-_resource_any_delete = _bind(_held, "wasmtime_component_resource_any_delete", None, _Address)
+_COMPONENT = "wasmtime_component"
+_LINKER = "wasmtime_component_linker"
+_store_new = _bind(_held, "wasmtime_store_new", "aaa", "a")
+_store_context = _bind(_held, "wasmtime_store_context", "a", "a")
+_store_delete = _bind(_held, "wasmtime_store_delete", "a")
+_store_delete_released = _bind(_released, "wasmtime_store_delete", "a")
+_store_limiter = _bind(_held, "wasmtime_store_limiter", "alllll")
+_set_epoch_deadline = _bind(_held, "wasmtime_context_set_epoch_deadline", "aq")
+_yield_at_deadline = _bind(_held, "wasmtime_context_epoch_deadline_async_yield_and_update", "aq", "a")
+_increment_epoch = _bind(_held, "wasmtime_engine_increment_epoch", "a")
+_error_message = _bind(_held, "wasmtime_error_message", "aa")
+_error_delete = _bind(_held, "wasmtime_error_delete", "a")
+_bytes_delete = _bind(_held, "wasm_byte_vec_delete", "a")
+_poll = _bind(_released, "wasmtime_call_future_poll", "a", "b")
+_future_delete = _bind(_held, "wasmtime_call_future_delete", "a")
+_call_async = _bind(_held, f"{_COMPONENT}_func_call_async", "aaazaza", "a")
+_get_func = _bind(_held, f"{_COMPONENT}_instance_get_func", "aaaa", "b")
+_deserialize_file = _bind(_released, f"{_COMPONENT}_deserialize_file", "asa", "a")
+_component_delete = _bind(_held, f"{_COMPONENT}_delete", "a")
+_export_index = _bind(_held, f"{_COMPONENT}_get_export_index", "aasz", "a")
+_export_index_delete = _bind(_held, f"{_COMPONENT}_export_index_delete", "a")
+_value_delete = _bind(_held, f"{_COMPONENT}_val_delete", "a")
+_value_clone = _bind(_held, f"{_COMPONENT}_val_clone", "aa")
+_linker_new = _bind(_held, f"{_LINKER}_new", "a", "a")
+_linker_delete = _bind(_held, f"{_LINKER}_delete", "a")
+_linker_root = _bind(_held, f"{_LINKER}_root", "a", "a")
+_linker_instance_delete = _bind(_held, f"{_LINKER}_instance_delete", "a")
+_instantiate_async = _bind(_held, f"{_LINKER}_instantiate_async", "aaaaa", "a")
+_add_instance = _bind(_held, f"{_LINKER}_instance_add_instance", "asza", "a")
+_add_function = _bind(_held, f"{_LINKER}_instance_add_func_async", "aszaaa", "a")
+_add_resource = _bind(_held, f"{_LINKER}_instance_add_resource", "aszaaaa", "a")
+_resource_type_new = _bind(_held, f"{_COMPONENT}_resource_type_new_host", "u", "a")
+_resource_type_delete = _bind(_held, f"{_COMPONENT}_resource_type_delete", "a")
+_resource_new = _bind(_held, f"{_COMPONENT}_resource_host_new", "buu", "a")
+_resource_rep = _bind(_held, f"{_COMPONENT}_resource_host_rep", "a", "u")
+_resource_is_owned = _bind(_held, f"{_COMPONENT}_resource_host_owned", "a", "b")
+_resource_delete = _bind(_held, f"{_COMPONENT}_resource_host_delete", "a")
+_resource_to_any = _bind(_held, f"{_COMPONENT}_resource_host_to_any", "aaa", "a")
+_resource_from_any = _bind(_held, f"{_COMPONENT}_resource_any_to_host", "aaa", "a")
+_resource_any_delete = _bind(_held, f"{_COMPONENT}_resource_any_delete", "a")
 
 # The layout of values: a tag, then at `PAYLOAD` the value itself or sizes and addresses of its parts.
 
@@ -415,10 +404,6 @@ class Store:
             _error_delete(error)
 
     @property
-    def is_closed(self) -> bool:
-        return not self._store
-
-    @property
     def result(self) -> int:
         return self._address + _RESULT
 
@@ -452,7 +437,7 @@ class Store:
             _resource_delete(host)
 
     def close(self, *, is_slow: bool = False) -> None:
-        """Free everything; `is_slow` gives up the GIL meanwhile, for instances with much memory."""
+        """Free everything; `is_slow`, for instances with much memory, gives up the GIL meanwhile."""
         self.abandon()
         if self._store:
             store, self._store = self._store, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -43,7 +44,9 @@ class Engine(AsyncContextManagerMixin):
     # The mutable state is the count of living instances, the loaded components and the pools with spares.
 
     def __init__(self, settings: EngineSettings | None = None) -> None:
+        """Raises `Invalid` when the process may not reserve the address space for so many instances."""
         self.settings = settings or EngineSettings()
+        _check_address_space(self.settings)
         self._wasm = make_engine(self.settings)
         self.address = capi.engine_address(self._wasm)
         self.instances = 0
@@ -135,9 +138,22 @@ class Engine(AsyncContextManagerMixin):
             )
         self.instances += 1
 
-    def leave(self) -> None:
-        """Count one less."""
+    def end(self, store: capi.Store, *, is_slow: bool) -> None:
+        """Free an instance and its room; `is_slow`: on a worker, as it may have touched much memory."""
+        if not is_slow or self._tasks is None:
+            store.close()
+            self.instances -= 1
+            return
+        self._tasks.start_soon(self._end_away, store)
+
+    async def _end_away(self, store: capi.Store) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.workers.run(lambda: store.close(is_slow=True))
         self.instances -= 1
+
+    def make_room(self) -> bool:
+        """End an instance that is kept ready; false if there is none."""
+        return self._reclaim()
 
     @property
     def has_room_for_spares(self) -> bool:
@@ -166,3 +182,15 @@ class Engine(AsyncContextManagerMixin):
             await anyio.sleep(SWEEP_SECONDS)
             for pool in list(self._spares):
                 pool.drop_idle()
+
+
+def _check_address_space(settings: EngineSettings) -> None:
+    needed = capi.address_space_bytes(settings)
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if allowed == resource.RLIM_INFINITY:
+        allowed = capi.MAX_ADDRESS_SPACE_BYTES
+    if needed > allowed:
+        raise Invalid(
+            f"{settings.max_instances} instances need {needed >> 30} GiB of address space (not memory), and "
+            f"this process may have {allowed >> 30}: lower max_instances, or raise the limit (`ulimit -v`)"
+        )

@@ -42,6 +42,8 @@ LOOP_SECONDS = 0.0015
 """How long the event loop serves one guest's host calls before others get their turn."""
 MAX_OBJECTS = 16_384
 """Objects of the host that one guest may hold: each costs the host some hundred bytes."""
+LONG_SECONDS = 0.005
+"""A poll on the loop that took longer was not interrupted in time, as when it copies much memory at once."""
 HOT_TURNS = 4
 """So many turns in a row, all spent running: the guest moves to a worker as if it had overrun."""
 
@@ -89,6 +91,7 @@ class Instance:
         "_engine",
         "_hot_turns",
         "_is_broken",
+        "_is_closed",
         "_is_heavy",
         "_next_number",
         "_objects",
@@ -120,6 +123,7 @@ class Instance:
         self._objects: dict[int, tuple[BoundResource, Any]] = {}
         self._next_number = 0
         self._is_broken = False
+        self._is_closed = False
         self.state: dict[Any, Any] = {}
         self.call: GuestCall
         self.calls = 0
@@ -190,17 +194,18 @@ class Instance:
         except Returned as early:
             store.abandon()
             return early.value
+        except WasmError as error:
+            raise explain(str(error)) from None
         except BaseException:
             store.abandon()
             raise
 
     def close(self) -> None:
         """End the sandbox; what its guest still held is dropped. Nothing may be polling it."""
-        if self._store.is_closed:
+        if self._is_closed:
             return
-        self._is_broken = True
-        self._store.close(is_slow=self.has_overrun)
-        self._engine.leave()
+        self._is_closed = self._is_broken = True
+        self._engine.end(self._store, is_slow=self.has_overrun)
         while self._objects:
             _, (resource, value) = self._objects.popitem()
             self._drop_object(resource, value)
@@ -210,6 +215,7 @@ class Instance:
     def _begin(self, pace: Pace, start: Start) -> None:
         self.has_overrun = False
         self._is_heavy = False
+        self._turn_polling = 0.0
         self._pace = pace
         self._start = start
 
@@ -235,8 +241,7 @@ class Instance:
     def _poll_once(self) -> bool:
         """The first poll on the loop; true if nothing is left to be done."""
         store = self._store
-        self._engine.ticker.note()
-        return store.poll(LOOP_TICKS) and not store.failure and not store.dropped
+        return self._poll_here() and not store.failure and not store.dropped
 
     async def _drive(self, deadline: float) -> None:
         with anyio.CancelScope(deadline=deadline) as scope:
@@ -278,7 +283,10 @@ class Instance:
         began = time.perf_counter()
         self._engine.ticker.note()
         has_ended = self._store.poll(LOOP_TICKS)
-        self._turn_polling += time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        self._turn_polling += seconds
+        if seconds > LONG_SECONDS:
+            self._overran()
         return has_ended
 
     async def _poll_away(self) -> bool:

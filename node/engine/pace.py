@@ -15,7 +15,8 @@ from __future__ import annotations
 import enum
 
 PROBATION = 16
-"""Calls in time, one after the other, after which a slow function gets another chance."""
+"""Calls in time, one after the other, after which a slow function gets another chance; then twice as many."""
+MAX_PROBATION = 1 << 14
 
 
 class Standing(enum.Enum):
@@ -45,12 +46,13 @@ class Trial:
 class Pace:
     """How the calls of one function have behaved so far."""
 
-    __slots__ = ("_in_time", "_trial", "standing")
+    __slots__ = ("_in_time", "_probation", "_trial", "standing")
 
     def __init__(self, trial: Trial) -> None:
         self.standing = Standing.UNKNOWN
         self._trial = trial
         self._in_time = 0
+        self._probation = PROBATION // 2
 
     def begin(self) -> Start:
         """Where a call begins; follow with `overran` as soon as it did, or with `in_time` when it ended."""
@@ -72,6 +74,8 @@ class Pace:
         """A call in progress has used up its slice."""
         if start is Start.TRIAL:
             self._trial.is_running = False
+        if self.standing is not Standing.SLOW:
+            self._probation = min(self._probation * 2, MAX_PROBATION)
         self.standing = Standing.SLOW
         self._in_time = 0
 
@@ -83,5 +87,5 @@ class Pace:
             self.standing = Standing.TRUSTED
         elif self.standing is Standing.SLOW:
             self._in_time += 1
-            if self._in_time >= PROBATION:
+            if self._in_time >= self._probation:
                 self.standing = Standing.UNKNOWN

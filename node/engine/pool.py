@@ -134,7 +134,7 @@ class ComponentPool:
             finally:
                 self._permits.release()
         except BaseException as error:
-            self._errors[error.code if isinstance(error, LatticeError) else "cancelled"] += 1
+            self._errors[_code(error)] += 1
             raise
         finally:
             self._busy_seconds += time.monotonic() - began
@@ -196,6 +196,8 @@ class ComponentPool:
     async def _serve(
         self, export: Export, args: Sequence[Any] | Mapping[str, Any], context: CallContext
     ) -> Any:
+        if asyncio.get_running_loop().time() > context.deadline:
+            raise TimedOut("the call's budget ended before it began")
         lowered = await self._lower(export, args)
         try:
             if self._idle:
@@ -224,12 +226,11 @@ class ComponentPool:
             except Overloaded:
                 if anyio.current_time() + seconds > context.deadline:
                     raise
-            await anyio.sleep(seconds)
+            if not self._engine.make_room():
+                await anyio.sleep(seconds)
         return await self._make_once(context)
 
     async def _make_once(self, context: CallContext) -> tuple[Instance, GuestCall]:
-        if anyio.current_time() > context.deadline:
-            raise TimedOut("the call's budget ended before an instance was ready")
         instance, call = self._new(context)
         await instance.start(self._bindings.linker, self._component.pointer, call, self._start_pace)
         return instance, call
@@ -340,3 +341,9 @@ class ComponentPool:
         shown = "no functions of its world" if name == wit.WORLD else f"no interface `{name}`"
         listed = ", ".join(f"`{export}`" for export in exports) or "nothing"
         raise NotFound(f"{self.name} exports {shown}{did_you_mean(name, exports)}; it exports {listed}")
+
+
+def _code(error: BaseException) -> str:
+    if isinstance(error, LatticeError):
+        return error.code
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"

@@ -72,3 +72,13 @@ def test_overrun_on_a_worker_begins_the_probation_anew() -> None:
     pace.in_time(pace.begin())
 
     assert pace.standing is Standing.SLOW
+
+
+def test_probation_doubles_each_time() -> None:
+    pace = Pace(Trial())
+    for calls in (PROBATION, 2 * PROBATION, 4 * PROBATION):
+        pace.overran(pace.begin())
+        for _ in range(calls):
+            assert pace.standing is Standing.SLOW
+            pace.in_time(pace.begin())
+        assert pace.standing is Standing.UNKNOWN
