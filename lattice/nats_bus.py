@@ -71,6 +71,9 @@ class _Subscribed:
         self.bus._received += 1
         try:
             self.handler(Message(subject, data, headers or NO_HEADERS, reply.decode() if reply else None))
+        except LatticeError as error:
+            self.bus._handler_errors += 1
+            log.warning("bus.handler_failed", subject=subject, code=error.code, reason=error.message)
         except Exception:
             self.bus._handler_errors += 1
             log.exception("bus.handler_failed", subject=subject)
