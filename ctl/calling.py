@@ -7,6 +7,7 @@ program that wants to route by itself gives `ControlClient` another `Caller`.
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 import anyio
 
 from ctl.functions import Function
-from lattice import subjects, wire
+from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
 from lattice.errors import Interrupted, LatticeError, TimedOut
 
@@ -48,7 +49,7 @@ class SubjectCaller:
     """Calls over the component's subject, or a node's, and repeats what may be repeated."""
 
     def __init__(self, bus: Bus, lattice: str) -> None:
-        self._bus = bus
+        self._peer = bodies.Peer(bus=bus, lattice=lattice, owner=secrets.token_hex(8))
         self._lattice = lattice
 
     async def call(self, function: Function, args: Sequence[Any], options: CallOptions) -> Any:
@@ -69,18 +70,21 @@ class SubjectCaller:
     async def _attempt(
         self, function: Function, body: bytes, options: CallOptions, attempt: int, left_seconds: float
     ) -> Message:
-        headers = wire.encode_headers(
-            wire.CallHeaders(
-                budget_ms=max(1, int(left_seconds * 1000)),
-                idempotent=options.idempotent,
-                traceparent=options.traceparent,
-                attempt=min(attempt, wire.MAX_ATTEMPT),
-            )
+        headers = wire.CallHeaders(
+            budget_ms=max(1, int(left_seconds * 1000)),
+            idempotent=options.idempotent,
+            traceparent=options.traceparent,
+            attempt=min(attempt, wire.MAX_ATTEMPT),
         )
         subject = self._subject(function, options.node)
         try:
-            reply = await self._bus.request(
-                subject, body, headers=headers, timeout_seconds=left_seconds + REPLY_SECONDS
+            reply = await bodies.request(
+                self._peer,
+                subject,
+                body,
+                headers,
+                timeout_seconds=left_seconds + REPLY_SECONDS,
+                max_reply_bytes=MAX_RESULT_BYTES,
             )
         except TimedOut:  # the bus names the subject; a person wants to know which call
             raise TimedOut(

@@ -18,6 +18,7 @@ from lattice import caller, values
 from lattice.bus import Bus
 from lattice.observer import Observer
 from lattice.state import Effect, NodeLost, NodeSuspected
+from lattice.tasks import open_tasks
 
 CLIENT_NAME = "client"
 """How nodes know the caller, in their logs."""
@@ -63,7 +64,7 @@ async def routing(bus: Bus, lattice: str) -> AsyncIterator[RoutingCaller]:
             routed.placements_changed()
 
     observer.on_effect(on_effect)
-    async with anyio.create_task_group() as tasks:
+    async with open_tasks() as tasks:
         await tasks.start(observer.run)
         tasks.start_soon(wake)
         yield RoutingCaller(routed, SubjectCaller(bus, lattice))

@@ -35,6 +35,7 @@ from lattice.imports import Catalog, missing_imports
 from lattice.model import NodeInfo
 from lattice.observer import Observer
 from lattice.state import ApplicationChanged, Effect, NodeJoined, NodeLost, NodeSuspected
+from lattice.tasks import open_tasks
 from node.announcer import Announcer
 from node.artifacts import Artifacts
 from node.capabilities.wasi import WasiSettings, is_builtin, wasi_interfaces
@@ -94,7 +95,7 @@ class Node(AsyncContextManagerMixin):
     async def __asynccontextmanager__(self) -> AsyncGenerator[Node]:
         self.info = self._make_info()
         self._compose()
-        async with anyio.create_task_group() as tasks, self.engine:
+        async with open_tasks() as tasks, self.engine:
             try:
                 await self._start(tasks)
                 yield self
@@ -274,10 +275,13 @@ class Node(AsyncContextManagerMixin):
         match effect:
             case NodeSuspected(node):
                 self.caller.node_lost(node)
+            case NodeLost(node, _, "left"):
+                log.info("node.left", of=node)
+                self.caller.node_lost(node)
             case NodeLost(node, _, reason):
                 log.warning("node.lost", of=node, reason=reason)
                 self.caller.node_lost(node)
-                if self.controller.is_leading and reason != "left":
+                if self.controller.is_leading:
                     self.announcer.announce("node.lost", {"node": node, "reason": reason})
             case NodeJoined(node):
                 log.info("node.seen", of=node)
