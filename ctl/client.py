@@ -123,6 +123,11 @@ class ControlClient:
         await store.put(artifact.digest, artifact.data)
         return True
 
+    async def withdraw(self, digest: str) -> None:
+        """Remove uploaded bytes that no component uses."""
+        store = await self._bus.object_store(subjects.artifacts_bucket(self.lattice))
+        await store.delete(digest)
+
     async def prepare(self, digest: str, *, timeout_seconds: float = PREPARE_SECONDS) -> models.Prepared:
         """Have uploaded bytes compiled; raises `Invalid` when they are no component that can run."""
         fields = {"digest": digest}

@@ -14,7 +14,7 @@ from ctl.client import ControlClient
 from ctl.deployment import Deployment
 from ctl.listening import Listener
 from ctl.models import Change, ComponentDescription, Deployed, Event
-from lattice.errors import Failed, NotFound, TimedOut
+from lattice.errors import Conflict, Failed, Invalid, NotFound, TimedOut
 from lattice.quantities import duration_text, size_text
 
 Progress = Callable[[str, str], None]
@@ -25,7 +25,7 @@ POLL_SECONDS = 0.5
 QUIET_SECONDS = 1.0
 """What a wait waits for is said only if it takes longer."""
 FAILED_GRACE_SECONDS = 1.5
-"""A failure that lasts so long is the present revision's, not one that the lattice is about to replace."""
+"""A failure that lasts so long is the present revision's, and not what a node says that lags behind."""
 PLACE_SECONDS = 60.0
 
 
@@ -33,7 +33,7 @@ PLACE_SECONDS = 60.0
 class Verdict:
     """Where a component stands on its way to rest."""
 
-    state: Literal["ready", "waiting", "failed"]
+    state: Literal["ready", "waiting", "failed", "superseded"]
     reason: str = ""
 
 
@@ -50,7 +50,11 @@ def judge(
     """
     wanted = description.replicas.desired if replicas is None else replicas
     reason = _reason(description)
-    if description.generation < generation or digest not in (None, description.digest):
+    is_other = digest not in (None, description.digest)
+    if is_other and description.generation > generation:
+        text = f"generation {description.generation}, made by somebody else, has given it other code"
+        return Verdict(state="superseded", reason=text)
+    if is_other or description.generation < generation:
         return Verdict(state="waiting", reason="the change has not reached all nodes")
     if description.state == "failed":
         return Verdict(state="failed", reason=reason)
@@ -82,7 +86,12 @@ async def supply(client: ControlClient, artifact: Artifact, *, progress: Progres
     is_new = await client.upload(artifact)
     known = "" if is_new else ", already there"
     progress("upload", f"{size_text(len(artifact.data))} as {artifact.digest[:19]}{known}")
-    prepared = await client.prepare(artifact.digest)
+    try:
+        prepared = await client.prepare(artifact.digest)
+    except Invalid:
+        if is_new:
+            await client.withdraw(artifact.digest)
+        raise
     progress("compile", "done before" if prepared.cached else f"in {duration_text(prepared.compile_seconds)}")
 
 
@@ -189,7 +198,7 @@ class _Wait:
 
     def _is_over(self, description: ComponentDescription) -> bool:
         verdict = self._aim(description)
-        if verdict.state != "failed":
+        if verdict.state in ("ready", "waiting"):
             self._failed_since = None
             self._say(verdict.reason)
             return verdict.state == "ready"
@@ -198,6 +207,8 @@ class _Wait:
         self.reason = verdict.reason
         if now - self._failed_since < FAILED_GRACE_SECONDS:
             return False
+        if verdict.state == "superseded":
+            raise Conflict(f"`{self._component}` was changed meanwhile: {verdict.reason}")
         raise Failed(
             f"the replicas of `{self._component}` cannot be started: {verdict.reason}",
             details={"hint": f"correct it and deploy again, or `latticectl delete {self._component}`"},

@@ -150,6 +150,7 @@ def test_a_component_that_does_not_compile_is_not_deployed(
     assert result.exit_code == 1
     assert "truncated at offset 8" in result.stderr
     assert "deploy" not in latticectl.node.operations()
+    assert latticectl.broker.objects == {"LATTICE_default_artifacts": {}}
 
 
 @pytest.mark.parametrize(
@@ -200,6 +201,19 @@ def test_replicas_that_cannot_be_started_end_the_wait_with_the_reason(
 
     assert result.exit_code == 1
     assert "cannot be started: node-1: out of memory" in result.stderr
+
+
+def test_a_deployment_that_another_one_replaced_is_a_conflict(
+    latticectl: CommandLine, greeter_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctl.rollout.FAILED_GRACE_SECONDS", 0.1)
+    other = {"name": "greeter-1", "digest": "sha256:" + "2" * 64, "generation": 2, "state": "ready"}
+    latticectl.node.replies["describe.component"] = {"component": other}
+
+    result = latticectl("deploy", str(greeter_file))
+
+    assert result.exit_code == 1
+    assert "was changed meanwhile: generation 2" in result.stderr
 
 
 def test_update_keeps_the_component_and_changes_its_digest(

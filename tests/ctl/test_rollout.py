@@ -41,6 +41,7 @@ def test_the_right_generation_of_other_code_is_not_rest() -> None:
 
     assert judge(found, generation=3, digest="sha256:new").state == "waiting"
     assert judge(found, generation=3, digest="sha256:old").state == "ready"
+    assert judge(found, generation=2, digest="sha256:new").state == "superseded"
 
 
 def test_each_reason_is_given_once() -> None:
