@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 
 from lattice import wit
 from node.engine.canonical import CoreSignature, align, core_signature
-from node.engine.component_text import NAMED, Scope, definition, function_type, quote
+from node.engine.component_text import Scope, definition, function_type, quote
 from node.engine.compose import Composition, Reference
 from node.engine.forwarding import MEMORY_FUNCTIONS, forwarding_module, memory_module, reset_function
 
@@ -66,18 +66,8 @@ def _is_adaptable(interface: wit.Interface) -> bool:
     used = [part for item in interface.functions.values() for part in wit.function_types(item)]
     types = [*used, *interface.types.values()]
     is_foreign = interface.name.startswith("wasi:") or bool(interface.resources)
-    # A world's functions may use types that its interfaces name, which are not looked for here.
-    is_written_out = interface.name != wit.WORLD or not any(map(_contains_named, used))
-    return (
-        any(map(wit.contains_bytes, types))
-        and not is_foreign
-        and is_written_out
-        and not any(map(wit.contains_handle, types))
-    )
-
-
-def _contains_named(type_: wit.Type) -> bool:
-    return any(isinstance(part, NAMED) for part in wit.walk(type_))
+    has_bytes = any(map(wit.contains_bytes, types))
+    return has_bytes and not is_foreign and not any(map(wit.contains_handle, types))
 
 
 def adapted_type(type_: wit.Type) -> wit.Type:

@@ -144,7 +144,7 @@ async def _read_answer(
         *lines, buffer = buffer.split(b"\n")
         for line in lines:
             if not line.startswith(b"{"):
-                complaint = _complaint(line) or complaint
+                complaint = _complaint(bytes(line)) or complaint
                 continue
             message = json.loads(line)
             if "phase" not in message:

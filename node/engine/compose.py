@@ -168,7 +168,10 @@ class Composition:
             self.scope.name_type(type_, exported)
 
     def export_function(self, name: str, function: wit.Function, symbol: str) -> None:
-        """Export a function from the outer world."""
+        """Export a function from the outer world, whose types an import or an exported type names."""
+        for part in (part for type_ in wit.function_types(function) for part in wit.walk(type_)):
+            if part not in self.scope.types and (known := self._known_type(part)):
+                self.scope.name_type(part, known)
         type_ = function_type(function, self.scope)
         self.write(f"(export {quote(name)} (func {symbol}) (func {type_}))")
 

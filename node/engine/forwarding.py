@@ -54,7 +54,7 @@ def memory_module(symbol: str, reserved: int) -> str:
     must.
     """
     resets = (f'(func (export "reset-{core}") (param {core}) (call $reset))' for core in _CORE_TYPES)
-    start = align(reserved, 16)
+    start = align(max(reserved, 1), 16)  # address 0 means no block
     pages = _SPARE_PAGES + -(-start // _PAGE_BYTES)
     return _MEMORY.format(symbol=symbol, start=start, pages=pages, resets="\n    ".join(resets))
 

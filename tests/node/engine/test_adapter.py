@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from wasmtime import component as wasm
+
+from lattice import wit
+from lattice.errors import Denied
+from node.engine import adapter
+from node.engine.capi import EngineSettings, make_engine
+from node.engine.compiled import CompiledComponent
+from node.engine.describe import describe
+from node.engine.engine import Engine
+from node.engine.host import GuestCall, HostInterface
+from node.engine.limits import InstanceLimits
+from node.engine.pool import ComponentPool
+from tests.node.engine.conftest import SMALL, context
+from tests.node.engine.echo import echo_wat, is_same, types, values
+from tests.node.engine.guests import BYTES, RESOURCES, binary
+
+API = "demo:bytes/api"
+EVERY_BYTE = bytes(range(256))
+
+
+def compile_adapted(text: str, folder: Path) -> CompiledComponent:
+    """The component inside its adapter, compiled in this process; the adapter must fit."""
+    engine = make_engine(EngineSettings(is_pooling=False))
+    guest = binary(text)
+    type_ = describe(wasm.Component(engine, guest), engine)
+    plan = adapter.plan(type_)
+    digest = hashlib.sha256(guest).hexdigest()
+    path = folder / f"{digest}.cwasm"
+    path.write_bytes(wasm.Component(engine, adapter.adapt(guest, plan)).serialize())
+    return CompiledComponent(
+        digest=digest,
+        size=len(guest),
+        type=type_,
+        adapted_imports=plan.imports,
+        adapted_exports=plan.exports,
+        path=path,
+    )
+
+
+class Host:
+    """Implements `demo:bytes/host` and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+        functions = {"flip": self.flip, "take": self.take, "count": self.count}
+        self.interface = HostInterface(name="demo:bytes/host", functions=functions)
+
+    async def flip(self, call: GuestCall, data: bytes) -> bytes:
+        self.seen.append(data)
+        await anyio.lowlevel.checkpoint()
+        return data[::-1]
+
+    def take(self, call: GuestCall, chunk: dict[str, Any], count: int) -> dict[str, Any]:
+        self.seen.append(chunk)
+        if count == 0:
+            raise Denied("nothing to take")
+        return {"data": chunk["data"][:count], "note": chunk["note"] + " 🦀"}
+
+    def count(self, call: GuestCall, number: int) -> int:
+        return number + 1
+
+
+def pool_of(
+    engine: Engine, compiled: CompiledComponent, *imports: HostInterface, reuse: int = 1
+) -> ComponentPool:
+    limits = InstanceLimits(prewarm=0, reuse=reuse)
+    return ComponentPool(engine, compiled, name="guest", limits=limits, slots=4, imports=imports)
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> CompiledComponent:
+    return compile_adapted(BYTES, tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 1024, 65_536, 1 << 20, 8 << 20])
+async def test_bytes_cross_unchanged(engine: Engine, compiled: CompiledComponent, size: int) -> None:
+    pool = pool_of(engine, compiled, Host().interface)
+    payload = (EVERY_BYTE * (size // 256 + 1))[:size]
+
+    assert await pool.call(API, "echo", [payload], context()) == payload
+    await pool.aclose()
+
+
+async def test_bytes_cross_imports_several_times_in_one_call(
+    engine: Engine, compiled: CompiledComponent
+) -> None:
+    host = Host()
+    pool = pool_of(engine, compiled, host.interface)
+
+    assert await pool.call(API, "twice", [EVERY_BYTE], context()) == EVERY_BYTE
+    assert host.seen == [EVERY_BYTE, EVERY_BYTE[::-1]]
+    await pool.aclose()
+
+
+@pytest.mark.parametrize("note", ["", "plain", "Käse", "日本語", "🦀🦀", "a\0b"])
+async def test_text_beside_bytes_stays_text(engine: Engine, compiled: CompiledComponent, note: str) -> None:
+    host = Host()
+    pool = pool_of(engine, compiled, host.interface)
+
+    result = await pool.call(API, "take", [{"data": EVERY_BYTE, "note": note}, 200], context())
+
+    assert host.seen == [{"data": EVERY_BYTE, "note": note}]
+    assert result == {"data": EVERY_BYTE[:200], "note": note + " 🦀"}
+    await pool.aclose()
+
+
+async def test_world_functions_and_functions_without_bytes_work_too(
+    engine: Engine, compiled: CompiledComponent
+) -> None:
+    pool = pool_of(engine, compiled, Host().interface)
+
+    assert await pool.call(wit.WORLD, "size", [EVERY_BYTE], context()) == 257
+    await pool.aclose()
+
+
+FRUGAL = """
+(component
+  (core module $m (memory (export "memory") 40)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 1024)
+    (func (export "size") (param i32 i32) (result i32) local.get 1))
+  (core instance $i (instantiate $m))
+  (func (export "size") (param "data" (list u8)) (result u32) (canon lift (core func $i "size")
+    (memory (core memory $i "memory")) (realloc (core func $i "realloc")))))
+"""
+"""Takes bytes at the same place of its memory every time."""
+
+
+async def test_the_adapters_memory_is_free_again_after_each_call(engine: Engine, tmp_path: Path) -> None:
+    limits = InstanceLimits(prewarm=0, reuse=1000, memory_bytes=4 << 20)
+    compiled = compile_adapted(FRUGAL, tmp_path)
+    pool = ComponentPool(engine, compiled, name="guest", limits=limits, slots=1, imports=())
+    payload = EVERY_BYTE * 4096
+
+    for _ in range(20):
+        assert await pool.call(wit.WORLD, "size", [payload], context()) == 1 << 20
+    assert pool.statistics().instances_made == 1
+    await pool.aclose()
+
+
+async def test_an_error_of_the_host_ends_the_call_as_it_is(
+    engine: Engine, compiled: CompiledComponent
+) -> None:
+    pool = pool_of(engine, compiled, Host().interface)
+
+    with pytest.raises(Denied, match="nothing to take"):
+        await pool.call(API, "take", [{"data": b"", "note": ""}, 0], context())
+    assert await pool.call(API, "echo", [b"next"], context()) == b"next"
+    await pool.aclose()
+
+
+@given(data=st.data())
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+def test_types_of_any_shape_around_bytes_fit_the_adapter(data: st.DataObject) -> None:
+    type_ = wit.Tuple((data.draw(types()), wit.BYTES))
+    examples = data.draw(st.lists(st.lists(values(type_), max_size=4), min_size=1, max_size=3))
+
+    async def run() -> None:
+        seen: list[Any] = []
+
+        def echo(call: GuestCall, value: Any) -> Any:
+            seen.append(value)
+            return value
+
+        with tempfile.TemporaryDirectory() as folder:
+            compiled = compile_adapted(echo_wat(type_), Path(folder))
+            async with Engine(SMALL) as engine:
+                host = HostInterface(name="demo:echo/host", functions={"echo": echo})
+                pool = pool_of(engine, compiled, host, reuse=10)
+                results = [await pool.call("-", "echo", [example], context()) for example in examples]
+                await pool.aclose()
+        for example, passed, result in zip(examples, seen, results, strict=True):
+            assert is_same(example, passed)
+            assert is_same(example, result)
+
+    anyio.run(run)
+
+
+def plan_of(text: str) -> adapter.AdapterPlan:
+    engine = make_engine(EngineSettings(is_pooling=False))
+    return adapter.plan(describe(wasm.Component(engine, binary(text)), engine))
+
+
+def test_interfaces_without_bytes_are_left_alone() -> None:
+    assert plan_of(
+        '(component (import "demo:a/b" (instance (export "f" (func (param "s" string))))))'
+    ).is_empty
+
+
+def test_interfaces_of_wasi_and_ones_with_resources_are_left_alone() -> None:
+    wasi = '(import "wasi:random/random@0.2.0" (instance (export "get" (func (result (list u8))))))'
+    own = """(import "demo:a/b" (instance (export "r" (type $r (sub resource)))
+      (export "f" (func (param "r" (borrow $r)) (result (list u8))))))"""
+
+    assert plan_of(RESOURCES).is_empty
+    assert plan_of(f"(component {wasi} {own})").is_empty
+
+
+def test_what_is_left_alone_passes_through_with_its_resources() -> None:
+    engine = make_engine(EngineSettings(is_pooling=False))
+    guest = binary(
+        RESOURCES[: RESOURCES.rindex(")")]
+        + '(import "demo:a/b" (instance (export "f" (func (result (list u8)))))))'
+    )
+    type_ = describe(wasm.Component(engine, guest), engine)
+
+    adapted = describe(wasm.Component(engine, adapter.adapt(guest, adapter.plan(type_))), engine)
+
+    assert adapted.imports["wasi:io/streams@0.2.0"] == type_.imports["wasi:io/streams@0.2.0"]
+    assert adapted.imports["demo:a/b"].functions["f"].result == wit.STRING
+
+
+def test_lesser_plans_follow_the_best_one() -> None:
+    plan = plan_of(BYTES)
+
+    tried = [(bool(item.imports), bool(item.exports)) for item in adapter.candidates(plan)]
+
+    assert tried == [(True, True), (True, False), (False, True)]
