@@ -63,7 +63,7 @@ class Engine(AsyncContextManagerMixin):
         self.workers = Workers()
         self.ticker = Ticker(lambda: capi.increment_epoch(self.address))
         try:
-            async with anyio.create_task_group() as tasks:
+            async with _body_errors_as_they_are(), anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 tasks.start_soon(self._sweep)
                 try:
@@ -182,6 +182,17 @@ class Engine(AsyncContextManagerMixin):
             await anyio.sleep(SWEEP_SECONDS)
             for pool in list(self._spares):
                 pool.drop_idle()
+
+
+@asynccontextmanager
+async def _body_errors_as_they_are() -> AsyncGenerator[None]:
+    """The engine's own tasks don't fail: a group of one is the error of the body."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
 
 
 def _check_address_space(settings: EngineSettings) -> None:

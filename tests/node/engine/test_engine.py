@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lattice.errors import Invalid
+from lattice.errors import Invalid, TimedOut
 from node.engine.capi import EngineSettings
 from node.engine.engine import Engine
 from node.engine.host import CallContext
@@ -19,6 +19,12 @@ from tests.node.engine.conftest import context
 def test_more_instances_than_there_are_addresses_are_refused() -> None:
     with pytest.raises(Invalid, match="lower max_instances"):
         Engine(EngineSettings(max_instances=100_000))
+
+
+async def test_error_of_the_body_leaves_the_engine_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with Engine(EngineSettings(max_instances=10)):
+            raise ZeroDivisionError
 
 
 async def test_code_that_is_not_compiled_code_is_invalid(engine: Engine, tmp_path: Path) -> None:
@@ -45,8 +51,6 @@ async def test_prepared_code_is_shared_and_freed_by_the_last(engine: Engine, tmp
 
 
 async def test_call_whose_budget_is_over_does_not_begin(engine: Engine, tmp_path: Path) -> None:
-    from lattice.errors import TimedOut
-
     compiled = compile_wat(ADD, tmp_path)
     pool = ComponentPool(engine, compiled, name="add", limits=InstanceLimits(), slots=1, imports=[])
 
