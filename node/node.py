@@ -65,6 +65,7 @@ NAME_CHECK_SECONDS = 1.5
 """A little more than a heartbeat: whoever else has this node's name has been heard by then."""
 SETTLE_SECONDS = 2.0
 LOG_SECONDS = 1.0
+CONTACT_SECONDS = 60.0
 
 
 def package_version() -> str:
@@ -160,6 +161,7 @@ class Node(AsyncContextManagerMixin):
             lambda **started: self.controller.run(is_candidate=self.settings.controller, **started)
         )
         tasks.start_soon(self.stall.run, self._settle)
+        tasks.start_soon(self._note_contact)
         self._bus.on_connection_change(lambda is_connected: self._connection_changed(is_connected, tasks))
         self.announcer.announce("node.joined", {})
         log.info("node.ready", name=self.name, id=self.id, capacity=self.info.capacity)
@@ -295,6 +297,12 @@ class Node(AsyncContextManagerMixin):
         slots = sum(item.slots for item in statistics)
         busy = sum(item.in_flight + item.queued for item in statistics)
         return (busy / slots if slots else 0.0), self.serving.in_progress
+
+    async def _note_contact(self) -> None:
+        while True:
+            if self._bus.is_connected and self.observer.is_caught_up:
+                await to_thread.run_sync(self.copies.in_contact)
+            await anyio.sleep(CONTACT_SECONDS)
 
     def _connection_changed(self, is_connected: bool, tasks: TaskGroup) -> None:
         log.info("bus.connected" if is_connected else "bus.lost", server=self._bus.server_id)
