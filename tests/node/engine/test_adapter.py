@@ -19,7 +19,7 @@ from node.engine.capi import EngineSettings, make_engine
 from node.engine.compiled import CompiledComponent
 from node.engine.describe import describe
 from node.engine.engine import Engine
-from node.engine.host import GuestCall, HostInterface
+from node.engine.host import GuestCall, HostFunction, HostInterface
 from node.engine.limits import InstanceLimits
 from node.engine.pool import ComponentPool
 from tests.node.engine.conftest import SMALL, context
@@ -54,7 +54,7 @@ class Host:
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
-        functions = {"flip": self.flip, "take": self.take, "count": self.count}
+        functions: dict[str, HostFunction] = {"flip": self.flip, "take": self.take, "count": self.count}
         self.interface = HostInterface(name="demo:bytes/host", functions=functions)
 
     async def flip(self, call: GuestCall, data: bytes) -> bytes:

@@ -69,7 +69,9 @@ def test_a_plug_gives_the_guest_what_it_imports() -> None:
         log.add_func("count", lambda store: 0)
     instance = linker.instantiate(store, outer)
     api = instance.get_export_index(store, "demo:guest/api")
-    run = instance.get_func(store, instance.get_export_index(store, "run", api))
+    index = instance.get_export_index(store, "run", api)
+    assert index is not None
+    run = instance.get_func(store, index)
     assert run is not None
     assert run(store, 21) == 42
 
