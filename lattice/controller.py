@@ -38,6 +38,8 @@ from lattice.recovery import FetchCopies, ReadStore, Stored, WriteApplication, W
 log = structlog.get_logger()
 
 TURN_SECONDS = 0.1
+BURST_SECONDS = 0.01
+"""Changes come in bursts, when a node dies or many replicas start; one plan answers them all."""
 LEASE_KEY = "lease"
 ORDER_SECONDS = 2.0
 COPIES_SECONDS = 1.0
@@ -110,6 +112,7 @@ class Controller:
                 self._handle(lead.Turn(now_ms=time.time_ns() // 1_000_000))
                 with anyio.move_on_after(TURN_SECONDS):
                     await self._observer.wait_for_change()
+                    await anyio.sleep(BURST_SECONDS)
 
     async def resign(self) -> None:
         """Neither take nor keep the lease from now on; another node takes it at once."""

@@ -16,7 +16,8 @@ def configure(*, level: str = "info", format: str = "auto", **bound: Any) -> Non
     """Set up structlog for this process; `bound` (lattice, node, ...) is on every line."""
     pretty = format == "pretty" or (format == "auto" and sys.stderr.isatty())
     renderer: Any = (
-        structlog.dev.ConsoleRenderer()
+        # Without local variables in tracebacks: they may hold secrets.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if pretty
         else structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
     )

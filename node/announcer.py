@@ -54,7 +54,7 @@ class Announcer:
         self._observer = observer
         self._load = load
         self._beat = 0
-        self._roll_called = anyio.Event()
+        self._beat_wanted = anyio.Event()
         self.is_draining = False
         self._send, self._receive = anyio.create_memory_object_stream[tuple[str, bytes]](QUEUE_LENGTH)
 
@@ -83,7 +83,7 @@ class Announcer:
         """Send announcements and heartbeats until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._publish_all)
-            tasks.start_soon(self._answer_roll_calls)
+            tasks.start_soon(self._beat_when_wanted)
             task_status.started()
             while True:
                 await self.beat()
@@ -112,10 +112,14 @@ class Announcer:
             subjects.heartbeat(self._lattice, self._info.id), wire.encode_message(heartbeat.to_dict())
         )
 
-    async def _answer_roll_calls(self) -> None:
+    def beat_soon(self) -> None:
+        """Send a heartbeat out of turn: somebody asked, or what it says has changed."""
+        self._beat_wanted.set()
+
+    async def _beat_when_wanted(self) -> None:
         while True:
-            await self._roll_called.wait()
-            self._roll_called = anyio.Event()
+            await self._beat_wanted.wait()
+            self._beat_wanted = anyio.Event()
             await self.beat()
             await anyio.sleep(ROLL_SECONDS)
 
@@ -170,7 +174,7 @@ class Announcer:
             subscription = await self._bus.subscribe(subject, take)
             stack.push_async_callback(subscription.unsubscribe)
         roll_call = await self._bus.subscribe(
-            subjects.event(self._lattice, ROLL_CALL), lambda message: self._roll_called.set()
+            subjects.event(self._lattice, ROLL_CALL), lambda message: self.beat_soon()
         )
         stack.push_async_callback(roll_call.unsubscribe)
 

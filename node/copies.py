@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import structlog
 
 from lattice.errors import Invalid
-from lattice.model import Application
+from lattice.model import TOMBSTONE_SECONDS, Application
 from lattice.observer import decode_application, encode_value
 
 log = structlog.get_logger()
+
+
+CONTACT_FILE = "contact"
 
 
 class Copies:
@@ -18,10 +22,18 @@ class Copies:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._contact = folder / CONTACT_FILE
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def load(self) -> list[Application]:
-        """All copies that can be read; damaged ones are passed over."""
+        """All copies that can be read; damaged ones are passed over.
+
+        None are left after a week without the store: what was deleted meanwhile may be forgotten by all.
+        """
+        if self._is_outdated():
+            log.warning("copies.discarded", reason="the last contact with the store was too long ago")
+            for file in self._folder.glob("*.json"):
+                file.unlink(missing_ok=True)
         found = []
         for file in sorted(self._folder.glob("*.json")):
             try:
@@ -29,6 +41,19 @@ class Copies:
             except (OSError, Invalid) as error:
                 log.warning("copy.unreadable", file=str(file), reason=str(error))
         return found
+
+    def in_contact(self) -> None:
+        """Note that the store is in reach now."""
+        try:
+            self._contact.touch()
+        except OSError as error:
+            log.warning("copies.contact-not-noted", reason=str(error))
+
+    def _is_outdated(self) -> bool:
+        try:
+            return time.time() - self._contact.stat().st_mtime > TOMBSTONE_SECONDS
+        except OSError:
+            return False
 
     def keep(self, application: Application) -> None:
         """Replace the copy. A disk that is full costs the copy, not the node: the store has it too."""

@@ -21,7 +21,7 @@ from typing import Any
 
 import anyio
 import structlog
-from anyio import AsyncContextManagerMixin
+from anyio import AsyncContextManagerMixin, to_thread
 from anyio.abc import TaskGroup
 
 from lattice import subjects, wire, wit
@@ -289,6 +289,7 @@ class Node(AsyncContextManagerMixin):
                 log.info("node.seen", of=node)
             case ApplicationChanged(application):
                 self.copies.keep(application)
+                self.announcer.beat_soon()  # the controller compares who knows what
         if hasattr(self, "caller"):
             self.caller.placements_changed()
 
