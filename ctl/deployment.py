@@ -25,6 +25,8 @@ class Deployment:
     environment: Mapping[str, str] = field(default_factory=dict)
     links: tuple[tuple[str, str], ...] = ()
     """Interface and target of each import that another component answers."""
+    spares: int | None = None
+    """Nodes without a replica that compile it ahead, to take over at once."""
     memory_bytes: int | None = None
     budget_seconds: float | None = None
     max_concurrency: int | None = None

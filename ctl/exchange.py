@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import anyio
 
-from lattice import subjects, wire
+from lattice import bodies, subjects, wire
 from lattice.bus import Bus
 from lattice.errors import Failed, Invalid, LatticeError, TimedOut
 from lattice.fields import Value
@@ -15,14 +16,14 @@ from lattice.fields import Value
 V = TypeVar("V", bound=Value)
 
 RETRY_SECONDS = 0.1
-MAX_REPLY_BYTES = 16 * 2**20
+MAX_REPLY_BYTES = 64 * 2**20
 
 
 class Exchange:
     """Sends control requests to whichever node takes them."""
 
     def __init__(self, bus: Bus, lattice: str) -> None:
-        self._bus = bus
+        self._peer = bodies.Peer(bus=bus, lattice=lattice, owner=secrets.token_hex(8))
         self._lattice = lattice
 
     async def request(
@@ -48,7 +49,14 @@ class Exchange:
     ) -> tuple[LatticeError | None, dict[str, Any]]:
         operation = subject.rpartition(".control.")[2]
         try:
-            message = await self._bus.request(subject, body, timeout_seconds=timeout_seconds)
+            message = await bodies.request(
+                self._peer,
+                subject,
+                body,
+                wire.CallHeaders(),
+                timeout_seconds=timeout_seconds,
+                max_reply_bytes=MAX_REPLY_BYTES,
+            )
         except TimedOut:
             raise TimedOut(f"`{operation}` was not answered within {timeout_seconds:.1f} s") from None
         error = wire.decode_error(message.headers, message.data)

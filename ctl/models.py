@@ -120,6 +120,7 @@ class Link(Value):
 class ComponentDescription(Component):
     """A component with its interfaces, settings and placements."""
 
+    incarnation: Annotated[int, "identifies this life of the name, from deploy to delete"] = 0
     type: Annotated[Mapping[str, Any], "imports and exports with all functions and types"] = field(
         default_factory=dict
     )

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from anyio.abc import TaskGroup
 
-from lattice import subjects, wire
+from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
 from lattice.errors import Failed, LatticeError, NotFound, Overloaded
 from lattice.names import did_you_mean
@@ -36,6 +36,7 @@ class Control:
     ) -> None:
         """`table` is served for the lattice and for this node, `own` for this node only."""
         self._bus = bus
+        self._peer = bodies.Peer(bus=bus, lattice=lattice, owner=node)
         self._lattice = lattice
         self._node = node
         self._table = table
@@ -59,26 +60,39 @@ class Control:
         stack.push_async_callback(own.unsubscribe)
 
     async def _serve(self, message: Message, reply: str, table: Mapping[str, Operation]) -> None:
-        headers: Mapping[str, str] | None = None
-        content_type = wire.MSGPACK
+        headers = wire.CallHeaders()
         self._in_progress += 1
         try:
-            content_type = wire.content_type_of(message.headers)
-            data = wire.encode_message(await self._perform(message, content_type, table), content_type)
-            headers = wire.reply_headers(content_type)
+            headers = wire.decode_headers(message.headers)
+            answer = await self._perform(message, headers.content_type, table)
         except LatticeError as error:
-            headers, data = wire.encode_error(error, content_type)
+            await self._answer_error(message, reply, error, headers)
         except Exception:
             error_id = os.urandom(4).hex()
             log.exception("operation.failed", subject=message.subject, error_id=error_id)
             failure = Failed("the node failed; its log has the reason under the error id", error_id=error_id)
-            headers, data = wire.encode_error(failure, content_type)
+            await self._answer_error(message, reply, failure, headers)
+        else:
+            await self._answer(message, reply, answer, headers)
         finally:
             self._in_progress -= 1
+
+    async def _answer(
+        self, message: Message, reply: str, answer: dict[str, Any], headers: wire.CallHeaders
+    ) -> None:
         try:
-            await self._bus.publish(reply, data, headers=headers)
+            body = wire.encode_message(answer, headers.content_type)
+            await bodies.reply(self._peer, reply, body, headers)
         except LatticeError as error:
             log.warning("operation.unanswered", subject=message.subject, reason=error.message)
+
+    async def _answer_error(
+        self, message: Message, reply: str, error: LatticeError, headers: wire.CallHeaders
+    ) -> None:
+        try:
+            await bodies.reply_error(self._peer, reply, error, headers.content_type)
+        except LatticeError as failure:
+            log.warning("operation.unanswered", subject=message.subject, reason=failure.message)
 
     async def _perform(
         self, message: Message, content_type: str, table: Mapping[str, Operation]

@@ -11,7 +11,7 @@ from lattice.errors import Conflict, Invalid, NotFound
 from lattice.fields import refuse_unknown
 from lattice.model import Application, ComponentSpec, Limits, Link, new_application
 
-SPEC_FIELDS = ("labels", "spread", "environment", "idempotent", "replicas")
+SPEC_FIELDS = ("labels", "spread", "environment", "idempotent", "replicas", "spares")
 
 
 def spec_from_request(request: Mapping[str, Any]) -> ComponentSpec:

@@ -30,7 +30,7 @@ from lattice.bus import Bus
 from lattice.caller import Caller
 from lattice.controller import Controller
 from lattice.edits import Editor
-from lattice.errors import Conflict, Invalid, LatticeError, Unreachable
+from lattice.errors import Conflict, Invalid, LatticeError, TimedOut, Unreachable
 from lattice.imports import Catalog, missing_imports
 from lattice.model import NodeInfo
 from lattice.observer import Observer
@@ -65,6 +65,7 @@ NAME_CHECK_SECONDS = 1.5
 """A little more than a heartbeat: whoever else has this node's name has been heard by then."""
 SETTLE_SECONDS = 2.0
 LOG_SECONDS = 1.0
+STORE_RETRY_SECONDS = 0.5
 CONTACT_SECONDS = 60.0
 
 
@@ -146,6 +147,7 @@ class Node(AsyncContextManagerMixin):
         for application in self.copies.load():
             self.observer.apply(application)
         self.observer.on_effect(self._effect)
+        await self._wait_for_store()
         await tasks.start(self.observer.run)
         await self._refuse_taken_name()
         await self._make_parts()
@@ -248,6 +250,19 @@ class Node(AsyncContextManagerMixin):
         with anyio.move_on_after(2):
             await self._stack.aclose()
 
+    async def _wait_for_store(self) -> None:
+        """A JetStream cluster that has just started needs seconds to elect its leaders."""
+        deadline = anyio.current_time() + self.settings.connect_timeout
+        while True:
+            try:
+                await self._bus.key_value(subjects.state_bucket(self.lattice))
+                return
+            except (Unreachable, TimedOut) as error:
+                if anyio.current_time() > deadline:
+                    raise
+                log.info("store.awaited", reason=error.message)
+            await anyio.sleep(STORE_RETRY_SECONDS)
+
     async def _refuse_taken_name(self) -> None:
         """Raise `Conflict` when another living node has this node's name."""
         await anyio.sleep(NAME_CHECK_SECONDS if self.settings.name else 0)
@@ -284,7 +299,8 @@ class Node(AsyncContextManagerMixin):
                 log.warning("node.lost", of=node, reason=reason)
                 self.caller.node_lost(node)
                 if self.controller.is_leading:
-                    self.announcer.announce("node.lost", {"node": node, "reason": reason})
+                    name = self.state.observed.nodes[node].name
+                    self.announcer.announce("node.lost", {"node": node, "node_name": name, "reason": reason})
             case NodeJoined(node):
                 log.info("node.seen", of=node)
             case ApplicationChanged(application):

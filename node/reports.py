@@ -146,6 +146,7 @@ class Reports:
         return {
             "component": {
                 **self._component(wanted),
+                "incarnation": state.desired.applications[wanted.application].incarnation,
                 "type": wit.component_type_to_json(description.type) if description else {},
                 "limits": spec.limits.to_dict(),
                 "labels": dict(spec.labels),

@@ -9,7 +9,6 @@ Error handling: whatever goes wrong with a call is its answer; the loop goes on.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -21,6 +20,7 @@ from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
 from lattice.caller import DEFAULT_BUDGET_SECONDS, Caller, CallRequest, LocalReplicas, Reply, new_call_id
 from lattice.errors import Failed, LatticeError, Overloaded, Unreachable
+from node.failures import FailureLog, new_error_id
 
 log = structlog.get_logger()
 
@@ -51,6 +51,7 @@ class Serving:
         self._caller = caller
         self._max_calls = max_calls
         self._is_quiet = is_quiet
+        self._failures = FailureLog()
         self._in_progress = 0
         self._idle = anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -102,9 +103,10 @@ class Serving:
             if message.reply:
                 await bodies.reply(self._peer, message.reply, reply.data, headers)
         except LatticeError as error:
+            self._failures.record(message.subject, headers, error)
             await self._refuse(message, error, headers.content_type)
         except Exception:
-            error_id = os.urandom(4).hex()
+            error_id = new_error_id()
             log.exception("call.failed", subject=message.subject, error_id=error_id)
             internal = Failed("the node failed; its log has the reason under the error id", error_id=error_id)
             await self._refuse(message, internal, headers.content_type)

@@ -43,6 +43,15 @@ if TYPE_CHECKING:
     "--reuse", type=click.IntRange(1), metavar="CALLS", help="Calls that one instance serves. [default: 1]"
 )
 @click.option(
+    "--queue", "queue_length", type=click.IntRange(0), metavar="N", help="Calls of a replica that may wait."
+)
+@click.option(
+    "--payload", "payload_bytes", type=SIZE, metavar="SIZE", help="Size of a call's arguments or result."
+)
+@click.option(
+    "--spares", type=click.IntRange(0), metavar="N", help="Nodes that compile it ahead. [default: 2]"
+)
+@click.option(
     "--idempotent", is_flag=True, help="Calls may be repeated: no function does harm when called twice."
 )
 @click.option("--env", "environment", type=PAIR, multiple=True, help="Environment variable; repeatable.")

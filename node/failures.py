@@ -1,0 +1,59 @@
+"""Failed calls in the node's log, under the error id that their callers get; bounded."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import structlog
+
+from lattice import wire
+from lattice.errors import Failed, LatticeError, TimedOut, Trapped
+
+log = structlog.get_logger()
+
+LOGGED = (Trapped, TimedOut, Failed)
+"""What an operator may have to look into; all else is the caller's affair, and said to it."""
+LINES_PER_SECOND = 20
+
+
+def new_error_id() -> str:
+    """Short enough to be read out, long enough to be found in a log."""
+    return os.urandom(4).hex()
+
+
+class FailureLog:
+    """The mutable state is the second at hand, and what was logged and passed over in it."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._lines = 0
+        self._omitted = 0
+
+    def record(self, subject: str, headers: wire.CallHeaders, error: LatticeError) -> None:
+        """Give the error an id if it has none, and log it while the second's lines last."""
+        if not isinstance(error, LOGGED) or error.error_id is not None:
+            return
+        error.error_id = new_error_id()
+        if self._may_log():
+            log.warning(
+                "call.failed",
+                subject=subject,
+                code=error.code,
+                reason=error.message,
+                error_id=error.error_id,
+                call_id=headers.call_id,
+                caller=headers.caller,
+            )
+
+    def _may_log(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            if self._omitted:
+                log.warning("calls.failed", omitted=self._omitted)
+            self._second, self._lines, self._omitted = second, 0, 0
+        self._lines += 1
+        if self._lines <= LINES_PER_SECOND:
+            return True
+        self._omitted += 1
+        return False
