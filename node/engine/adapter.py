@@ -4,14 +4,15 @@ A host converts a `list<u8>` value by value, but a string in one copy. In memory
 length, and a string in the encoding `latin1+utf16` whose characters are all below 256 is its bytes. So an
 outer component can lift what the guest's author calls `list<u8>` as a `string`: between a lift with the one
 type and a lower with the other, its core functions only hand on their parameters, over one memory of the
-adapter's. A real string may hold anything: both ends read it with the same encoding.
+adapter's. A real string crosses the same way, as the bytes of its UTF-8: towards the guest the encoding is
+utf8, so the guest gets it in one piece, and is never asked to reallocate, which some guests refuse.
 
 That memory is a bump allocator. Before the guest runs, an export's arguments have been copied out of it;
 before the guest goes on, so have an import's results. What else must last, the place where a result is
 written, has a fixed address, one for exports and one for imports, as neither nests in itself. So every
 return resets it.
 
-                host    string, string          list<u8>, list<u8>    guest
+                host    string, latin1+utf16          list<u8>, utf8    guest
       export -> lift (adapted type) -> core function -> lower (original type) -> guest's export
       import <- lower (adapted type) <- core function <- lift (original type) <- guest's import
 """
@@ -27,11 +28,12 @@ from node.engine.component_text import Scope, definition, function_type, quote
 from node.engine.compose import Composition, Reference
 from node.engine.forwarding import MEMORY_FUNCTIONS, forwarding_module, memory_module, reset_function
 
-ADAPTER_VERSION = 1
+ADAPTER_VERSION = 2
 """Part of the cache key: to be raised with every change of what is generated here."""
 
 _IMPORT_AREA = 16
-_OPTIONS = "(memory $memory) (realloc $realloc) string-encoding=latin1+utf16"
+_OF_HOST = "(memory $memory) (realloc $realloc) string-encoding=latin1+utf16"
+_OF_GUEST = "(memory $memory) (realloc $realloc) string-encoding=utf8"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +128,8 @@ class _Adapter:
         guest = self._outer.instantiate(self._component, self._arguments())
         exports = self._plan.type.exports
         forwarded = {name: item for name, item in exports.items() if name in self._plan.exports}
-        lifted = self._forward("exports", self._export_area(), self._exported(guest, forwarded))
+        crossings = self._exported(guest, forwarded)
+        lifted = self._forward("exports", self._export_area(), crossings, _OF_GUEST, _OF_HOST)
         for name, interface in exports.items():
             if name in forwarded:
                 self._export(adapted_interface(interface), lifted[name])
@@ -156,7 +159,7 @@ class _Adapter:
                 forwarded[name] = self._imported(interface)
             else:
                 arguments |= self._outer.import_interface(interface)
-        lifted = self._forward("imports", _IMPORT_AREA, forwarded)
+        lifted = self._forward("imports", _IMPORT_AREA, forwarded, _OF_HOST, _OF_GUEST)
         for name, functions in lifted.items():
             arguments |= self._instance_for_guest(self._plan.type.imports[name], functions)
         return arguments
@@ -190,35 +193,37 @@ class _Adapter:
         return crossings
 
     def _forward(
-        self, side: str, area: int, interfaces: Mapping[str, Mapping[str, _Crossing]]
+        self,
+        side: str,
+        area: int,
+        interfaces: Mapping[str, Mapping[str, _Crossing]],
+        lower_options: str,
+        lift_options: str,
     ) -> dict[str, dict[str, str]]:
         """Lower each function, hand it through core code, lift it again: the lifted functions' symbols."""
         crossings = [item for functions in interfaces.values() for item in functions.values()]
         if not crossings:
             return {name: {} for name in interfaces}
-        lowered = [self._lower(item) for item in crossings]
+        lowered = [self._lower(item, lower_options) for item in crossings]
         signatures = [core_signature(item.lowered) for item in crossings]
         self._outer.write(forwarding_module(f"${side}-module", signatures, area))
         given = " ".join(f'(export "{index}" (func {symbol}))' for index, symbol in enumerate(lowered))
-        self._outer.write(
-            f'(core instance ${side} (instantiate ${side}-module (with "lowered" (instance {given}))))'
-        )
-        lifted = iter([self._lift(side, index, item) for index, item in enumerate(crossings)])
-        return {
-            name: {function: next(lifted) for function in functions} for name, functions in interfaces.items()
-        }
+        instance = f'(instantiate ${side}-module (with "lowered" (instance {given})))'
+        self._outer.write(f"(core instance ${side} {instance})")
+        lifted = iter([self._lift(f'${side} "{i}"', item, lift_options) for i, item in enumerate(crossings)])
+        return {name: {item: next(lifted) for item in functions} for name, functions in interfaces.items()}
 
-    def _lower(self, crossing: _Crossing) -> str:
+    def _lower(self, crossing: _Crossing, options: str) -> str:
         symbol = self._outer.scope.symbol()
-        self._outer.write(f"(core func {symbol} (canon lower (func {crossing.symbol}) {_OPTIONS}))")
+        self._outer.write(f"(core func {symbol} (canon lower (func {crossing.symbol}) {options}))")
         return symbol
 
-    def _lift(self, side: str, index: int, crossing: _Crossing) -> str:
+    def _lift(self, core_function: str, crossing: _Crossing, options: str) -> str:
         symbol = self._outer.scope.symbol()
-        reset = f"${reset_function(core_signature(crossing.lifted))}"
+        reset = f"(post-return ${reset_function(core_signature(crossing.lifted))})"
         type_ = function_type(crossing.lifted, Scope("unnamed"))
-        options = f"{_OPTIONS} (post-return {reset})"
-        self._outer.write(f'(func {symbol} {type_} (canon lift (core func ${side} "{index}") {options}))')
+        lift = f"(canon lift (core func {core_function}) {options} {reset})"
+        self._outer.write(f"(func {symbol} {type_} {lift})")
         return symbol
 
     def _instance_for_guest(

@@ -18,6 +18,7 @@ class CompiledComponent:
     type: wit.ComponentType
     adapted_imports: frozenset[str]
     adapted_exports: frozenset[str]
-    """Interfaces whose every `list<u8>` crosses as a latin-1 string, through the adapter around the guest."""
+    """Interfaces whose every `list<u8>` crosses as a latin-1 string, through the adapter around the guest;
+    there every string crosses so too, as its UTF-8 bytes."""
     path: Path
     """An authenticated file in the node's private folder: loading it executes it."""

@@ -43,6 +43,8 @@ _unpack_char = Struct("<I").unpack_from
 def compile_lift(type_: wit.Type, is_adapted: bool) -> Lift:
     """The closure that lifts values of a type."""
     match type_:
+        case wit.STRING if is_adapted:
+            return _lift_text_from_bytes
         case wit.Primitive(name):
             return _PRIMITIVES[name]
         case wit.BYTES:
@@ -95,6 +97,11 @@ def _lift_bytes_from_string(data: bytes, offset: int, reader: Reader) -> bytes:
         raise Heavy
     raw = read(address, size)
     return raw if raw.isascii() else raw.decode().encode("latin-1")
+
+
+def _lift_text_from_bytes(data: bytes, offset: int, reader: Reader) -> str:
+    """A string from an adapter, where it crosses as its UTF-8 bytes do: as latin-1 characters."""
+    return str(_lift_bytes_from_string(data, offset, reader), "utf-8")
 
 
 def _lift_bytes_from_list(data: bytes, offset: int, reader: Reader) -> bytes:

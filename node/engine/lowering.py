@@ -114,6 +114,18 @@ def _lower_string(value: Any, lender: Lender) -> bytes:
     return _lend_string(data, lender)
 
 
+def _lower_text_as_bytes(value: Any, lender: Lender) -> bytes:
+    """A string to an adapter, where it crosses as its UTF-8 bytes do: as latin-1 characters."""
+    if isinstance(value, str) and value.isascii():
+        return _lower_string(value, lender)
+    if not isinstance(value, str):
+        raise Mismatch(f"{shown(value)} is not a string")
+    try:
+        return _lower_bytes_as_string(value.encode(), lender)
+    except UnicodeEncodeError as error:
+        raise Mismatch(f"the string has half a surrogate pair at {error.start}") from None
+
+
 def _lend_string(data: bytes, lender: Lender) -> bytes:
     size = len(data)
     if size > MAX_STRING_BYTES:
@@ -221,6 +233,8 @@ class _Compiler:
 
     def lower(self, type_: wit.Type) -> Lower:
         match type_:
+            case wit.STRING if self._is_adapted:
+                return _lower_text_as_bytes
             case wit.Primitive(name):
                 return _PRIMITIVES[name]
             case wit.BYTES:

@@ -149,6 +149,29 @@ async def test_the_adapters_memory_is_free_again_after_each_call(engine: Engine,
     await pool.aclose()
 
 
+STRICT = """
+(component
+  (core module $m (memory (export "memory") 1)
+    (func (export "realloc") (param $old i32) (param i32 i32 i32) (result i32)
+      (if (local.get $old) (then unreachable))
+      i32.const 1024)
+    (func (export "length") (param i32 i32 i32 i32) (result i32) local.get 3))
+  (core instance $i (instantiate $m))
+  (func (export "length") (param "data" (list u8)) (param "note" string) (result u32)
+    (canon lift (core func $i "length")
+      (memory (core memory $i "memory")) (realloc (core func $i "realloc")))))
+"""
+"""Never makes a block larger or smaller, like components of some toolchains."""
+
+
+@pytest.mark.parametrize("note", ["plain", "Käse", "日本語", "🦀🦀"])
+async def test_a_guest_is_never_asked_to_reallocate(engine: Engine, tmp_path: Path, note: str) -> None:
+    pool = pool_of(engine, compile_adapted(STRICT, tmp_path))
+
+    assert await pool.call(wit.WORLD, "length", [EVERY_BYTE, note], context()) == len(note.encode())
+    await pool.aclose()
+
+
 async def test_an_error_of_the_host_ends_the_call_as_it_is(
     engine: Engine, compiled: CompiledComponent
 ) -> None:
