@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from lattice.errors import Invalid, LatticeError
+from lattice.quantities import parse_duration, parse_size, size_text
 from lattice.settings import Declaration, declarations, load
 from node.settings import OTHER_VARIABLES, NodeSettings
 
@@ -53,7 +54,13 @@ def default_text(declaration: Declaration) -> str:
     value = declaration.default
     if value is None or value == ():
         return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return _SHOWN[declaration.parse](value) if declaration.parse in _SHOWN else str(value).lower()
+
+
+_SHOWN: Mapping[Any, Callable[[Any], str]] = {
+    parse_size: lambda size: size_text(size).replace(".0 ", " ").replace(" ", ""),
+    parse_duration: lambda seconds: f"{seconds:g}s",
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -43,8 +43,11 @@ class Engine(AsyncContextManagerMixin):
 
     # The mutable state is the count of living instances, the loaded components and the pools with spares.
 
-    def __init__(self, settings: EngineSettings | None = None) -> None:
-        """Raises `Invalid` when the process may not reserve the address space for so many instances."""
+    def __init__(self, settings: EngineSettings | None = None, *, workers: int | None = None) -> None:
+        """`workers` are the threads for long slices, as many as cores when None.
+
+        Raises `Invalid` when the process may not reserve the address space for so many instances.
+        """
         self.settings = settings or EngineSettings()
         _check_address_space(self.settings)
         self._wasm = make_engine(self.settings)
@@ -53,6 +56,7 @@ class Engine(AsyncContextManagerMixin):
         """Living instances, those kept ready included."""
         self._components: dict[str, tuple[capi.Component, int]] = {}
         self._spares: OrderedDict[Spares, None] = OrderedDict()
+        self._threads = workers
         self._tasks: TaskGroup | None = None
 
     def __repr__(self) -> str:
@@ -60,7 +64,7 @@ class Engine(AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Engine]:
-        self.workers = Workers()
+        self.workers = Workers(self._threads)
         self.ticker = Ticker(lambda: capi.increment_epoch(self.address))
         try:
             async with _body_errors_as_they_are(), anyio.create_task_group() as tasks:

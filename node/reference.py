@@ -1,0 +1,86 @@
+"""Writes `docs/settings.md` from the declarations: `python -m node.reference > docs/settings.md`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from lattice.settings import Declaration, declarations
+from node.cli import default_text
+from node.settings import NodeSettings
+
+OF_THE_MACHINE: Mapping[str, str] = {"workers": "the number of processors, at least 2"}
+"""Defaults that differ from machine to machine."""
+
+INTRODUCTION = """\
+# Settings of a node
+
+Generated from the program by `python -m node.reference`; do not edit.
+
+`lattice-node start` takes each setting as a flag, as an environment variable, or in a TOML file that
+`--config FILE` or `LATTICE_CONFIG` names. Flags count more than the environment, the environment more than
+the file. An unknown flag, key, or variable that begins with `LATTICE_` is an error that suggests the nearest
+one. A file:
+
+```toml
+nats = "nats://10.0.0.1:4222,nats://10.0.0.2:4222"
+creds = "/etc/lattice/node.creds"
+system-creds = "/etc/lattice/system.creds"
+label = { zone = "a", disk = "ssd" }
+capacity = 500
+drain-timeout = "45s"
+log-format = "json"
+```
+
+A size is a number with `KiB`, `MiB`, `GiB`, `KB`, `MB` or `GB`, bytes without a unit. A duration is a number
+with `ms`, `s`, `m` or `h`, seconds without a unit. Labels in a variable are separated by commas.
+"""
+
+OTHERS = """\
+## Other variables
+
+| variable | meaning |
+| --- | --- |
+| `LATTICE_CONFIG` | the TOML file, as `--config` |
+| `LATTICE_STATE` | the folder in which nodes of this machine keep their data and find their embedded server; without it `$XDG_STATE_HOME/lattice`, else `~/.local/state/lattice` |
+| `LATTICE_TIMEOUT`, `LATTICE_OUTPUT` | of `latticectl`, see [its reference](cli.md); a node passes over them |
+| `NO_COLOR` | of `latticectl` and the demo: no colours |
+
+`latticectl` reads `LATTICE_LATTICE`, `LATTICE_NATS`, `LATTICE_CREDS` and `LATTICE_TLS_*` too, so one set of variables
+serves both.
+
+## Exit codes
+
+| code | meaning |
+| --- | --- |
+| 0 | the node drained and left, after SIGTERM, Ctrl-C or `latticectl drain` |
+| 1 | it could not start, or failed; the last line on stderr says why and what to do |
+| 2 | wrong usage: an unknown setting, or a value out of its range |
+| 130 | it was stopped before it had drained, by a second signal or by one before it was ready |
+"""  # noqa: E501 - a row of a table is one line
+
+
+def reference() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION, *(section(item) for item in declarations(NodeSettings)), OTHERS]
+    return "\n".join(parts)
+
+
+def section(declaration: Declaration) -> str:
+    """What there is to say of one setting."""
+    key = declaration.name.replace("_", "-")
+    default = OF_THE_MACHINE.get(declaration.name) or default_text(declaration)
+    lines = [
+        f"## {key}",
+        "",
+        declaration.help,
+        "",
+        f"- flag: `{declaration.flag} {declaration.metavar}`{', repeatable' if declaration.repeated else ''}",
+        f"- variable: `{declaration.variable}`",
+        f"- default: {default or 'none'}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
