@@ -32,6 +32,14 @@ def hint_for(
         return (
             "a lattice elsewhere is reached with --nats URL or LATTICE_NATS, another here with --lattice NAME"
         )
+    if "`latticectl link put " in error.message:
+        return (
+            "or grant it with `latticectl deploy FILE.wasm --link INTERFACE=TARGET`; "
+            "`latticectl get components` lists possible targets"
+        )
+    if "`latticectl describe " in error.message:
+        cure = "start another node, or change its replicas with `latticectl scale COMPONENT --replicas N`"
+        return cure.replace("COMPONENT", component) if component else cure
     error_id = f" under the id {error.error_id}" if error.error_id else ""
     hint = BY_CODE[error.code].replace("{error_id}", error_id).replace("{command}", command)
     return hint.replace("COMPONENT", component) if component else hint
