@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import structlog
+from anyio import to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
 from lattice import subjects, wire
@@ -79,6 +80,11 @@ class Announcer:
         except anyio.WouldBlock:
             log.warning("announcement.dropped", subject=subject)
 
+    def close(self) -> None:
+        """Drop what is not sent; for a node that ends before it ran."""
+        self._send.close()
+        self._receive.close()
+
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Send announcements and heartbeats until cancelled."""
         async with anyio.create_task_group() as tasks:
@@ -104,7 +110,7 @@ class Announcer:
             load=load,
             calls_in_flight=calls,
             replicas=self._assignments.replicas,
-            memory_bytes=_resident_bytes(),
+            memory_bytes=await to_thread.run_sync(_resident_bytes),
             is_draining=self.is_draining,
             copies=self._observer.state.desired.summary,
         )

@@ -28,12 +28,11 @@ def digest_of(data: bytes) -> str:
 
 
 class Artifacts:
-    """The mutable state is the folder of copies; nobody else writes to it."""
+    """The mutable state is the folder of copies, which exists; nobody else writes to it."""
 
     def __init__(self, folder: Path, store: ObjectStore) -> None:
         self._folder = folder
         self._store = store
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def get(self, digest: str) -> bytes:
         """The bytes, verified. Raises `NotFound` when neither this node nor the store has them."""
@@ -46,12 +45,12 @@ class Artifacts:
         return data
 
     def copies(self) -> set[str]:
-        """The digests of all copies on this node."""
+        """The digests of all copies on this node; reads the folder."""
         return {DIGEST_PREFIX + file.stem for file in self._folder.glob("*.wasm")}
 
     async def restore(self, digests: Collection[str]) -> list[str]:
         """Put copies that the store lacks back into it; returns their digests."""
-        wanted = self.copies() & set(digests)
+        wanted = await to_thread.run_sync(self.copies) & set(digests)
         if not wanted:
             return []
         restored = []
@@ -64,7 +63,10 @@ class Artifacts:
 
     async def prune(self, keep: Collection[str]) -> None:
         """Remove copies of what the lattice no longer wants."""
-        for digest in self.copies() - set(keep):
+        await to_thread.run_sync(self._prune, frozenset(keep))
+
+    def _prune(self, keep: frozenset[str]) -> None:
+        for digest in self.copies() - keep:
             self._file(digest).unlink(missing_ok=True)
 
     async def _keep(self, digest: str, data: bytes) -> None:

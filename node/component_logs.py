@@ -67,6 +67,11 @@ class ComponentLogs:
         kept: list[Mapping[str, Any]] = list(self._kept.get(component, ()))
         return kept[-count:] if count > 0 else []
 
+    def close(self) -> None:
+        """Drop what is not sent; for a node that ends before it ran."""
+        self._send.close()
+        self._receive.close()
+
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Publish lines until cancelled; while the bus is away they are only kept."""
         task_status.started()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import anyio
 import structlog
+from anyio import to_thread
 
 from lattice.errors import Invalid
 from lattice.model import TOMBSTONE_SECONDS, Application
@@ -18,11 +21,16 @@ CONTACT_FILE = "contact"
 
 
 class Copies:
-    """The mutable state is the folder: one file for each application, tombstones included."""
+    """The mutable state is the folder, one file for each application, and what is to be written there.
+
+    Made and loaded off the event loop.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._contact = folder / CONTACT_FILE
+        self._pending: dict[str, Application] = {}
+        self._is_pending = anyio.Event()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def load(self) -> list[Application]:
@@ -56,11 +64,25 @@ class Copies:
             return False
 
     def keep(self, application: Application) -> None:
-        """Replace the copy. A disk that is full costs the copy, not the node: the store has it too."""
-        file = self._folder / f"{application.name}.json"
-        temporary = file.with_suffix(".tmp")
-        try:
-            temporary.write_bytes(encode_value(application))
-            temporary.replace(file)
-        except OSError as error:
-            log.warning("copy.not-kept", application=application.name, reason=str(error))
+        """Have the copy replaced soon; never waits. Of several of one application the last one counts."""
+        self._pending[application.name] = application
+        self._is_pending.set()
+
+    async def run(self) -> None:
+        """Write copies until cancelled."""
+        while True:
+            await self._is_pending.wait()
+            self._is_pending = anyio.Event()
+            pending, self._pending = self._pending, {}
+            await to_thread.run_sync(self._write, list(pending.values()))
+
+    def _write(self, applications: Sequence[Application]) -> None:
+        # A disk that is full costs the copy, not the node: the store and other nodes have it too.
+        for application in applications:
+            file = self._folder / f"{application.name}.json"
+            temporary = file.with_suffix(".tmp")
+            try:
+                temporary.write_bytes(encode_value(application))
+                temporary.replace(file)
+            except OSError as error:
+                log.warning("copy.not-kept", application=application.name, reason=str(error))

@@ -95,7 +95,8 @@ class Node(AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Node]:
-        self.info = self._make_info()
+        self.info = await to_thread.run_sync(self._make_info)
+        await to_thread.run_sync(self._open_folder)
         self._compose()
         async with open_tasks() as tasks, self.engine:
             try:
@@ -120,18 +121,26 @@ class Node(AsyncContextManagerMixin):
             started_at=time.time(),
         )
 
+    def _open_folder(self) -> None:
+        """Make the parts that live in the data folder; reads and writes files."""
+        settings = self.settings
+        self._engine_settings = EngineSettings(max_instances=settings.max_instances)
+        limits = CompileLimits(memory_bytes=settings.compile_memory, wall_seconds=settings.compile_timeout)
+        self.compiler = Compiler(
+            self._folder / "compiled", self._identity.secret, limits, self._engine_settings
+        )
+        self.copies = Copies(self._folder / "applications")
+        self._known_applications = self.copies.load()
+        (self._folder / "artifacts").mkdir(mode=0o700, exist_ok=True)
+
     def _compose(self) -> None:
         """Make the parts that need no store; those that do are made in `_start`."""
-        settings, bus = self.settings, self._bus
+        bus = self._bus
         self.observer = Observer(bus, self.lattice)
         self.state = self.observer.state
         self.catalog = Catalog(imports=self.observer.descriptions.imports, is_builtin=is_builtin)
         self.assignments = Assignments(self.id, self.info.boot)
-        engine_settings = EngineSettings(max_instances=settings.max_instances)
-        self.engine = Engine(engine_settings)
-        limits = CompileLimits(memory_bytes=settings.compile_memory, wall_seconds=settings.compile_timeout)
-        self.compiler = Compiler(self._folder / "compiled", self._identity.secret, limits, engine_settings)
-        self.copies = Copies(self._folder / "applications")
+        self.engine = Engine(self._engine_settings, workers=self.settings.workers)
         self.logs = ComponentLogs(bus, self.lattice, self.name)
         self.stall = StallGuard()
         self.announcer = Announcer(
@@ -144,8 +153,9 @@ class Node(AsyncContextManagerMixin):
         )
 
     async def _start(self, tasks: TaskGroup) -> None:
-        for application in self.copies.load():
+        for application in self._known_applications:
             self.observer.apply(application)
+        tasks.start_soon(self.copies.run)
         self.observer.on_effect(self._effect)
         await self._wait_for_store()
         await tasks.start(self.observer.run)
@@ -249,6 +259,8 @@ class Node(AsyncContextManagerMixin):
                 await self.replicas.aclose()
         with anyio.move_on_after(2):
             await self._stack.aclose()
+        self.logs.close()
+        self.announcer.close()
 
     async def _wait_for_store(self) -> None:
         """A JetStream cluster that has just started needs seconds to elect its leaders."""
