@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -157,7 +157,7 @@ def _throughput(setting: Setting, calls: int) -> list[Callable[[], float]]:
     return [_on("uvloop", ours), *(_on(loop, partial(theirs, loop)) for loop in raw.LOOPS)]
 
 
-async def _side_by_side(caller: Callable[[], Awaitable[None]]) -> None:
+async def _side_by_side(caller: Callable[[], Coroutine[object, object, None]]) -> None:
     async with anyio.create_task_group() as tasks:
         for _ in range(CALLERS):
             tasks.start_soon(caller)

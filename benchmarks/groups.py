@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from benchmarks import calls
+from benchmarks import calls, density, engine, failover, isolation, plan
 from benchmarks.measurement import Effort, Row
 
 GROUPS: Mapping[str, Callable[[Effort], Iterable[Row]]] = {
+    "cold-call": engine.calls,
     "calls": calls.run,
+    "bytes": engine.byte_lists,
+    "lag": isolation.lag,
+    "parallel": isolation.parallel,
+    "kill-replica": failover.kill_replica,
+    "kill-controller": failover.kill_controller,
+    "replicas": density.replicas,
+    "components": density.components,
+    "plan": plan.run,
+    "messages": plan.messages,
 }
