@@ -17,6 +17,7 @@ from lattice.errors import Invalid, Overloaded
 from node.engine import capi
 from node.engine.capi import EngineSettings, make_engine
 from node.engine.compiled import CompiledComponent
+from node.engine.stopwatch import Stopwatch
 from node.engine.ticker import Ticker
 from node.engine.traps import root_cause
 from node.engine.workers import Workers
@@ -52,6 +53,7 @@ class Engine(AsyncContextManagerMixin):
         _check_address_space(self.settings)
         self._wasm = make_engine(self.settings)
         self.address = capi.engine_address(self._wasm)
+        self.stopwatch = Stopwatch()
         self.instances = 0
         """Living instances, those kept ready included."""
         self._components: dict[str, tuple[capi.Component, int]] = {}

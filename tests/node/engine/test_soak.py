@@ -19,6 +19,7 @@ import structlog
 
 from lattice import wit
 from lattice.errors import Conflict, Failed, LatticeError
+from node.engine.capi import EngineSettings
 from node.engine.engine import Engine
 from node.engine.host import GuestCall, HostInterface
 from node.engine.pool import ComponentPool
@@ -31,6 +32,9 @@ from tests.node.engine.test_host_resources import File, Files
 CALLS = int(os.environ.get("LATTICE_SOAK_CALLS", "5000"))
 CALLERS = 32
 MAX_GROWTH_BYTES = 8 << 20
+
+DECOMMITTING = EngineSettings(max_instances=100, memory_keep_resident_bytes=0)
+"""Kept memory is bounded, but takes half a million calls to reach its bound; here it would hide a leak."""
 
 SAMPLE = wit.Record(
     (
@@ -156,20 +160,25 @@ async def _run(traffic: Traffic, calls: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 async def test_calls_that_fail_in_all_ways_leave_nothing_behind(
-    bench: Bench, engine: Engine, record_property: Callable[[str, object], None]
+    tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     try:
-        traffic = Traffic(bench)
-        await _run(traffic, CALLS // 3)
-        before = _resident_bytes()
-        await _run(traffic, CALLS)
-        growth = _resident_bytes() - before
+        async with Engine(DECOMMITTING) as engine:
+            bench = Bench(engine, tmp_path)
+            traffic = Traffic(bench)
+            await _run(traffic, CALLS // 3)
+            before = _resident_bytes()
+            await _run(traffic, CALLS)
+            growth = _resident_bytes() - before
+            for pool in bench.pools:
+                await pool.aclose()
     finally:
         structlog.reset_defaults()
 
     record_property("growth_bytes", growth)
     print(f"{CALLS} calls: {dict(traffic.outcomes)}; memory grew by {growth} bytes of {before}")  # noqa: T201
+    assert engine.instances == 0
     for pool in bench.pools:
         assert (pool.statistics().in_flight, pool.statistics().queued) == (0, 0)
     assert growth < MAX_GROWTH_BYTES
