@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
-from wit_values import types
+from tests.lattice.wit_values import types
 
 from lattice import wit
 from lattice.compatibility import check_link, find_function, is_compatible, match_interface, type_difference

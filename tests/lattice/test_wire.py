@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wit_values import bits, json_data, typed_values, types
+from tests.lattice.wit_values import bits, json_data, typed_values, types
 
 from lattice import wire, wit
 from lattice.errors import BY_CODE, Failed, Interrupted, Invalid, LatticeError, NotFound
