@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
-from tests.lattice.wit_values import types
 
 from lattice import wit
 from lattice.compatibility import check_link, find_function, is_compatible, match_interface, type_difference
 from lattice.errors import Invalid, NotFound
+from tests.lattice.wit_values import types
 
 U32 = wit.Primitive("u32")
 U64 = wit.Primitive("u64")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.lattice.wit_values import bits, json_data, typed_values, types
 
 from lattice import values, wit
 from lattice.errors import Invalid
+from tests.lattice.wit_values import bits, json_data, typed_values, types
 
 U8 = wit.Primitive("u8")
 U64 = wit.Primitive("u64")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.lattice.wit_values import bits, json_data, typed_values, types
 
 from lattice import wire, wit
 from lattice.errors import BY_CODE, Failed, Interrupted, Invalid, LatticeError, NotFound
 from lattice.wire import CallHeaders, StreamId
+from tests.lattice.wit_values import bits, json_data, typed_values, types
 
 GOLDEN = Path(__file__).parent / "golden"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
