@@ -16,6 +16,8 @@ from lattice.fields import Value
 V = TypeVar("V", bound=Value)
 
 RETRY_SECONDS = 0.1
+READ_SECONDS = 2.0
+"""After which a question is put to another node: the one that took it may stand still."""
 MAX_REPLY_BYTES = 64 * 2**20
 
 
@@ -32,12 +34,20 @@ class Exchange:
         """The reply's fields; raises what the node answered.
 
         Where a node answers that it could not begin (no controller yet, say), the request is repeated until
-        the time ends. When nobody answers at all, `Unreachable` is raised at once.
+        the time ends, and so is a question that is not answered soon. When there is nobody at all,
+        `Unreachable` is raised at once.
         """
         subject, body = subjects.control(self._lattice, operation), wire.encode_message(fields)
         deadline = anyio.current_time() + timeout_seconds
         while True:
-            error, reply = await self._once(subject, body, deadline - anyio.current_time())
+            left = deadline - anyio.current_time()
+            seconds = min(READ_SECONDS, left) if _is_question(operation) else left
+            try:
+                error, reply = await self._once(subject, body, seconds)
+            except TimedOut:
+                if seconds >= left:
+                    raise TimedOut(f"`{operation}` was not answered within {timeout_seconds:.1f} s") from None
+                continue
             if error is None:
                 return reply
             if not error.is_retryable or anyio.current_time() + RETRY_SECONDS >= deadline:
@@ -47,23 +57,24 @@ class Exchange:
     async def _once(
         self, subject: str, body: bytes, timeout_seconds: float
     ) -> tuple[LatticeError | None, dict[str, Any]]:
-        operation = subject.rpartition(".control.")[2]
-        try:
-            message = await bodies.request(
-                self._peer,
-                subject,
-                body,
-                wire.CallHeaders(),
-                timeout_seconds=timeout_seconds,
-                max_reply_bytes=MAX_REPLY_BYTES,
-            )
-        except TimedOut:
-            raise TimedOut(f"`{operation}` was not answered within {timeout_seconds:.1f} s") from None
+        message = await bodies.request(
+            self._peer,
+            subject,
+            body,
+            wire.CallHeaders(),
+            timeout_seconds=timeout_seconds,
+            max_reply_bytes=MAX_REPLY_BYTES,
+        )
         error = wire.decode_error(message.headers, message.data)
         if error is not None:
             return error, {}
         content_type = wire.content_type_of(message.headers)
         return None, wire.decode_message(message.data, content_type, max_bytes=MAX_REPLY_BYTES)
+
+
+def _is_question(operation: str) -> bool:
+    """Whether the operation changes nothing, so that it may be asked twice."""
+    return operation == "logs" or "get" in operation.split(".") or operation.startswith("describe.")
 
 
 def decoded(cls: type[V], data: Any) -> V:

@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
-from lattice.errors import Failed, LatticeError, NotFound, Overloaded
+from lattice.errors import Failed, LatticeError, NotFound, Overloaded, Unreachable
 from lattice.names import did_you_mean
 from node.serving import QUEUE_GROUP
 
@@ -32,15 +32,27 @@ class Control:
     """The mutable state is the number of operations in progress."""
 
     def __init__(
-        self, bus: Bus, lattice: str, node: str, table: Mapping[str, Operation], own: Mapping[str, Operation]
+        self,
+        bus: Bus,
+        lattice: str,
+        node: str,
+        table: Mapping[str, Operation],
+        own: Mapping[str, Operation],
+        *,
+        is_quiet: Callable[[], bool],
     ) -> None:
-        """`table` is served for the lattice and for this node, `own` for this node only."""
+        """`table` is served for the lattice and for this node, `own` for this node only.
+
+        While `is_quiet`, what comes in is old, and whoever asked has turned to another node: nothing of
+        `table` is done.
+        """
         self._bus = bus
         self._peer = bodies.Peer(bus=bus, lattice=lattice, owner=node)
         self._lattice = lattice
         self._node = node
         self._table = table
         self._own = {**table, **own}
+        self._is_quiet = is_quiet
         self._in_progress = 0
 
     async def start(self, tasks: TaskGroup, stack: AsyncExitStack) -> None:
@@ -105,4 +117,6 @@ class Control:
         if operation is None:
             hint = did_you_mean(subject.operation, table)
             raise NotFound(f"there is no control operation {subject.operation!r}{hint}")
+        if self._is_quiet() and subject.operation in self._table:
+            raise Unreachable("this node stood still and waits for its orders")
         return await operation(wire.decode_message(message.data, content_type))

@@ -240,7 +240,7 @@ class Node(AsyncContextManagerMixin):
             "drain": self._drain_node,
         }
         own = {"statistics": self._statistics, "own-logs": self._own_logs, "settle": self._let_settle}
-        self.control = Control(bus, lattice, self.id, shared, own)
+        self.control = Control(bus, lattice, self.id, shared, own, is_quiet=lambda: self.stall.is_quiet)
         self.micro = MicroService(
             node_id=self.id,
             version=self.info.version,

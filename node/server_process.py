@@ -83,6 +83,9 @@ def configuration(folder: Path, file: ServerFile) -> dict[str, Any]:
         "logfile_max_num": LOG_FILES,
         # By default what was acknowledged may be lost for up to two minutes when the machine stops.
         "jetstream": {"store_dir": str(folder / "data"), "sync_interval": "always"},
+        # A node that stands still would otherwise get its share of the lattice's requests for four minutes.
+        "ping_interval": "1s",
+        "ping_max": 3,
         "accounts": {
             APPLICATION_ACCOUNT: {
                 "jetstream": "enabled",
