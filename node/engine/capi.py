@@ -28,8 +28,8 @@ MEMORIES_PER_INSTANCE = 2
 TABLES_PER_INSTANCE = 4
 
 
-MAX_ADDRESS_SPACE_BYTES = 100 << 40
-"""Of the 128 TiB that a process has."""
+MAX_ADDRESS_SPACE_BYTES = 84 << 40
+"""Of the 128 TiB that a process has: its code lies at two thirds, and the pool must be in one piece."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
