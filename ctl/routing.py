@@ -16,6 +16,7 @@ from ctl.calling import Caller, CallOptions, SubjectCaller
 from ctl.functions import Function
 from lattice import caller, values
 from lattice.bus import Bus
+from lattice.neighbours import Neighbours
 from lattice.observer import Observer
 from lattice.state import Effect, NodeLost, NodeSuspected
 from lattice.tasks import open_tasks
@@ -66,6 +67,7 @@ async def routing(bus: Bus, lattice: str) -> AsyncIterator[RoutingCaller]:
     observer.on_effect(on_effect)
     async with open_tasks() as tasks:
         await tasks.start(observer.run)
+        await tasks.start(Neighbours(bus, lattice, None, observer).run)
         tasks.start_soon(wake)
         yield RoutingCaller(routed, SubjectCaller(bus, lattice))
         tasks.cancel_scope.cancel()

@@ -33,6 +33,7 @@ from lattice.edits import Editor
 from lattice.errors import Conflict, Invalid, LatticeError, TimedOut, Unreachable
 from lattice.imports import Catalog, missing_imports
 from lattice.model import NodeInfo
+from lattice.neighbours import Neighbours
 from lattice.observer import Observer
 from lattice.state import ApplicationChanged, Effect, NodeJoined, NodeLost, NodeSuspected
 from lattice.tasks import open_tasks
@@ -51,7 +52,6 @@ from node.handover import Handover
 from node.identity import Identity, default_name
 from node.links import linked_interfaces, missing_import
 from node.micro import EndpointStatistics, MicroService
-from node.neighbours import Neighbours
 from node.operations import Operations
 from node.replicas import Replicas
 from node.reports import Reports

@@ -37,7 +37,8 @@ def neighbours(node: str, live: list[str]) -> list[str]:
 class Neighbours:
     """The mutable state is the nodes that are being checked because another node suspects them."""
 
-    def __init__(self, bus: Bus, lattice: str, node: str, observer: Observer) -> None:
+    def __init__(self, bus: Bus, lattice: str, node: str | None, observer: Observer) -> None:
+        """A program that is no node (None) only checks what nodes suspect."""
         self._bus = bus
         self._lattice = lattice
         self._node = node
@@ -55,6 +56,8 @@ class Neighbours:
             )
             try:
                 task_status.started()
+                if self._node is None:
+                    await anyio.sleep_forever()
                 while True:
                     for node in neighbours(self._node, self._live()):
                         self._check_soon(node, tasks, tells=True)
