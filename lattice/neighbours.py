@@ -56,10 +56,8 @@ class Neighbours:
             )
             try:
                 task_status.started()
-                if self._node is None:
-                    await anyio.sleep_forever()
                 while True:
-                    for node in neighbours(self._node, self._live()):
+                    for node in neighbours(self._node, self._live()) if self._node else ():
                         self._check_soon(node, tasks, tells=True)
                     await anyio.sleep(PING_SECONDS)
             finally:
