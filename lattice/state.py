@@ -97,7 +97,7 @@ class NodeJoined:
 
 @dataclass(frozen=True, slots=True)
 class NodeSuspected:
-    """The node's connection ended: calls to it end at once."""
+    """The node's connection ended, or was replaced: calls that were sent over it end at once."""
 
     node: str
 
@@ -187,20 +187,24 @@ class LatticeState:
             or _is_late(view, heartbeat, now)
         ):
             return []
-        effects = self._return(view, now)
-        self._take_heartbeat(view, heartbeat, now)
+        effects = self._return(view, now) + self._take_heartbeat(view, heartbeat, now)
         return effects + self._fetch_if_stale(view, now)
 
-    def _take_heartbeat(self, view: NodeView, heartbeat: Heartbeat, now: float) -> None:
+    def _take_heartbeat(self, view: NodeView, heartbeat: Heartbeat, now: float) -> list[Effect]:
+        """A node whose connection is another has lost the former one, whether or not anybody said so."""
         is_new_connection = not view.holds_connection(heartbeat.server_id, heartbeat.client_id)
         view.heartbeat, view.load, view.heard_at = heartbeat, heartbeat.load, now
         view.fence = max(view.fence, heartbeat.fence)
         if heartbeat.is_draining and not view.is_draining:
             view.is_draining = True
             self.observed.refresh_placements(view)
-        if view.suspected_at is not None and is_new_connection:
-            view.suspected_at = None
-            self.observed.refresh_placements(view)
+        if not is_new_connection:
+            return []
+        if view.suspected_at is None:
+            return [NodeSuspected(view.id)] if heartbeat.server_id else []
+        view.suspected_at = None
+        self.observed.refresh_placements(view)
+        return []
 
     def _new_life(self, former: NodeView | None, heartbeat: Heartbeat, now: float) -> list[Effect]:
         effects = self._lose(former, "restarted", now) if former and former.is_live else []

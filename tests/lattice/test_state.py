@@ -260,6 +260,15 @@ def test_new_connection_within_the_grace_clears_the_suspicion() -> None:
     assert running(lattice.state) == {"NA": 1}
 
 
+def test_a_connection_that_is_replaced_unseen_ends_the_calls_that_were_sent_over_it() -> None:
+    node = Node("NA")
+    lattice = Lattice(node)
+
+    assert lattice.state.apply(node.heartbeat(client_id=9), 0.5) == [NodeSuspected("NA")]
+    assert lattice.state.apply(node.heartbeat(client_id=9), 0.6) == []
+    assert lattice.observed.nodes["NA"].suspected_at is None
+
+
 def test_late_heartbeat_over_the_ended_connection_brings_nobody_back() -> None:
     node = Node("NA")
     lattice = Lattice(node)
