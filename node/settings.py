@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lattice import logs
+from lattice.errors import Invalid
 from lattice.names import check_label, check_name
 from lattice.quantities import parse_duration, parse_size
 from lattice.settings import boolean, key_value, one_of, path, setting, text, whole_number
@@ -96,3 +97,12 @@ class NodeSettings:
     log_format: str = setting(
         "auto", "pretty, json, or auto: pretty on a terminal.", one_of(*logs.FORMATS), metavar="FORMAT"
     )
+
+    def __post_init__(self) -> None:
+        given = [name for name in _OF_A_SERVER if getattr(self, name) is not None]
+        if given and self.nats is None:
+            flag = "--" + given[0].replace("_", "-")
+            raise Invalid(f"{flag} means nothing without --nats: name its server, or leave it out")
+
+
+_OF_A_SERVER = ("creds", "system_creds", "tls_ca", "tls_cert", "tls_key")
