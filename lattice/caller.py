@@ -76,6 +76,9 @@ class LocalReplicas(Protocol):
     async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
         """Call with encoded arguments; the reply has the same encoding."""
 
+    def serves(self, component: str) -> bool:
+        """Whether a replica takes calls here now: known without the bus, which may be away."""
+
 
 def new_call_id() -> str:
     """Names a call in logs; 64 random bits."""
@@ -177,6 +180,8 @@ class Caller:
             attempt = min(attempt + 1, wire.MAX_ATTEMPT)
 
     def _choose(self, component: str, excluded: set[str]) -> str | None:
+        if self._local is not None and self._node not in excluded and self._local.serves(component):
+            return self._node
         return router.choose(
             self._state.placements(component),
             own_node=self._node if self._local is not None else None,

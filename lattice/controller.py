@@ -38,6 +38,10 @@ from lattice.recovery import FetchCopies, ReadStore, Stored, WriteApplication, W
 log = structlog.get_logger()
 
 TURN_SECONDS = 0.1
+ABSENCE_SECONDS = 1.0
+"""After which the bus was away for so long that nodes look silent that only could not be heard."""
+HEARING_SECONDS = 1.2
+"""How long all nodes have, after such an absence, to be heard before anything is decided about them."""
 BURST_SECONDS = 0.01
 """Changes come in bursts, when a node dies or many replicas start; one plan answers them all."""
 LEASE_KEY = "lease"
@@ -109,10 +113,20 @@ class Controller:
             self._observer.on_store_lost(lambda: self._handle(lead.StoreLost()))
             task_status.started()
             while True:
+                await self._hear_all_after_an_absence()
                 self._handle(lead.Turn(now_ms=time.time_ns() // 1_000_000))
                 with anyio.move_on_after(TURN_SECONDS):
                     await self._observer.wait_for_change()
                     await anyio.sleep(BURST_SECONDS)
+
+    async def _hear_all_after_an_absence(self) -> None:
+        if self._bus.is_connected:
+            return
+        lost_at = anyio.current_time()
+        while not self._bus.is_connected:  # noqa: ASYNC110 - asked at the pace of turns
+            await anyio.sleep(TURN_SECONDS)
+        if anyio.current_time() - lost_at > ABSENCE_SECONDS:
+            await anyio.sleep(HEARING_SECONDS)
 
     async def resign(self) -> None:
         """Neither take nor keep the lease from now on; another node takes it at once."""

@@ -174,6 +174,7 @@ class Node(AsyncContextManagerMixin):
         )
         tasks.start_soon(self.stall.run, self._settle)
         tasks.start_soon(self._note_contact)
+        self.observer.on_store_lost(partial(self._store_lost, tasks))
         self._bus.on_connection_change(lambda is_connected: self._connection_changed(is_connected, tasks))
         self.announcer.announce("node.joined", {})
         log.info("node.ready", name=self.name, id=self.id, capacity=self.info.capacity)
@@ -337,6 +338,9 @@ class Node(AsyncContextManagerMixin):
         log.info("bus.connected" if is_connected else "bus.lost", server=self._bus.server_id)
         if is_connected:
             tasks.start_soon(self._reconnected)
+
+    def _store_lost(self, tasks: TaskGroup) -> None:
+        tasks.start_soon(self._reconnected)
 
     async def _reconnected(self) -> None:
         """Be heard at once over the new connection, and give the store back what it may have lost."""

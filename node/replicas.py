@@ -136,6 +136,10 @@ class Replicas:
         result = await pool.call(request.interface, request.function, args, context)
         return Reply(data=wire.encode_result(function, result, content_type), content_type=content_type)
 
+    def serves(self, component: str) -> bool:
+        """Whether a replica takes calls here now."""
+        return component in self._serving
+
     def _life(self, component: str) -> _Life:
         life = self._serving.get(component)
         if life is None:

@@ -187,10 +187,13 @@ async def test_a_local_replica_is_called_without_the_bus(world: World) -> None:
         async def call(self, request: CallRequest, args: Any) -> Any:
             return ["local", *args]
 
+        def serves(self, component: str) -> bool:
+            return component == "greeter"
+
         async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
             return Reply(data=b"encoded")
 
-    world.places += [Place("N1"), Place("ME")]
+    world.places.append(Place("N1"))
     caller = world.caller(node="ME", local=Local())
 
     assert await caller.call(request(), [1]) == ["local", 1]
