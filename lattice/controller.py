@@ -120,12 +120,10 @@ class Controller:
                     await anyio.sleep(BURST_SECONDS)
 
     async def _hear_all_after_an_absence(self) -> None:
-        if self._bus.is_connected:
-            return
-        lost_at = anyio.current_time()
+        began = anyio.current_time()
         while not self._bus.is_connected:  # noqa: ASYNC110 - asked at the pace of turns
             await anyio.sleep(TURN_SECONDS)
-        if anyio.current_time() - lost_at > ABSENCE_SECONDS:
+        if anyio.current_time() - began > ABSENCE_SECONDS:
             await anyio.sleep(HEARING_SECONDS)
 
     async def resign(self) -> None:
