@@ -25,6 +25,7 @@ from lattice.bus import Bus, Message
 from lattice.errors import Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.names import did_you_mean
 from lattice.state import LatticeState
+from lattice.tasks import own_task
 
 RETRY_SECONDS = 0.02
 """Between two rounds over the replicas of a component, unless a change of placements comes first."""
@@ -171,7 +172,8 @@ class Caller:
             try:
                 return await ask(node, attempt)
             except (Unreachable, Overloaded) as error:
-                failure = error
+                if not isinstance(failure, Interrupted):  # which says more: an attempt may have begun
+                    failure = error
             except Interrupted as error:
                 if not self._is_idempotent(request):
                     raise
@@ -196,12 +198,18 @@ class Caller:
 
     def _give_up(self, request: CallRequest, failure: LatticeError | None) -> LatticeError:
         """Called when no replica is left to ask: raises if there is no hope, else returns why to wait."""
-        desired = self._state.desired
-        if request.component not in desired.components and self._knows_all():
-            hint = did_you_mean(request.component, desired.components)
+        components = self._state.desired.components
+        wanted = components.get(request.component)
+        if wanted is None and self._knows_all():
+            hint = did_you_mean(request.component, components)
             raise NotFound(f"there is no component {request.component!r} in lattice {self._lattice!r}{hint}")
         if isinstance(failure, Overloaded):
             raise failure
+        if wanted is not None and not wanted.spec.replicas:
+            raise failure or Unreachable(
+                f"{request.component!r} is scaled to 0 replicas; "
+                f"`latticectl scale {request.component} 1` starts one"
+            )
         return failure or Unreachable(
             f"no replica of {request.component!r} is running; "
             f"`latticectl describe {request.component}` says why"
@@ -211,6 +219,7 @@ class Caller:
         left = request.deadline - anyio.current_time()
         if left <= 0:
             raise failure
+        await own_task()
         with anyio.move_on_after(min(RETRY_SECONDS, left)):
             await self._changed.wait()
 
@@ -245,6 +254,7 @@ class Caller:
     async def _request(
         self, node: str, subject: str, body: bytes, headers: wire.CallHeaders, seconds: float, limit: int
     ) -> Message:
+        await own_task()
         scope = anyio.CancelScope()
         pending = self._pending.setdefault(node, set())
         pending.add(scope)

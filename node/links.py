@@ -13,7 +13,7 @@ from typing import Any
 from lattice import wire, wit
 from lattice.caller import Caller, CallRequest, new_call_id
 from lattice.compatibility import match_interface
-from lattice.errors import Denied
+from lattice.errors import Denied, Failed, Interrupted, LatticeError, Overloaded, Unreachable
 from lattice.imports import grant_line
 from lattice.model import Link, unversioned
 from node.engine.host import GuestCall, HostFunction, HostInterface
@@ -67,9 +67,19 @@ def _linked_function(
             caller=link.source,
             hops=context.hops + 1,
         )
-        return await caller.call(request, args)
+        try:
+            return await caller.call(request, args)
+        except (Unreachable, Overloaded) as error:
+            raise _begun(error, link) from error
 
     return invoke
+
+
+def _begun(error: LatticeError, link: Link) -> LatticeError:
+    """The end of the source's own call, which has begun: nobody may take it for one that can be repeated."""
+    message = f"{link.source!r} called {link.target!r}: {error.message}"
+    # More calls of the source would only overload the target further, so that one is not repeated at all.
+    return Failed(message) if isinstance(error, Overloaded) else Interrupted(message)
 
 
 def _exported_name(interface: str, target: str, exports_of: ExportsOf) -> str:

@@ -11,9 +11,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from anyio.abc import TaskGroup
 
 from lattice.bus import Bus, Message
+from lattice.errors import LatticeError
+
+log = structlog.get_logger()
 
 SERVICE_NAME = "lattice-node"
 VERBS = ("PING", "INFO", "STATS")
@@ -76,11 +80,18 @@ class MicroService:
 
             def answer(message: Message, verb: str = verb) -> None:
                 if message.reply:
-                    tasks.start_soon(bus.publish, message.reply, json.dumps(self.reply(verb)).encode())
+                    tasks.start_soon(_publish, bus, message.reply, json.dumps(self.reply(verb)).encode())
 
             for suffix in ("", f".{SERVICE_NAME}", f".{SERVICE_NAME}.{node_id}"):
                 subscription = await bus.subscribe(f"$SRV.{verb}{suffix}", answer)
                 stack.push_async_callback(subscription.unsubscribe)
+
+
+async def _publish(bus: Bus, subject: str, data: bytes) -> None:
+    try:
+        await bus.publish(subject, data)
+    except LatticeError as error:  # anybody can ask, with any reply subject, and the bus may be away
+        log.debug("discovery.unanswered", reason=error.message)
 
 
 def _statistics(item: EndpointStatistics) -> dict[str, Any]:

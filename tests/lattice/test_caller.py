@@ -215,3 +215,20 @@ async def test_hops_and_attempts_are_counted(world: World) -> None:
 
     assert [(call.hops, call.attempt) for call in seen] == [(4, 1), (4, 2)]
     assert all(call.caller == "test" and call.call_id == "c1" for call in seen)
+
+
+async def test_a_component_of_no_replicas_is_not_waited_for(world: World) -> None:
+    spec = ComponentSpec(name="idle", digest=DIGEST, replicas=0)
+    world.state.apply(new_application("idle", None, 1, components=[spec]), 0.0)
+
+    with anyio.fail_after(1), pytest.raises(Unreachable, match="`latticectl scale idle 1`"):
+        await world.caller().call(request(component="idle"), [])
+
+
+async def test_a_call_that_may_have_begun_never_ends_as_surely_not_begun(world: World) -> None:
+    await world.serve("N1", failing(Interrupted("lost")))
+    await world.serve("N2", failing(Unreachable("no replica")))
+    world.places[1].load = 9.0
+
+    with pytest.raises((Interrupted, TimedOut)):
+        await world.caller().call(request(0.2, idempotent=True), [])
