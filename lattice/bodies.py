@@ -15,6 +15,7 @@ from lattice import streams, wire
 from lattice.bus import Bus, Message
 from lattice.errors import Invalid, LatticeError, TimedOut
 from lattice.streams import DEFAULT_SETTINGS, StreamSettings
+from lattice.tasks import own_task
 
 HEADER_ROOM_BYTES = 4096
 """Kept free in each message for its headers, which count as payload."""
@@ -90,6 +91,7 @@ async def reply(peer: Peer, subject: str, body: bytes, call: wire.CallHeaders) -
     elif not call.accepts_stream:
         await reply_error(peer, subject, _too_large(peer, body), call.content_type)
     else:
+        await own_task()
         stream = streams.new_stream_id(peer.owner)
         async with await streams.open_sender(peer.bus, peer.lattice, stream, peer.settings) as sender:
             headers = wire.reply_headers(call.content_type, stream)
@@ -130,6 +132,7 @@ async def _send(sender: streams.ByteSender, body: bytes) -> None:
 
 
 async def _receive(peer: Peer, stream: wire.StreamId, max_bytes: int) -> bytes:
+    await own_task()
     opened = await streams.open_receiver(peer.bus, peer.lattice, peer.owner, stream, peer.settings)
     async with opened as receiver:
         return await streams.receive_body(receiver, max_bytes=max_bytes)

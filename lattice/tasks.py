@@ -1,12 +1,23 @@
-"""A task group out of which a single error comes as itself, not wrapped in a group."""
+"""Task groups out of which a single error comes as itself, and tasks that begin at once.
+
+A call that never waits needs no task of its own, and making one costs as much as the call. `start_at_once`
+runs a coroutine up to where it first waits, and makes it a task only then. Until it waits it has no task:
+whatever needs one, cancel scopes above all, must be preceded by `await own_task()`, else it fails at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+import types
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import anyio.abc
+
+_TASK_WANTED = object()
+"""What a coroutine gives that was begun without a task and needs one."""
 
 
 @asynccontextmanager
@@ -20,3 +31,48 @@ async def open_tasks() -> AsyncGenerator[anyio.abc.TaskGroup]:
             raise
         error = group.exceptions[0]
         raise error from error.__cause__
+
+
+def start_at_once(tasks: anyio.abc.TaskGroup, coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine up to where it first waits; the rest, if any, becomes a task of the group.
+
+    What it raises before it waits is raised here.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is not None:
+        asyncio.tasks._leave_task(loop, task)
+    try:
+        waits_for = coroutine.send(None)
+    except StopIteration:
+        return
+    finally:
+        if task is not None:
+            asyncio.tasks._enter_task(loop, task)
+    tasks.start_soon(_continue, coroutine, waits_for)
+
+
+@types.coroutine
+def own_task() -> Generator[object]:
+    """Give the running coroutine a task if it has none; cancel scopes may be entered afterwards."""
+    if asyncio.current_task() is None:
+        yield _TASK_WANTED
+
+
+async def _continue(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
+    await _rest(coroutine, waits_for)
+
+
+@types.coroutine
+def _rest(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any]:
+    """What is left of the coroutine, seen by its task as if it had been the task's from its beginning."""
+    try:
+        while True:
+            try:
+                if waits_for is not _TASK_WANTED:
+                    yield waits_for
+            except BaseException as error:
+                waits_for = coroutine.throw(error)
+            else:
+                waits_for = coroutine.send(None)
+    except StopIteration:
+        return

@@ -20,6 +20,7 @@ from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
 from lattice.caller import DEFAULT_BUDGET_SECONDS, Caller, CallRequest, LocalReplicas, Reply, new_call_id
 from lattice.errors import Failed, LatticeError, Overloaded, Unreachable
+from lattice.tasks import start_at_once
 from node.failures import FailureLog, new_error_id
 
 log = structlog.get_logger()
@@ -87,7 +88,7 @@ class Serving:
         assert self._tasks is not None
         if self._in_progress < self._max_calls:
             self._in_progress += 1
-            self._tasks.start_soon(self._serve, message)
+            start_at_once(self._tasks, self._serve(message))
         elif message.reply:
             self._tasks.start_soon(
                 self._refuse,

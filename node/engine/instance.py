@@ -23,6 +23,7 @@ import anyio.lowlevel
 import structlog
 
 from lattice.errors import Failed, Invalid, LatticeError, TimedOut, Trapped
+from lattice.tasks import own_task
 from node.engine.capi import Lender, Store, WasmError, bytes_address
 from node.engine.converter import Converter
 from node.engine.engine import Engine
@@ -246,6 +247,7 @@ class Instance:
         return self._poll_here() and not store.failure and not store.dropped
 
     async def _drive(self, deadline: float) -> None:
+        await own_task()
         with anyio.CancelScope(deadline=deadline) as scope:
             await self._go_on()
         if scope.cancelled_caught:

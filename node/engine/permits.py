@@ -7,6 +7,7 @@ from collections import deque
 import anyio
 
 from lattice.errors import Overloaded
+from lattice.tasks import own_task
 
 
 class Permits:
@@ -46,6 +47,7 @@ class Permits:
             return
         if len(self._waiters) >= self._queue_length:
             raise Overloaded(f"all {self.slots} slots and {self._queue_length} places in the queue are taken")
+        await own_task()
         turn = anyio.Event()
         self._waiters.append(turn)
         seconds = min(self._queue_seconds, deadline - anyio.current_time())
