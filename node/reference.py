@@ -1,4 +1,8 @@
-"""Writes `docs/settings.md` from the declarations: `python -m node.reference > docs/settings.md`."""
+"""Writes `docs/settings.md` and `docs/interfaces.md` from the program itself.
+
+python -m node.reference > docs/settings.md
+python -m node.reference interfaces > docs/interfaces.md
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import sys
 from collections.abc import Mapping
 
 from lattice.settings import Declaration, declarations
+from node.capabilities.wasi.interfaces import SUPPORT, VERSION
 from node.cli import default_text
 from node.settings import NodeSettings
 
@@ -82,5 +87,22 @@ def section(declaration: Declaration) -> str:
     return "\n".join(lines) + "\n"
 
 
+BUILT_IN = f"""\
+# Built-in interfaces
+
+Generated from the program by `python -m node.reference interfaces`; do not edit.
+
+What a component may import without a link. All are of WASI 0.2, up to {VERSION}; an import of any 0.2 version
+is served. Interfaces that grant nothing are there because toolchains import them, whether the program uses
+them or not.
+"""
+
+
+def interfaces() -> str:
+    """The page of what components may import without a link."""
+    rows = [f"| `{name}` | {words} |" for name, words in SUPPORT.items()]
+    return "\n".join([BUILT_IN, "| interface | what is there |", "| --- | --- |", *rows]) + "\n"
+
+
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    sys.stdout.write(interfaces() if sys.argv[1:] == ["interfaces"] else reference())

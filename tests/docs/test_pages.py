@@ -1,0 +1,93 @@
+"""Pages say what is true: commands parse, links lead somewhere, generated pages are up to date."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from ctl.cli import cli
+from ctl.session import Session
+from node import reference
+from node.cli import main as node_cli
+from tests.docs.pages import DOCS, LINK, ROOT, commands, name, pages
+
+PAGES = {name(page): page for page in pages()}
+COMMANDS = [(name, command) for name, page in PAGES.items() for command in commands(page)]
+PLACEHOLDERS = {"URL": "nats://host:4222", "TIME": "5s", "SIZE": "1MiB", "N": "2", "KEY=VALUE": "a=b"}
+FORBIDDEN = re.compile(
+    r"pypi\.org|pythonhosted|registry\.npmjs|static\.crates\.io|/work/|/tmp/brief|/root/|/home/",
+    re.IGNORECASE,
+)
+
+
+def parse(root: click.Group, program: str, words: list[str]) -> None:
+    """Raise what click raises if the program would not take these words; nothing is run."""
+    context = root.make_context(program, words, obj=Session())
+    command: click.Command | None = root
+    while isinstance(command, click.Group):
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert command is not None
+        context = command.make_context(name, rest, parent=context)
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_each_command_on_a_page_is_one_that_the_program_takes(page: str, command: str) -> None:
+    program, *words = shlex.split(command, comments=True)
+    words = [PLACEHOLDERS.get(word, word) for word in words]
+
+    parse(cli if program == "latticectl" else node_cli, program, words)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_link_leads_to_a_file_and_a_heading(page: str) -> None:
+    for target in LINK.findall(PAGES[page].read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        found = (PAGES[page].parent / path).resolve() if path else PAGES[page]
+        assert found.exists(), target
+        if anchor and found.suffix == ".md":
+            assert anchor in headings(found), target
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that a forge gives to the page's headings."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_names_a_registry_or_a_place_on_one_machine(page: str) -> None:
+    assert FORBIDDEN.search(PAGES[page].read_text()) is None
+
+
+def test_all_pages_are_reached_from_the_readme() -> None:
+    seen, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in seen or page.suffix != ".md":
+            continue
+        seen.add(page)
+        waiting += [
+            (page.parent / target.partition("#")[0]).resolve()
+            for target in LINK.findall(page.read_text())
+            if "://" not in target and not target.startswith("#")
+        ]
+
+    assert {name(page) for page in DOCS.rglob("*.md")} <= {name(page) for page in seen}
+
+
+def test_the_settings_are_up_to_date() -> None:
+    page = (DOCS / "settings.md").read_text()
+
+    assert page == reference.reference(), "run `python -m node.reference > docs/settings.md`"
+
+
+def test_the_built_in_interfaces_are_up_to_date() -> None:
+    page = (DOCS / "interfaces.md").read_text()
+
+    assert page == reference.interfaces(), "run `python -m node.reference interfaces > docs/interfaces.md`"
