@@ -216,7 +216,7 @@ class _Wait:
 
     def _say(self, reason: str) -> None:
         self.reason = reason
-        if reason != self._said and self._progress and anyio.current_time() >= self._speaks_at:
+        if reason and reason != self._said and self._progress and anyio.current_time() >= self._speaks_at:
             self._progress("wait", reason)
             self._said = reason
 
