@@ -26,7 +26,6 @@ from lattice.errors import Interrupted, LatticeError, NotFound, Overloaded, Time
 from lattice.names import did_you_mean
 from lattice.state import LatticeState
 from lattice.tasks import own_task
-from lattice.tasks import own_task
 
 RETRY_SECONDS = 0.02
 """Between two rounds over the replicas of a component, unless a change of placements comes first."""
@@ -221,7 +220,6 @@ class Caller:
         if left <= 0:
             raise failure
         await own_task()
-        await own_task()
         with anyio.move_on_after(min(RETRY_SECONDS, left)):
             await self._changed.wait()
 
@@ -256,7 +254,6 @@ class Caller:
     async def _request(
         self, node: str, subject: str, body: bytes, headers: wire.CallHeaders, seconds: float, limit: int
     ) -> Message:
-        await own_task()
         await own_task()
         scope = anyio.CancelScope()
         pending = self._pending.setdefault(node, set())
