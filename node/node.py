@@ -30,6 +30,7 @@ from lattice.assignments import Assignments, Prepare
 from lattice.bus import Bus
 from lattice.caller import Caller
 from lattice.controller import Controller
+from lattice.descriptions import Description
 from lattice.edits import Editor
 from lattice.errors import Conflict, Invalid, LatticeError, TimedOut, Unreachable
 from lattice.imports import Catalog, missing_imports
@@ -46,6 +47,7 @@ from node.control import Control
 from node.copies import Copies
 from node.engine.capi import EngineSettings
 from node.engine.compile_process import CompileLimits
+from node.engine.compiled import CompiledComponent
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
 from node.engine.host import HostInterface
@@ -177,6 +179,7 @@ class Node(AsyncContextManagerMixin):
         tasks.start_soon(self._note_contact)
         self.observer.on_store_lost(partial(self._store_lost, tasks))
         self._bus.on_connection_change(lambda is_connected: self._connection_changed(is_connected, tasks))
+        tasks.start_soon(self._reconnected)  # the store may have been lost while no node ran
         self.announcer.announce("node.joined", {})
         log.info("node.ready", name=self.name, id=self.id, capacity=self.info.capacity)
 
@@ -196,6 +199,7 @@ class Node(AsyncContextManagerMixin):
             sink=self.logs.sink,
             report=self.announcer.report,
             announce=self.announcer.announce,
+            describe=self._describe,
         )
         self.caller = Caller(
             bus,
@@ -357,6 +361,16 @@ class Node(AsyncContextManagerMixin):
                 log.info("artifacts.restored", digests=restored)
         except LatticeError as error:
             log.warning("artifacts.not-restored", reason=error.message)
+
+    async def _describe(self, compiled: CompiledComponent) -> None:
+        """A store that was lost while all nodes were down no longer knows what it holds."""
+        if self.observer.descriptions.get(compiled.digest) is not None:
+            return
+        description = Description(digest=compiled.digest, size=compiled.size, type=compiled.type)
+        try:
+            await self.editor.describe(description)
+        except LatticeError as error:
+            log.warning("artifact.not-described", digest=compiled.digest, reason=error.message)
 
     def _endpoints(self) -> list[EndpointStatistics]:
         return [

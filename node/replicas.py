@@ -10,7 +10,7 @@ Error handling: a life that can't be prepared is reported as failed with its rea
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,9 @@ CONCURRENT_PREPARATIONS = 8
 
 ImportsFor = Callable[[Prepare, wit.ComponentType], Sequence[HostInterface]]
 """What a component's imports are bound to on this node; raises `Denied` for one that nothing grants."""
+
+Describe = Callable[[CompiledComponent], Awaitable[None]]
+"""Tells the lattice what an artifact is, should it not know; raises nothing."""
 
 Announce = Callable[[str, Mapping[str, Any]], None]
 """Publishes an event (`replica.running`) with its details; never waits."""
@@ -90,6 +93,7 @@ class Replicas:
         sink: LogSink,
         report: Callable[[Delta], None],
         announce: Announce,
+        describe: Describe,
     ) -> None:
         self._assignments = assignments
         self._artifacts = artifacts
@@ -99,6 +103,7 @@ class Replicas:
         self._sink = sink
         self._report = report
         self._announce = announce
+        self._describe = describe
         self._lives: dict[int, _Life] = {}
         self._serving: dict[str, _Life] = {}
         self._compiling: set[str] = set()
@@ -173,6 +178,7 @@ class Replicas:
         compiled = await self._compiler.compile(await self._artifacts.get(digest))
         self._assignments.compiled(digest)
         self._flush()
+        await self._describe(compiled)
         return compiled
 
     # Steps

@@ -1,4 +1,4 @@
-"""Lattices of real processes: `lattice-node start` on an embedded or a given NATS server, and the command line.
+"""Lattices of real processes: `lattice-node start` on an embedded or a given NATS server, and `latticectl`.
 
 Whatever a test does to them, nothing is left running: `Lattice.close` kills the nodes and the server that
 they shared.
@@ -19,12 +19,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from ctl.client import ControlClient, connection_settings
 from ctl.inspection import node_program
 from ctl.settings import ClientSettings
-from lattice.connection import read_server_file, server_folder
+from lattice.connection import SERVER_FILE, ServerFile, server_folder
 from lattice.errors import LatticeError
 from lattice.nats_bus import NatsBus
 
@@ -70,7 +71,9 @@ async def until(find: Callable[[], Awaitable[Found]], *, seconds: float = 20.0, 
 class NodeProcess:
     """One `lattice-node start`, with its log."""
 
-    def __init__(self, name: str, folder: Path, environment: Mapping[str, str], options: tuple[str, ...]) -> None:
+    def __init__(
+        self, name: str, folder: Path, environment: Mapping[str, str], options: tuple[str, ...]
+    ) -> None:
         self.name = name
         self.log_file = folder / f"{name}.log"
         self._environment = environment
@@ -207,7 +210,8 @@ class Lattice:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        with anyio.CancelScope(shield=True):
+            await self.close()
 
     def node(self, name: str, *options: str, nats: str | None = None) -> NodeProcess:
         """A node that is not started yet; `nats` is a way to the server of its own."""
@@ -248,9 +252,11 @@ class Lattice:
         return {node.name for node in await client.nodes() if node.state == "ready"} == set(running)
 
     @asynccontextmanager
-    async def connect(self, *, routes_calls: bool = False) -> AsyncIterator[ControlClient]:
+    async def connect(
+        self, *, routes_calls: bool = False, timeout_seconds: float = 10.0
+    ) -> AsyncIterator[ControlClient]:
         """A client as a user's program has it."""
-        settings = ClientSettings(lattice=self.name, nats=self.nats)
+        settings = ClientSettings(lattice=self.name, nats=self.nats, timeout_seconds=timeout_seconds)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LATTICE_STATE", str(self.folder))
             connection = ControlClient.connect(settings, routes_calls=routes_calls)
@@ -279,14 +285,23 @@ class Lattice:
         assert done.code == 0, done.err
         return dict(done.json)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Kill all nodes, and the embedded server if there is one."""
         for node in self.nodes.values():
             if node.is_running:
                 node.kill()
-        found = read_server_file(server_folder(self.name, self.folder))
-        if found is not None and found.is_running:
-            os.kill(found.pid, signal.SIGKILL)
+        await self.kill_server()
+
+    async def kill_server(self) -> None:
+        """Kill the embedded server, if there is one; a node that runs starts it again."""
+        await anyio.to_thread.run_sync(self._kill_server)
+
+    def _kill_server(self) -> None:
+        file = server_folder(self.name, self.folder) / SERVER_FILE
+        with suppress(FileNotFoundError):
+            found = ServerFile(**json.loads(file.read_bytes()))
+            if found.is_running:
+                os.kill(found.pid, signal.SIGKILL)
 
 
 async def run(command: list[str], environment: Mapping[str, str], seconds: float = 60.0) -> Done:

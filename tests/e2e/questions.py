@@ -8,8 +8,8 @@ from tests.e2e.processes import until
 
 async def holders(client: ControlClient, component: str) -> list[str]:
     """Names of the nodes that run a replica, one for each replica."""
-    replicas = await client.replicas(component)
-    return sorted(item.node_name for item in replicas if item.state == "running")
+    placements = (await client.describe_component(component)).placements
+    return sorted(item.node_name for item in placements for _ in range(item.running))
 
 
 async def in_flight(client: ControlClient, component: str) -> int:

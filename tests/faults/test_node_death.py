@@ -91,7 +91,7 @@ async def test_an_idempotent_call_in_flight_is_made_again_elsewhere(
 
 
 async def test_other_components_see_no_error(lattice: Lattice, router: ControlClient) -> None:
-    """Calls that are not idempotent, to a component without a replica on the killed node, whoever takes them."""
+    """Calls that are not idempotent, to a component that the killed node did not run, whoever takes them."""
     await lattice.deploy(GREETER)
     (kept,) = await holders(router, "greeter")
     await lattice.deploy(MISBEHAVE, "--replicas", "3")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import anyio
 import pytest
@@ -21,6 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
 CONVERGED_SECONDS = 2.0
 SILENCE_SECONDS = 3.0
+DEAF_SECONDS = 9.0
+"""After which a node that hears nothing any more gives its connection up, though its heartbeats arrive."""
 IDEMPOTENT = CallOptions(idempotent=True)
 
 
@@ -43,13 +44,15 @@ async def shared_lattice(
         yield lattice
 
 
-async def converged(client: ControlClient, lattice: Lattice, component: str, count: int) -> float:
-    """Seconds from now until exactly `count` replicas run and calls that enter at any node are answered."""
+async def converged(lattice: Lattice, count: int) -> float:
+    """Seconds from now until exactly `count` greeters run and calls that enter at any node are answered."""
     began = anyio.current_time()
-    await running(client, component, count)
-    hello = await client.function(component, "hello")
-    for node in lattice.nodes.values():
-        assert await client.invoke(hello, ["you"], CallOptions(node=node.id)) == "Hello, you!"
+    async with lattice.connect(timeout_seconds=0.2) as client:  # what is asked just now may be lost
+        await running(client, "greeter", count)
+        hello = await until(lambda: client.function("greeter", "hello"))
+        for node in lattice.nodes.values():
+            options = CallOptions(node=node.id, budget_seconds=CONVERGED_SECONDS)
+            assert await client.invoke(hello, ["you"], options) == "Hello, you!"
     return anyio.current_time() - began
 
 
@@ -68,10 +71,10 @@ async def test_a_silent_partition_is_survived_and_heals(
         await running(router, "greeter", 3, without="c")
         await load.at_least(20)
         proxy.heal()
-        seconds = await converged(router, lattice, "greeter", 3)
+        seconds = await converged(lattice, 3)
 
     assert load.errors == {}
-    assert load.slowest() <= SILENCE_SECONDS + 1.5
+    assert load.slowest() <= (DEAF_SECONDS if stalled == ("to node",) else SILENCE_SECONDS) + 1.5
     assert seconds <= CONVERGED_SECONDS
 
 
@@ -88,7 +91,7 @@ async def test_a_node_that_is_cut_off_keeps_what_it_runs_and_returns(
         await load.at_least(20)
         assert not lattice["c"].lines("replica.failed") and lattice["c"].is_running
         proxy.heal()
-        seconds = await converged(router, lattice, "greeter", 3)
+        seconds = await converged(lattice, 3)
 
     assert load.errors == {}
     assert load.slowest() <= 1.0
@@ -98,20 +101,17 @@ async def test_a_node_that_is_cut_off_keeps_what_it_runs_and_returns(
 async def test_the_controller_is_cut_off_and_another_leads_with_a_higher_fence(
     lattice: Lattice, client: ControlClient, proxy: Proxy
 ) -> None:
-    for name in ("a", "b"):
-        if await controller(client) != "c":  # those before it resign when they leave
-            lattice[name].terminate()
-            await lattice[name].ended()
-            await until(lambda: _leads(client, "c"), what="c leads")
+    while (leader := await controller(client)) != "c":  # a leader that leaves resigns
+        lattice[leader].terminate()
+        await lattice[leader].ended()
     await lattice.restore()
-    leader = await controller(client)
-    assert leader == "c"
+    assert await controller(client) == "c"
 
     await proxy.cut()
     await until(lambda: _leads(client, "a", "b"), what="another node leads")
     await lattice.deploy(GREETER, "--replicas", "2")
     proxy.heal()
-    seconds = await converged(client, lattice, "greeter", 2)
+    seconds = await converged(lattice, 2)
 
     assert seconds <= CONVERGED_SECONDS
     fences = [
