@@ -19,7 +19,7 @@ from lattice.errors import Invalid
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 """The headers of the many messages that have none; shared, so that they cost nothing."""
 
-_BAD_SUBJECT = re.compile(r"[\s\x00]|^$|^\.|\.\.|\.$")
+_SUBJECT = re.compile(r"[^\s\x00.]+(?:\.[^\s\x00.]+)*")
 _KEY = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*")
 
 
@@ -212,7 +212,7 @@ class Bus(Protocol):
 
 def check_subject(subject: str) -> None:
     """Raise `Invalid` unless it can stand in a protocol line; tokens are the caller's business."""
-    if _BAD_SUBJECT.search(subject):
+    if not _SUBJECT.fullmatch(subject):
         raise Invalid(f"{subject!r} is not a subject: tokens without spaces, separated by single dots")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from lattice.bus import check_subject
 from lattice.errors import Invalid
 
-_BAD_HEADER_KEY = re.compile(r"[^!#$%&'*+\-.^_`|~0-9A-Za-z]|^$")
+_HEADER_KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _LINE_ENDS = str.maketrans("\r\n", "  ")
 
 
@@ -36,7 +37,15 @@ def header_block(headers: Mapping[str, str]) -> bytes:
     """Headers as they stand before the data; line ends in values become spaces."""
     lines = ["NATS/1.0"]
     for key, value in headers.items():
-        if _BAD_HEADER_KEY.search(key):
-            raise Invalid(f"header {key!r} is not valid: use letters, digits and '-'")
-        lines.append(f"{key}: {value.translate(_LINE_ENDS)}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+        _check_header_key(key)
+        lines.append(f"{key}: {value}")
+    block = "\r\n".join(lines)
+    if block.count("\r") + block.count("\n") != 2 * len(headers):
+        return header_block({key: value.translate(_LINE_ENDS) for key, value in headers.items()})
+    return (block + "\r\n\r\n").encode()
+
+
+@lru_cache(maxsize=256)
+def _check_header_key(key: str) -> None:
+    if not _HEADER_KEY.fullmatch(key):
+        raise Invalid(f"header {key!r} is not valid: use letters, digits and '-'")

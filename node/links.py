@@ -7,7 +7,7 @@ of links ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from lattice import wire, wit
@@ -18,7 +18,7 @@ from lattice.imports import grant_line
 from lattice.model import Link, unversioned
 from node.engine.host import GuestCall, HostFunction, HostInterface
 
-ExportsOf = Callable[[str], Iterable[str] | None]
+ExportsOf = Callable[[str], Collection[str] | None]
 """The names of the interfaces that a component exports, or None while they are not known."""
 
 
@@ -85,7 +85,9 @@ def _begun(error: LatticeError, link: Link) -> LatticeError:
 def _exported_name(interface: str, target: str, exports_of: ExportsOf) -> str:
     """The target's name of the interface: its version may be another, compatible one."""
     exports = exports_of(target)
-    return interface if exports is None else match_interface(interface, exports) or interface
+    if exports is None or interface in exports:
+        return interface
+    return match_interface(interface, exports) or interface
 
 
 def missing_import(component: str, interface: str) -> Denied:
