@@ -10,7 +10,7 @@ import anyio
 
 from lattice import bodies, subjects, wire
 from lattice.bus import Bus
-from lattice.errors import Failed, Invalid, LatticeError, TimedOut
+from lattice.errors import Failed, Invalid, LatticeError, TimedOut, Unreachable
 from lattice.fields import Value
 
 V = TypeVar("V", bound=Value)
@@ -57,14 +57,19 @@ class Exchange:
     async def _once(
         self, subject: str, body: bytes, timeout_seconds: float
     ) -> tuple[LatticeError | None, dict[str, Any]]:
-        message = await bodies.request(
-            self._peer,
-            subject,
-            body,
-            wire.CallHeaders(),
-            timeout_seconds=timeout_seconds,
-            max_reply_bytes=MAX_REPLY_BYTES,
-        )
+        try:
+            message = await bodies.request(
+                self._peer,
+                subject,
+                body,
+                wire.CallHeaders(),
+                timeout_seconds=timeout_seconds,
+                max_reply_bytes=MAX_REPLY_BYTES,
+            )
+        except Unreachable:
+            if not self._peer.bus.is_connected:
+                raise
+            raise Unreachable(f"no node of lattice `{self._lattice}` answers") from None
         error = wire.decode_error(message.headers, message.data)
         if error is not None:
             return error, {}

@@ -422,7 +422,7 @@ def _unpack(data: bytes) -> Any:
     try:
         value = msgpack.unpackb(data, ext_hook=_refuse_extension)
     except _DECODE_ERRORS as error:
-        raise Invalid(f"the body is not msgpack: {_reason(error)}") from None
+        raise _not_msgpack(data, error) from None
     if b"\xff" in data and any(begin in data for begin in _TIMESTAMPS):
         _refuse_timestamps(value)
     return value
@@ -476,7 +476,15 @@ def _scan(data: bytes) -> None:
             left[-1] -= 1
             _enter(unpacker, data, left)
     except _DECODE_ERRORS as error:
-        raise Invalid(f"the body is not msgpack: {_reason(error)}") from None
+        raise _not_msgpack(data, error) from None
+
+
+def _not_msgpack(data: bytes, error: Exception) -> Invalid:
+    cure = f"; JSON needs the header `content-type: {JSON}`" if data[:1] in _JSON_BEGINS else ""
+    return Invalid(f"the body is not msgpack: {_reason(error)}{cure}")
+
+
+_JSON_BEGINS = (b"[", b"{", b'"')
 
 
 def _enter(unpacker: Any, data: bytes, left: list[int]) -> None:
