@@ -334,6 +334,8 @@ class Heartbeat(Value):
     replicas: int = 0
     memory_bytes: int = 0
     is_draining: bool = False
+    is_leaving: bool = False
+    """Set in the last one of a boot: the node ends."""
     copies: int = 0
     """Sums up the applications that the node knows (`Desired.summary`): the leader sees who knows more."""
 

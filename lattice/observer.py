@@ -154,15 +154,24 @@ class Observer:
     # Reports of nodes
 
     async def _subscribe(self, stack: AsyncExitStack) -> None:
-        handlers: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
-            subjects.heartbeats(self._lattice): lambda body: self.apply(Heartbeat.from_dict(body)),
-            subjects.deltas(self._lattice): lambda body: self.apply(Delta.from_dict(body)),
-            subjects.event(self._lattice, "node.left"): self._node_left,
+        handlers: Mapping[str, Callable[[str, Mapping[str, Any]], None]] = {
+            subjects.heartbeats(self._lattice): self._heartbeat,
+            subjects.deltas(self._lattice): self._delta,
         }
         for subject, handler in handlers.items():
             subscription = await self._bus.subscribe(subject, _decoding(handler))
             stack.push_async_callback(subscription.unsubscribe)
         self.has_advisories = await self._bus.watch_disconnects(self._disconnected)
+
+    def _heartbeat(self, speaker: str, body: Mapping[str, Any]) -> None:
+        heartbeat = Heartbeat.from_dict(body)
+        _check_speaker(speaker, heartbeat.node)
+        self.apply(NodeLeft(heartbeat.node, heartbeat.boot) if heartbeat.is_leaving else heartbeat)
+
+    def _delta(self, speaker: str, body: Mapping[str, Any]) -> None:
+        delta = Delta.from_dict(body)
+        _check_speaker(speaker, delta.node)
+        self.apply(delta)
 
     async def _call_the_roll(self) -> None:
         """Have all nodes speak, and return when their inventories are here or time is up."""
@@ -171,9 +180,6 @@ class Observer:
         with anyio.move_on_after(ROLL_SECONDS):
             while not (self.state.observed.nodes and self.state.is_informed):
                 await self._changed.wait()
-
-    def _node_left(self, body: Mapping[str, Any]) -> None:
-        self.apply(NodeLeft(str(body.get("node")), int(body.get("boot", 0))))
 
     def _disconnected(self, disconnect: Disconnect) -> None:
         self.apply(ConnectionEnded(disconnect.server_id, disconnect.client_id))
@@ -192,6 +198,7 @@ class Observer:
                     timeout_seconds=REQUEST_SECONDS,
                 )
                 found = InventoryPage.from_dict(wire.decode_message(reply.data))
+                _check_speaker(node, found.info.id)
                 self.apply(found)
                 page, pages = page + 1, found.pages
         except LatticeError as error:
@@ -235,11 +242,21 @@ class Observer:
                 listener()
 
 
-def _decoding(handler: Callable[[Mapping[str, Any]], None]) -> Callable[[Message], None]:
+def _decoding(handler: Callable[[str, Mapping[str, Any]], None]) -> Callable[[Message], None]:
     def handle(message: Message) -> None:
+        speaker = message.subject.rpartition(".")[2]
         try:
-            handler(wire.decode_message(message.data))
+            handler(speaker, wire.decode_message(message.data))
         except (Invalid, ValueError, TypeError) as error:
             log.warning("message.unreadable", subject=message.subject, reason=str(error))
 
     return handle
+
+
+def _check_speaker(speaker: str, node: str) -> None:
+    """Raise `Invalid` for what speaks of another node than the one whose own subject it came on.
+
+    Who may publish on a node's subject is decided by the server's permissions; the body decides nothing.
+    """
+    if node != speaker:
+        raise Invalid(f"node {speaker!r} speaks for another one, {node!r}")

@@ -56,6 +56,7 @@ class Announcer:
         self._load = load
         self._beat = 0
         self._beat_wanted = anyio.Event()
+        self._limiter = anyio.CapacityLimiter(1)  # its own: a disk that is slow may keep all other threads
         self.is_draining = False
         self._send, self._receive = anyio.create_memory_object_stream[tuple[str, bytes]](QUEUE_LENGTH)
 
@@ -65,6 +66,9 @@ class Announcer:
 
     def announce(self, event: str, details: Mapping[str, Any]) -> None:
         """Tell whoever listens of an event; never waits."""
+        self._queue(*self._event(event, details))
+
+    def _event(self, event: str, details: Mapping[str, Any]) -> tuple[str, bytes]:
         body = {
             "time": time.time(),
             "event": event,
@@ -72,13 +76,15 @@ class Announcer:
             "node_name": self._info.name,
             **details,
         }
-        self._queue(subjects.event(self._lattice, event), wire.encode_message(body))
+        return subjects.event(self._lattice, event), wire.encode_message(body)
 
     def _queue(self, subject: str, data: bytes) -> None:
         try:
             self._send.send_nowait((subject, data))
         except anyio.WouldBlock:
             log.warning("announcement.dropped", subject=subject)
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            log.debug("announcement.dropped", subject=subject, reason="the node ends")
 
     def close(self) -> None:
         """Drop what is not sent; for a node that ends before it ran."""
@@ -95,8 +101,9 @@ class Announcer:
                 await self.beat()
                 await anyio.sleep(HEARTBEAT_SECONDS)
 
-    async def beat(self) -> None:
+    async def beat(self, *, is_leaving: bool = False) -> None:
         """Send one heartbeat now."""
+        memory_bytes = await to_thread.run_sync(_resident_bytes, limiter=self._limiter)
         self._beat += 1
         load, calls = self._load()
         heartbeat = Heartbeat(
@@ -110,8 +117,9 @@ class Announcer:
             load=load,
             calls_in_flight=calls,
             replicas=self._assignments.replicas,
-            memory_bytes=await to_thread.run_sync(_resident_bytes),
+            memory_bytes=memory_bytes,
             is_draining=self.is_draining,
+            is_leaving=is_leaving,
             copies=self._observer.state.desired.summary,
         )
         await self._publish(
@@ -141,15 +149,10 @@ class Announcer:
             log.debug("announcement.dropped", subject=subject, reason=error.message)
 
     async def leave(self) -> None:
-        """Say that this node ends; the last word."""
-        body = {
-            "time": time.time(),
-            "event": "node.left",
-            "node": self._info.id,
-            "node_name": self._info.name,
-            "boot": self._info.boot,
-        }
-        await self._publish(subjects.event(self._lattice, "node.left"), wire.encode_message(body))
+        """Say that this node ends, to nodes and to people; the last word. Nothing if it never spoke."""
+        if self._beat:
+            await self.beat(is_leaving=True)
+            await self._publish(*self._event("node.left", {}))
 
     # What is asked of a node
 

@@ -59,7 +59,7 @@ class ComponentLogs:
             )
             try:
                 self._send.send_nowait((call.component, line))
-            except anyio.WouldBlock:
+            except (anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
                 continue  # whoever follows misses a line; it is still kept
 
     def lines(self, component: str, count: int) -> list[Mapping[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import anyio
 import pytest
 
@@ -101,17 +103,34 @@ async def _held(node: Node) -> int:
 
 async def test_a_node_speaks_for_itself_only(lattice: Lattice) -> None:
     node = await lattice.start("a")
+    await until(lambda: _status(node, node), "ready")
     body = {"node": node.id, "boot": node.info.boot + 1, "beat": 1}
+    leaving = {"node": node.id, "boot": node.info.boot, "beat": 1000, "is_leaving": True}
+    own = subjects.heartbeat("default", "NIMPOSTOR")
     async with MemoryBus(lattice.broker) as impostor:
-        await impostor.publish(subjects.heartbeat("default", "NIMPOSTOR"), wire.encode_message(body))
-        await impostor.publish(
-            subjects.event("default", "node.left"),
-            wire.encode_message({"node": node.id, "boot": node.info.boot}),
-        )
-        await anyio.wait_all_tasks_blocked()
+        await impostor.publish(own, wire.encode_message(body))
+        await impostor.publish(own, wire.encode_message(leaving))
+        await impostor.publish(subjects.event("default", "node.left"), wire.encode_message(leaving))
+        await impostor.publish(subjects.delta("default", "NIMPOSTOR"), wire.encode_message(body))
+        await impostor.publish(own, b"rubbish")
 
     view = node.state.observed.nodes[node.id]
     assert (view.boot, view.is_live) == (node.info.boot, True)
+
+
+async def test_others_hear_at_once_that_a_node_leaves(lattice: Lattice) -> None:
+    observing = await lattice.start("a")
+    async with AsyncExitStack() as stack:
+        leaving = await Lattice(lattice.folder, stack, lattice.broker).start("b")
+        await until(lambda: _status(observing, leaving), "ready")
+
+    assert await _status(observing, leaving) == "gone"
+    assert observing.state.observed.nodes[leaving.id].lost_reason == "left"
+
+
+async def _status(node: Node, other: Node) -> str:
+    view = node.state.observed.nodes.get(other.id)
+    return view.status.value if view else ""
 
 
 async def test_a_node_whose_store_refuses_says_so_and_goes_on(lattice: Lattice) -> None:
@@ -121,7 +140,7 @@ async def test_a_node_whose_store_refuses_says_so_and_goes_on(lattice: Lattice) 
 
     lattice.broker.is_store_available = False
     with pytest.raises(Unreachable):
-        await client.scale("greeter", 3)
+        await node.operations.scale({"component": "greeter", "replicas": 3})
     assert await say_hello(node) == "Hello, Ada!"
     lattice.broker.is_store_available = True
 

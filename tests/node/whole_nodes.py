@@ -28,14 +28,14 @@ CALCULATOR = EXAMPLES / "calculator/calculator.wasm"
 class Lattice:
     """Nodes on one broker, and a client."""
 
-    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
-        self.broker = MemoryBroker()
-        self._folder = folder
+    def __init__(self, folder: Path, stack: AsyncExitStack, broker: MemoryBroker | None = None) -> None:
+        self.broker = broker or MemoryBroker()
+        self.folder = folder
         self._stack = stack
         self.nodes: list[Node] = []
 
     async def start(self, folder_name: str, settings: Mapping[str, Any] | None = None) -> Node:
-        folder = self._folder / folder_name
+        folder = self.folder / folder_name
         await anyio.Path(folder).mkdir()
         identity = await anyio.to_thread.run_sync(load_identity, folder)
         bus = await self._stack.enter_async_context(MemoryBus(self.broker))
