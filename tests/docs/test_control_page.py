@@ -42,7 +42,7 @@ def announced() -> set[str]:
     for folder in ("lattice", "node"):
         for file in (ROOT / folder).rglob("*.py"):
             text = file.read_text()
-            found |= set(re.findall(r"""announce\(\s*"([a-z]+\.[a-z]+)""", text))
+            found |= set(re.findall(r"""(?:announce|_event)\(\s*"([a-z]+\.[a-z]+)""", text))
             found |= set(re.findall(r"""_changed\(\s*"([a-z]+\.[a-z]+)""", text))
             found |= set(re.findall(r"""subjects\.event\([^,]+, "([a-z]+\.[a-z]+)""", text))
     return found

@@ -91,3 +91,17 @@ def test_the_built_in_interfaces_are_up_to_date() -> None:
     page = (DOCS / "interfaces.md").read_text()
 
     assert page == reference.interfaces(), "run `python -m node.reference interfaces > docs/interfaces.md`"
+
+
+LOG_EVENT = re.compile(r"`([a-z]+\.[a-z]+(?:[-_][a-z]+)*)`")
+NOT_EVENTS = {"vm.max_map_count", "server.json", "node.nk", "link.put", "link.get", "link.delete"}
+
+
+@pytest.mark.parametrize("page", ["operations.md", "troubleshooting.md"])
+def test_each_log_event_that_operators_are_told_of_exists(page: str) -> None:
+    sources = "\n".join(
+        file.read_text() for name in ("lattice", "node") for file in (ROOT / name).rglob("*.py")
+    )
+
+    for event in set(LOG_EVENT.findall((DOCS / page).read_text())) - NOT_EVENTS:
+        assert f'"{event}"' in sources, event
