@@ -7,7 +7,7 @@ action that fails is answered as failed or not at all: the leadership asks again
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from itertools import groupby
 from typing import Any
@@ -23,7 +23,7 @@ from lattice.errors import Conflict, Invalid, LatticeError
 from lattice.imports import Catalog
 from lattice.leadership import Leadership
 from lattice.lease import ReadLease, WriteLease
-from lattice.model import Application, Command, CompileAhead, LeaseValue, Marker, Order, OrderReply
+from lattice.model import Application, Command, LeaseValue, Marker, Order, OrderReply
 from lattice.observer import (
     APPLICATION_PREFIX,
     MARKER_KEY,
@@ -47,8 +47,8 @@ BURST_SECONDS = 0.01
 LEASE_KEY = "lease"
 ORDER_SECONDS = 2.0
 COPIES_SECONDS = 1.0
-ORDERS_PER_MESSAGE = 200
-"""An order is about half a kilobyte: so many stay far below a message's limit."""
+MESSAGE_BYTES = 256 * 1024
+"""Of orders in one message: far below what a message may have. One order alone may be larger."""
 
 Announce = Callable[[str, Mapping[str, Any]], None]
 
@@ -237,7 +237,7 @@ class Controller:
                 )
                 body = wire.decode_message(reply.data)
                 found += [decode_application(item) for item in body["applications"]]
-                start = body.get("next")
+                start = _next_page(start, body.get("next"))
         except (LatticeError, KeyError, TypeError) as error:
             log.debug("copies.not-fetched", of=action.node, reason=str(error))
             return
@@ -249,23 +249,18 @@ class Controller:
         assert self._tasks is not None
         by_node = sorted(action.commands, key=lambda command: command.node)
         for node, commands in groupby(by_node, key=lambda command: command.node):
-            batch = list(commands)
-            for start in range(0, len(batch), ORDERS_PER_MESSAGE):
-                self._tasks.start_soon(self._send_to, node, batch[start : start + ORDERS_PER_MESSAGE])
+            for body in _order_bodies(commands):
+                self._tasks.start_soon(self._send_to, node, body)
 
-    async def _send_to(self, node: str, commands: Sequence[Command]) -> None:
-        body = {
-            "orders": [command.to_dict() for command in commands if isinstance(command, Order)],
-            "compile_ahead": [command.to_dict() for command in commands if isinstance(command, CompileAhead)],
-        }
+    async def _send_to(self, node: str, body: bytes) -> None:
         try:
             reply = await self._bus.request(
-                subjects.order(self._lattice, node), wire.encode_message(body), timeout_seconds=ORDER_SECONDS
+                subjects.order(self._lattice, node), body, timeout_seconds=ORDER_SECONDS
             )
             replies = wire.decode_message(reply.data).get("replies", [])
             answers = [OrderReply.from_dict(item) for item in replies]
-        except LatticeError as error:
-            log.info("order.unanswered", to=node, reason=error.message)
+        except (LatticeError, TypeError) as error:
+            log.info("order.unanswered", to=node, reason=str(error))
             return
         for answer in answers:
             if not answer.is_accepted:
@@ -273,9 +268,33 @@ class Controller:
             self._handle(lead.OrderAnswered(answer))
 
 
+def _order_bodies(commands: Iterable[Command]) -> Iterator[bytes]:
+    """The commands of one node in as few messages as their size allows."""
+    size, body = 0, _order_body()
+    for command in commands:
+        fields = command.to_dict()
+        length = len(wire.encode(fields))
+        if size and size + length > MESSAGE_BYTES:
+            yield wire.encode_message(body)
+            size, body = 0, _order_body()
+        body["orders" if isinstance(command, Order) else "compile_ahead"].append(fields)
+        size += length
+    yield wire.encode_message(body)
+
+
+def _order_body() -> dict[str, list[dict[str, Any]]]:
+    return {"orders": [], "compile_ahead": []}
+
+
 async def _compare_and_set(store: KeyValue | None, key: str, value: bytes, revision: int | None) -> int:
     assert store is not None
     return await (store.create(key, value) if revision is None else store.update(key, value, revision))
+
+
+def _next_page(start: int, following: int | None) -> int | None:
+    if following is not None and following <= start:
+        raise Invalid(f"after page {start} comes {following}, which would never end")
+    return following
 
 
 def _lease(entry: Entry | None) -> LeaseValue | None:

@@ -26,6 +26,8 @@ COMMAND_SECONDS = 2.0
 WRITE_SECONDS = 1.0
 """After which a write that was not answered is given up; it may still have happened."""
 RETRY_SECONDS = 0.25
+MAX_FENCE = 2**62
+"""The highest that is believed of a node: leases go on above it, up to what a message can carry."""
 STAGGER_SECONDS, MAX_STAGGER = 0.05, 20
 """Candidates try one after the other, so that a thousand nodes do not write at once."""
 
@@ -96,8 +98,9 @@ class Lease:
             self._renewed_at = max(self._renewed_at or 0.0, self._attempts[value.fence])
 
     def heard_fence(self, fence: int) -> None:
-        """A node saw an order of this fence."""
-        self.highest = max(self.highest, fence)
+        """A node saw an order of this fence. What no lattice reaches is a lie, and nothing could go above."""
+        if fence <= MAX_FENCE:
+            self.highest = max(self.highest, fence)
 
     def decide(
         self, now: float, *, is_gone: Callable[[str], bool], rank: int
@@ -154,7 +157,7 @@ class Lease:
         if value is None:
             return
         self._holder = value.holder
-        self.heard_fence(value.fence)
+        self.highest = max(self.highest, value.fence)
         if value.holder != self._node:
             self._renewed_at = None
 

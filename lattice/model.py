@@ -446,9 +446,14 @@ class Order(Value):
     generation: int = 0
 
     def __post_init__(self) -> None:
+        check_name(self.component, "component")
         check_range(self.count, 0, MAX_REPLICAS, "count")
+        check_range(self.fence, 0, MAX_NUMBER, "fence")
+        check_range(self.generation, 0, MAX_NUMBER, "generation")
         if self.count and self.spec is None:
             raise Invalid("spec is missing from an order whose count is not 0")
+        if self.spec is not None and self.spec.name != self.component:
+            raise Invalid(f"spec is of {self.spec.name!r} in an order for {self.component!r}")
 
     @property
     def version(self) -> OrderVersion:
@@ -482,6 +487,9 @@ class OrderReply(Value):
     fence: int = 0
     """The highest that the node has seen."""
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        check_range(self.fence, 0, MAX_NUMBER, "fence")
 
 
 # What the store holds beside applications

@@ -31,7 +31,8 @@ log = structlog.get_logger()
 QUEUE_LENGTH = 10_000
 ROLL_SECONDS = 0.1
 """Between two heartbeats that others ask for: many who begin to observe at once share one."""
-COPIES_PER_MESSAGE = 50
+COPIES_BYTES = 256 * 1024
+"""Of copies in one message: far below what a message may have. One copy alone may be larger."""
 
 
 class Announcer:
@@ -200,15 +201,19 @@ class Announcer:
             return _copies(applications, int(body["copies_from"]))
         pages = self._assignments.pages(self._info)
         page = int(body.get("page", 0))
-        return pages[min(page, len(pages) - 1)].to_dict()
+        return pages[max(0, min(page, len(pages) - 1))].to_dict()
 
 
 def _copies(applications: Sequence[Application], start: int) -> dict[str, Any]:
-    end = start + COPIES_PER_MESSAGE
-    return {
-        "applications": [encode_value(item) for item in applications[start:end]],
-        "next": end if end < len(applications) else None,
-    }
+    found: list[bytes] = []
+    size = 0
+    for application in applications[max(start, 0) :]:
+        copy = encode_value(application)
+        if found and size + len(copy) > COPIES_BYTES:
+            return {"applications": found, "next": max(start, 0) + len(found)}
+        found.append(copy)
+        size += len(copy)
+    return {"applications": found, "next": None}
 
 
 def _answer(
@@ -218,7 +223,7 @@ def _answer(
         return None, wire.encode_message(handler(message))
     except LatticeError as error:
         return wire.encode_error(error)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         return wire.encode_error(Invalid(f"the request is malformed: {error}"))
 
 

@@ -242,3 +242,12 @@ def test_accepted_versions_only_grow(received: list[Order]) -> None:
 
     assert accepted == sorted(accepted)
     assert not received or max(item.version for item in received) == accepted[-1]
+
+
+def test_a_fence_that_no_lattice_reaches_is_not_believed() -> None:
+    lease = Lease("NA")
+
+    lease.heard_fence(7)
+    lease.heard_fence(2**63 - 1)
+
+    assert lease.highest == 7

@@ -35,7 +35,7 @@ VALUES = [
     application().tombstone(12),
     Assignment(component="x", revision="r", digest=digest(1), count=2, state=AssignmentState.FAILED),
     InventoryPage(info=NodeInfo(id="NA", name="a", boot=1, labels={"zone": "b"}), inventory=3),
-    Order(node="NA", boot=1, component="x", revision="r", count=1, spec=spec(), links=(LINK,), fence=3),
+    Order(node="NA", boot=1, component="greeter", revision="r", count=1, spec=spec(), links=(LINK,), fence=3),
     Heartbeat(node="NA", boot=1, beat=1, load=0.5),
 ]
 
@@ -172,3 +172,8 @@ def test_heartbeat_is_under_a_kilobyte() -> None:
     heartbeat = Heartbeat.from_dict({**ids, **dict.fromkeys(counters, large), "memory_bytes": large})
 
     assert len(msgpack.packb(heartbeat.to_dict())) < 1024
+
+
+def test_an_order_for_one_component_does_not_bring_the_spec_of_another() -> None:
+    with pytest.raises(Invalid, match="spec is of 'greeter' in an order for 'x'"):
+        Order(node="NA", boot=1, component="x", revision="r", count=1, spec=spec())
