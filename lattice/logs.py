@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -17,7 +18,9 @@ def configure(*, level: str = "info", format: str = "auto", **bound: Any) -> Non
     pretty = format == "pretty" or (format == "auto" and sys.stderr.isatty())
     renderer: Any = (
         # Without local variables in tracebacks: they may hold secrets.
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        structlog.dev.ConsoleRenderer(
+            colors=not os.environ.get("NO_COLOR"), exception_formatter=structlog.dev.plain_traceback
+        )
         if pretty
         else structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
     )
