@@ -59,8 +59,9 @@ class Editor:
 
     async def describe(self, description: Description) -> None:
         """Store what is known of an artifact, unless the store has it."""
-        if self._observer.descriptions.add(description):
+        if self._observer.descriptions.get(description.digest) is None:
             await self.restore(description)
+            self._observer.descriptions.add(description)
 
     async def restore(self, description: Description) -> None:
         """Store a description again that the store may have lost."""

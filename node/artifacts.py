@@ -44,6 +44,10 @@ class Artifacts:
             await self._keep(digest, data)
         return data
 
+    def holds(self, digest: str) -> bool:
+        """Whether this node has a copy; looks into the folder."""
+        return self._file(digest).exists()
+
     def copies(self) -> set[str]:
         """The digests of all copies on this node; reads the folder."""
         return {DIGEST_PREFIX + file.stem for file in self._folder.glob("*.wasm")}
@@ -80,12 +84,14 @@ class Artifacts:
         file = self._file(digest)
         try:
             data = file.read_bytes()
+            if digest_of(data) == digest:
+                return data
+            log.warning("artifact.damaged", digest=digest, file=str(file))
+            file.unlink(missing_ok=True)
         except FileNotFoundError:
-            return None
-        if digest_of(data) == digest:
-            return data
-        log.warning("artifact.damaged", digest=digest, file=str(file))
-        file.unlink(missing_ok=True)
+            pass
+        except OSError as error:
+            log.warning("artifact.unreadable", digest=digest, reason=str(error))
         return None
 
     def _write(self, digest: str, data: bytes) -> None:

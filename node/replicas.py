@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import structlog
+from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from lattice import wire, wit
@@ -36,7 +37,7 @@ from node.engine.pool import ComponentPool, PoolStatistics
 log = structlog.get_logger()
 
 CONCURRENT_PREPARATIONS = 8
-"""Fetches and checks at a time; the compiler has a limit of its own."""
+"""Artifacts fetched and in memory at a time; the compiler has a limit of its own."""
 
 ImportsFor = Callable[[Prepare, wit.ComponentType], Sequence[HostInterface]]
 """What a component's imports are bound to on this node; raises `Denied` for one that nothing grants."""
@@ -167,19 +168,27 @@ class Replicas:
 
     async def _compile_ahead(self, component: str, digest: str) -> None:
         try:
-            async with self._limiter:
-                await self._compile(digest)
+            await self._compile(digest)
         except LatticeError as error:
             log.warning("component.not-compiled-ahead", component=component, digest=digest, reason=str(error))
+        except Exception:
+            log.exception("component.not-compiled-ahead", component=component, digest=digest)
         finally:
             self._compiling.discard(digest)
 
     async def _compile(self, digest: str) -> CompiledComponent:
-        compiled = await self._compiler.compile(await self._artifacts.get(digest))
+        compiled = await to_thread.run_sync(self._ready, digest)
+        if compiled is None:
+            async with self._limiter:
+                compiled = await self._compiler.compile(await self._artifacts.get(digest))
         self._assignments.compiled(digest)
         self._flush()
         await self._describe(compiled)
         return compiled
+
+    def _ready(self, digest: str) -> CompiledComponent | None:
+        """What was compiled before: it neither waits for others that compile, nor is it fetched."""
+        return self._compiler.cached(digest) if self._artifacts.holds(digest) else None
 
     # Steps
 
@@ -205,8 +214,7 @@ class Replicas:
         self._announce("replica.starting", {"component": life.component, "revision": life.step.revision})
         with life.scope:
             try:
-                async with self._limiter:
-                    await self._make_pool(life)
+                await self._make_pool(life)
             except LatticeError as error:
                 self._fail(life, str(error))
                 return
@@ -215,8 +223,8 @@ class Replicas:
                 self._fail(life, "the node failed to prepare it; its log has the reason")
                 return
             self._do(self._assignments.prepared(life.step.life))
-            return
-        self._release(life)
+        if life.step.life not in self._lives:
+            self._release(life)  # cancelled meanwhile, maybe when it was as good as prepared
 
     async def _make_pool(self, life: _Life) -> None:
         spec = life.step.spec
@@ -278,6 +286,7 @@ class Replicas:
     def _fail(self, life: _Life, reason: str) -> None:
         log.warning("replica.failed", component=life.component, revision=life.step.revision, reason=reason)
         self._announce("replica.failed", {"component": life.component, "reason": reason})
+        self._lives.pop(life.step.life, None)  # another attempt is another life
         self._assignments.failed(life.step.life, reason)
         self._flush()
 
@@ -327,7 +336,7 @@ def _function(life: _Life, request: CallRequest) -> wit.Function:
 
 def _context(request: CallRequest, limits: Limits) -> CallContext:
     return CallContext(
-        deadline=min(request.deadline, anyio.current_time() + limits.budget_seconds),
+        deadline=min(request.deadline, now() + limits.budget_seconds),
         call_id=request.call_id,
         traceparent=request.traceparent,
         hops=request.hops,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import anyio
 import pytest
@@ -11,13 +12,17 @@ from lattice import subjects, wire
 from lattice.caller import CallRequest, new_call_id
 from lattice.errors import Interrupted, LatticeError, Unreachable
 from lattice.memory_bus import MemoryBus
+from lattice.model import AssignmentState, ComponentSpec, Order
+from node.artifacts import digest_of
 from node.node import Node
+from node.replicas import CONCURRENT_PREPARATIONS
 from tests.node.whole_nodes import (
     GREETER,
     GREETER_KV,
     STORE,
     Lattice,
     deploy,
+    running,
     until,
 )
 
@@ -145,3 +150,68 @@ async def test_a_node_whose_store_refuses_says_so_and_goes_on(lattice: Lattice) 
     lattice.broker.is_store_available = True
 
     await client.scale("greeter", 3)
+
+
+def an_order(node: Node, generation: int, digest: str, count: int = 1) -> Order:
+    spec = ComponentSpec(name="greeter", digest=digest) if count else None
+    return Order(
+        node=node.id, boot=node.info.boot, component="greeter", revision="r", count=count, spec=spec,
+        fence=1, generation=generation,
+    )  # fmt: skip
+
+
+async def test_attempts_that_fail_leave_nothing_behind(lattice: Lattice) -> None:
+    node = await lattice.start("a", settings={"controller": False})
+    for generation in range(1, 6):
+        node.replicas.order(an_order(node, generation, "sha256:" + "0" * 64))
+        await until(lambda: _states(node), [AssignmentState.FAILED])
+
+    assert not node.replicas._lives
+
+
+async def test_what_is_cancelled_while_it_is_prepared_is_released(lattice: Lattice) -> None:
+    node = await lattice.start("a", settings={"controller": False})
+    digest = digest_of(await anyio.Path(GREETER).read_bytes())
+    await node.artifacts._store.put(digest, await anyio.Path(GREETER).read_bytes())
+    for generation in range(1, 40, 2):
+        node.replicas.order(an_order(node, generation, digest))
+        for _ in range(generation):
+            await anyio.sleep(0.0002)
+        node.replicas.order(an_order(node, generation + 1, digest, count=0))
+
+    await until(lambda: _held(node), 0)
+    await until(lambda: _loaded(node), 0)
+
+
+async def _states(node: Node) -> list[AssignmentState]:
+    return [item.state for item in node.assignments.reports().values()]
+
+
+async def _loaded(node: Node) -> int:
+    return len(node.engine._components)
+
+
+async def test_what_is_compiled_already_does_not_wait_for_what_compiles(lattice: Lattice) -> None:
+    node = await lattice.start("a")
+    client = await lattice.client()
+    await deploy(client, GREETER)
+    for _ in range(CONCURRENT_PREPARATIONS):
+        await node.replicas._limiter.acquire_on_behalf_of(object())
+
+    await client.scale("greeter", 0)
+    await until(lambda: _held(node), 0)
+    await client.scale("greeter", 1)
+
+    await until(lambda: running(client, "greeter"), 1)
+
+
+async def test_a_file_that_cannot_be_read_ends_nothing(lattice: Lattice, tmp_path: Path) -> None:
+    node = await lattice.start("a")
+    digest = "sha256:" + "0" * 64
+    await anyio.Path(tmp_path / "a/artifacts" / f"{'0' * 64}.wasm").mkdir()
+
+    node.replicas.compile_ahead("greeter", digest)
+
+    client = await lattice.client()
+    await deploy(client, GREETER)
+    assert await say_hello(node) == "Hello, Ada!"
