@@ -561,6 +561,8 @@ class Component:
 
     def export(self, interface: str | None, function: str) -> int:
         """The index of an exported function, or 0; it lives as long as the component."""
+        if not self.pointer:
+            raise RuntimeError("the component is closed")
         parent = None
         if interface is not None:
             parent = self._index(None, interface)

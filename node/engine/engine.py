@@ -105,11 +105,11 @@ class Engine(AsyncContextManagerMixin):
         """Load a component's code on a thread, so that making its pool does not block; then `unload` it."""
         if compiled.digest not in self._components:
             component = await self.workers.run(lambda: self._read(compiled))
-            if compiled.digest in self._components:
-                component.close()
-                self.load(compiled)
-            else:
+            if compiled.digest not in self._components:
                 self._components[compiled.digest] = (component, 1)
+                return
+            component.close()
+        self.load(compiled)
 
     def load(self, compiled: CompiledComponent) -> capi.Component:
         """The component's code, shared by all who load it; follow with `unload`. Raises `Invalid`."""

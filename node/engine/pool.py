@@ -13,6 +13,7 @@ import anyio
 import structlog
 
 from lattice import wit
+from lattice.clock import now
 from lattice.errors import Invalid, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.names import did_you_mean
 from node.engine.compiled import CompiledComponent
@@ -124,9 +125,9 @@ class ComponentPool:
         began = self._last_call = time.monotonic()
         self._calls += 1
         try:
-            export = self._exports.get((interface, function)) or self._find(interface, function)
-            if self._is_draining:
+            if self._is_draining:  # first: once that is over, the component's code is gone
                 raise Unreachable(f"the component {self.name} is being moved away from this node")
+            export = self._exports.get((interface, function)) or self._find(interface, function)
             if not self._permits.acquire_nowait():
                 await self._permits.acquire(context.deadline)
             try:
@@ -224,7 +225,7 @@ class ComponentPool:
             try:
                 return await self._make_once(context)
             except Overloaded:
-                if anyio.current_time() + seconds > context.deadline:
+                if now() + seconds > context.deadline:
                     raise
             if not self._engine.make_room():
                 await anyio.sleep(seconds)
@@ -258,7 +259,7 @@ class ComponentPool:
             return
         if len(self._idle) + self._starting >= self.limits.prewarm:
             return
-        deadline = anyio.current_time() + self.limits.budget_seconds
+        deadline = now() + self.limits.budget_seconds
         self._starting += 1
         try:
             instance, call = self._new(CallContext(deadline=deadline))

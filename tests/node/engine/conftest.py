@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from node.engine.capi import EngineSettings
+from node.engine.compiled import CompiledComponent
 from node.engine.engine import Engine
 from node.engine.host import CallContext, GuestCall, HostInterface
 from node.engine.limits import InstanceLimits
@@ -58,7 +59,7 @@ class Bench:
         **limits: Any,
     ) -> ComponentPool:
         """A pool; `adapted` says that bytes cross all its interfaces as latin-1 strings."""
-        compiled = compile_wat(wat, self._folder, is_adapted=adapted)
+        compiled = self.compile(wat, adapted=adapted)
         pool = ComponentPool(
             self.engine,
             compiled,
@@ -70,6 +71,10 @@ class Bench:
         )
         self.pools.append(pool)
         return pool
+
+    def compile(self, wat: str, *, adapted: bool = False) -> CompiledComponent:
+        """The component as its pools load it."""
+        return compile_wat(wat, self._folder, is_adapted=adapted)
 
     def _record(self, call: GuestCall, stream: str, data: bytes) -> None:
         self.output.append((stream, data))

@@ -263,3 +263,23 @@ async def test_payload_above_the_limit_is_refused_with_the_limit(bench: Bench) -
 def test_limits_name_what_is_wrong() -> None:
     with pytest.raises(Invalid, match="limit reuse is 0: it must be at least 1"):
         InstanceLimits(reuse=0)
+
+
+async def test_code_that_a_pool_uses_outlives_other_pools_of_the_same_code(bench: Bench) -> None:
+    """As when a component gets other limits: the new pool is prepared while the former still serves."""
+    former, compiled = bench.pool(ADD), bench.compile(ADD)
+    await bench.engine.prepare(compiled)
+    newer = bench.pool(ADD)
+    bench.engine.unload(compiled)
+
+    await former.aclose()
+
+    assert await newer.call("-", "add", [1, 2], context()) == 3
+
+
+async def test_a_closed_pool_refuses_functions_that_were_never_called(bench: Bench) -> None:
+    pool = bench.pool(ADD)
+    await pool.aclose()
+
+    with pytest.raises(Unreachable):
+        await pool.call("-", "add", [1, 2], context())
