@@ -21,6 +21,7 @@ import anyio
 from lattice import bodies, router, subjects, wire
 from lattice.bodies import Peer
 from lattice.bus import Bus, Message
+from lattice.clock import now
 from lattice.errors import Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.names import did_you_mean
 from lattice.state import LatticeState
@@ -45,7 +46,7 @@ class CallRequest:
     interface: str
     function: str
     deadline: float
-    """By `anyio.current_time()`."""
+    """By `lattice.clock.now`."""
     call_id: str
     idempotent: bool = False
     traceparent: str | None = None
@@ -215,7 +216,7 @@ class Caller:
         )
 
     async def _wait(self, request: CallRequest, failure: LatticeError) -> None:
-        left = request.deadline - anyio.current_time()
+        left = request.deadline - now()
         if left <= 0:
             raise failure
         await own_task()
@@ -227,7 +228,7 @@ class Caller:
     async def _ask(
         self, node: str, request: CallRequest, body: bytes, content_type: str, attempt: int
     ) -> Reply:
-        left = request.deadline - anyio.current_time()
+        left = request.deadline - now()
         if left <= 0:
             raise TimedOut(f"the budget of the call to {request.target} ended")
         headers = wire.CallHeaders(

@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
 from lattice.caller import DEFAULT_BUDGET_SECONDS, Caller, CallRequest, LocalReplicas, Reply, new_call_id
+from lattice.clock import now
 from lattice.errors import Failed, LatticeError, Overloaded, Unreachable
 from lattice.tasks import start_at_once
 from node.failures import FailureLog, new_error_id
@@ -125,7 +126,7 @@ class Serving:
             component=subject.component,
             interface=subject.interface,
             function=subject.function,
-            deadline=anyio.current_time() + budget,
+            deadline=now() + budget,
             call_id=headers.call_id or new_call_id(),
             idempotent=headers.idempotent,
             traceparent=headers.traceparent,

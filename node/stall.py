@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 import anyio
 import structlog
 
+from lattice.clock import now
+
 log = structlog.get_logger()
 
 STALL_SECONDS = 3.0
@@ -27,14 +29,14 @@ class StallGuard:
     """The mutable state is when this process was last seen running, and since when it is quiet."""
 
     def __init__(self) -> None:
-        self._alive_at = anyio.current_time()
+        self._alive_at = now()
         self._quiet_since: float | None = None
 
     @property
     def is_quiet(self) -> bool:
         """Whether to refuse calls. Asked for each call, so it notices a stall before any timer does."""
-        if self._quiet_since is None and anyio.current_time() - self._alive_at > STALL_SECONDS:
-            self._quiet_since = anyio.current_time()
+        if self._quiet_since is None and now() - self._alive_at > STALL_SECONDS:
+            self._quiet_since = now()
             log.warning("node.stalled", seconds=round(self._quiet_since - self._alive_at, 1))
         return self._quiet_since is not None
 
@@ -43,7 +45,7 @@ class StallGuard:
         while True:
             if self.is_quiet:
                 await self._settle(settle)
-            self._alive_at = anyio.current_time()
+            self._alive_at = now()
             await anyio.sleep(TICK_SECONDS)
 
     async def _settle(self, settle: Settle) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 
 import anyio
 
+from lattice.clock import now
 from lattice.errors import Overloaded
 from lattice.tasks import own_task
 
@@ -50,7 +51,7 @@ class Permits:
         await own_task()
         turn = anyio.Event()
         self._waiters.append(turn)
-        seconds = min(self._queue_seconds, deadline - anyio.current_time())
+        seconds = min(self._queue_seconds, deadline - now())
         try:
             with anyio.move_on_after(seconds):
                 await turn.wait()

@@ -92,7 +92,7 @@ def test_each_node_watches_the_next_two_of_the_ring() -> None:
 
 async def test_a_node_that_stood_still_is_quiet_until_it_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("node.stall.anyio.current_time", lambda: now)
+    monkeypatch.setattr("node.stall.now", lambda: now)
     guard = StallGuard()
     assert not guard.is_quiet
 
