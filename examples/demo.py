@@ -36,6 +36,7 @@ GREETER = EXAMPLES / "greeter" / "wat" / "greeter.wasm"
 GREETER_KV = EXAMPLES / "greeter-kv" / "c" / "greeter-kv.wasm"
 KV_STORE = EXAMPLES / "kv-store" / "c" / "kv-store.wasm"
 
+WHOLE_SECONDS = 55.0
 START_SECONDS = 30.0
 RETURN_SECONDS = 20.0
 PROMISED_SECONDS = 1.0
@@ -46,6 +47,7 @@ CALLS_PER_SECOND = 200
 STEADY_SECONDS = 1.5
 """How long the stream of calls runs before the kill, and after the replicas are back."""
 POLL_SECONDS = 0.02
+WATCH_SECONDS = 0.1
 ANSWER_SECONDS = 0.2
 """A question that went to the killed node is not waited for but asked again."""
 CLIENT = ClientSettings(timeout_seconds=2.0)
@@ -73,6 +75,14 @@ class Demo:
 
     async def run(self) -> None:
         """All acts; raises `DidNotHold` or a `LatticeError`."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch_processes)
+            with anyio.move_on_after(WHOLE_SECONDS) as scope:
+                await self._perform()
+            self._check(not scope.cancelled_caught, f"it was not done after {WHOLE_SECONDS:g} s")
+            tasks.cancel_scope.cancel()
+
+    async def _perform(self) -> None:
         self._start_nodes()
         async with self._client() as client:
             await self._wait_for_nodes(client, NODES, START_SECONDS)
@@ -171,7 +181,6 @@ class Demo:
         """Connected as soon as the first node has started the server."""
         deadline = time.monotonic() + START_SECONDS
         while True:
-            self._check_processes()
             try:
                 async with ControlClient.connect(CLIENT, routes_calls=True) as client:
                     deadline = 0  # from here on errors are the caller's
@@ -186,7 +195,6 @@ class Demo:
         deadline = time.monotonic() + seconds
         ready: set[str] = set()
         while ready != set(names):
-            self._check_processes()
             missing = ", ".join(sorted(set(names) - ready))
             self._check(time.monotonic() < deadline, f"not ready after {seconds:g} s: {missing}")
             try:
@@ -228,9 +236,11 @@ class Demo:
         if not holds:
             raise DidNotHold(otherwise)
 
-    def _check_processes(self) -> None:
-        if ended := self._nodes.ended():
-            raise DidNotHold(f"{' and '.join(ended)} ended by itself")
+    async def _watch_processes(self) -> None:
+        """Fail as soon as a node ends that nobody killed: no answer will come from it."""
+        while not (ended := self._nodes.ended()):  # noqa: ASYNC110 - another process sets no event here
+            await anyio.sleep(WATCH_SECONDS)
+        raise DidNotHold(f"{' and '.join(ended)} ended by itself")
 
     def _title(self, text: str) -> None:
         self._act += 1
