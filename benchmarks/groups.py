@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from benchmarks import calls, density, engine, failover, isolation, plan
+from benchmarks import call_path, calls, density, engine, failover, isolation, plan
 from benchmarks.measurement import Effort, Row
 
 GROUPS: Mapping[str, Callable[[Effort], Iterable[Row]]] = {
     "cold-call": engine.calls,
     "calls": calls.run,
+    "call-path": call_path.run,
     "bytes": engine.byte_lists,
     "lag": isolation.lag,
     "parallel": isolation.parallel,
