@@ -22,9 +22,12 @@ class Handover:
         self._assignments = assignments
 
     async def wait(self) -> None:
-        """Return when this node holds nothing any more, or nothing that another node could take."""
+        """Return when nothing runs on this node any more, or nothing that another node could take.
+
+        What could not be started here, or is only being prepared, is nobody's loss.
+        """
         hopeless_since: float | None = None
-        while len(self._assignments):
+        while self._assignments.replicas:
             now = anyio.current_time()
             if self._can_move():
                 hopeless_since = None
@@ -38,7 +41,10 @@ class Handover:
         own = self._state.observed.nodes.get(self._node)
         if own is None or not own.assignments:
             return bool(self._others())
-        return any(self._takers(component) for component in own.assignments)
+        running = (
+            name for name, held in own.assignments.items() if any(item.running for item in held.values())
+        )
+        return any(self._takers(component) for component in running)
 
     def _takers(self, component: str) -> list[NodeView]:
         wanted = self._state.desired.components.get(component)

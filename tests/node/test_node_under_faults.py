@@ -12,7 +12,8 @@ from lattice import subjects, wire
 from lattice.caller import CallRequest, new_call_id
 from lattice.errors import Interrupted, LatticeError, Unreachable
 from lattice.memory_bus import MemoryBus
-from lattice.model import AssignmentState, ComponentSpec, Order
+from lattice.model import AssignmentState, ComponentSpec, Order, new_application
+from lattice.observer import application_key, encode_value
 from node.artifacts import digest_of
 from node.node import Node
 from node.replicas import CONCURRENT_PREPARATIONS
@@ -215,3 +216,22 @@ async def test_a_file_that_cannot_be_read_ends_nothing(lattice: Lattice, tmp_pat
     client = await lattice.client()
     await deploy(client, GREETER)
     assert await say_hello(node) == "Hello, Ada!"
+
+
+async def test_a_node_leaves_at_once_what_it_could_not_start_anyway(lattice: Lattice) -> None:
+    leaving = await lattice.start("a", settings={"drain_timeout": 20.0})
+    await lattice.start("b")
+    client = await lattice.client()
+    digest = "sha256:" + "0" * 64
+    application = new_application(
+        "greeter", None, 1, components=[ComponentSpec(name="greeter", digest=digest, replicas=4)]
+    )
+    store = await memory_bus(leaving).key_value(subjects.state_bucket("default"))
+    await store.create(application_key("greeter"), encode_value(application))
+    await until(lambda: _states(leaving), [AssignmentState.FAILED])
+    assert (await client.describe_component("greeter")).state == "failed"
+
+    began = anyio.current_time()
+    await leaving.drain()
+
+    assert anyio.current_time() - began < 3
