@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -253,19 +253,12 @@ def decode_headers(headers: Mapping[str, str]) -> CallHeaders:
     """
     if not headers:
         return _DEFAULT_HEADERS
-    found = _lowered(headers)
-    return CallHeaders(
-        content_type=check_content_type(found.get("content-type", MSGPACK)),
-        budget_ms=_number(found, "lattice-budget-ms", None, MAX_BUDGET_MS),
-        idempotent=_flag(found, "lattice-idempotent"),
-        traceparent=check_traceparent(found.get("traceparent")),
-        call_id=_matching(found, "lattice-call-id", _CALL_ID),
-        caller=_matching(found, "lattice-caller", _CALLER),
-        attempt=_number(found, "lattice-attempt", 1, MAX_ATTEMPT) or 1,
-        hops=_hops(found),
-        request_stream=_stream_id(found, "lattice-request-stream"),
-        accepts_stream=_flag(found, "lattice-accept-stream"),
-    )
+    fields: dict[str, Any] = {}
+    for name, text in headers.items():
+        reader = _READERS.get(name) or _READERS.get(name.lower())
+        if reader is not None:
+            fields[reader[0]] = reader[1](text)
+    return CallHeaders(**fields)
 
 
 def reply_headers(content_type: str = MSGPACK, reply_stream: StreamId | None = None) -> dict[str, str] | None:
@@ -280,7 +273,8 @@ def reply_headers(content_type: str = MSGPACK, reply_stream: StreamId | None = N
 
 def reply_stream_of(headers: Mapping[str, str]) -> StreamId | None:
     """The stream in which the result comes, if it does. Raises `Invalid`."""
-    return _stream_id(_lowered(headers), "lattice-reply-stream") if headers else None
+    text = _lowered(headers).get("lattice-reply-stream") if headers else None
+    return None if text is None else _reply_stream(text)
 
 
 def check_traceparent(text: str | None) -> str | None:
@@ -363,17 +357,25 @@ def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _number(headers: dict[str, str], name: str, default: int | None, limit: int) -> int | None:
-    text = headers.get(name)
-    if text is None:
-        return default
-    if text.isascii() and text.isdecimal() and len(text) <= 12 and int(text) <= limit:
-        return int(text)
-    raise Invalid(f"header {name}: {values.shown(text)} is not an integer from 0 to {limit}")
+def _number(name: str, limit: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if text.isascii() and text.isdecimal() and len(text) <= 12 and (number := int(text)) <= limit:
+            return number
+        raise Invalid(f"header {name}: {values.shown(text)} is not an integer from 0 to {limit}")
+
+    return read
 
 
-def _hops(headers: dict[str, str]) -> int:
-    hops = _number(headers, "lattice-hops", 0, 10**9) or 0
+_any_hops = _number("lattice-hops", 10**9)
+_any_attempt = _number("lattice-attempt", MAX_ATTEMPT)
+
+
+def _attempt(text: str) -> int:
+    return _any_attempt(text) or 1
+
+
+def _hops(text: str) -> int:
+    hops = _any_hops(text)
     if hops <= MAX_HOPS:
         return hops
     raise Invalid(
@@ -381,31 +383,50 @@ def _hops(headers: dict[str, str]) -> int:
     )
 
 
-def _flag(headers: dict[str, str], name: str) -> bool:
-    text = headers.get(name)
-    if text is None or text == "false":
-        return False
-    if text == "true":
-        return True
-    raise Invalid(f"header {name}: {values.shown(text)} is neither `true` nor `false`")
+def _flag(name: str) -> Callable[[str], bool]:
+    def read(text: str) -> bool:
+        if text == "true" or text == "false":
+            return text == "true"
+        raise Invalid(f"header {name}: {values.shown(text)} is neither `true` nor `false`")
+
+    return read
 
 
-def _matching(headers: dict[str, str], name: str, rule: re.Pattern[str]) -> str | None:
-    text = headers.get(name)
-    if text is None or rule.fullmatch(text):
-        return text
-    raise Invalid(f"header {name}: {values.shown(text)} is not valid")
+def _matching(name: str, rule: re.Pattern[str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if rule.fullmatch(text):
+            return text
+        raise Invalid(f"header {name}: {values.shown(text)} is not valid")
+
+    return read
 
 
-def _stream_id(headers: dict[str, str], name: str) -> StreamId | None:
-    text = headers.get(name)
-    if text is None:
-        return None
-    owner, _, stream = text.partition(".")
-    try:
-        return StreamId(owner=subjects.check_node(owner), stream=subjects.check_stream(stream))
-    except Invalid as error:
-        raise Invalid(f"header {name}: {error.message}") from None
+def _stream_id(name: str) -> Callable[[str], StreamId]:
+    def read(text: str) -> StreamId:
+        owner, _, stream = text.partition(".")
+        try:
+            return StreamId(owner=subjects.check_node(owner), stream=subjects.check_stream(stream))
+        except Invalid as error:
+            raise Invalid(f"header {name}: {error.message}") from None
+
+    return read
+
+
+_READERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "content-type": ("content_type", check_content_type),
+    "lattice-budget-ms": ("budget_ms", _number("lattice-budget-ms", MAX_BUDGET_MS)),
+    "lattice-idempotent": ("idempotent", _flag("lattice-idempotent")),
+    "traceparent": ("traceparent", check_traceparent),
+    "lattice-call-id": ("call_id", _matching("lattice-call-id", _CALL_ID)),
+    "lattice-caller": ("caller", _matching("lattice-caller", _CALLER)),
+    "lattice-attempt": ("attempt", _attempt),
+    "lattice-hops": ("hops", _hops),
+    "lattice-request-stream": ("request_stream", _stream_id("lattice-request-stream")),
+    "lattice-accept-stream": ("accepts_stream", _flag("lattice-accept-stream")),
+}
+"""The field of `CallHeaders` that each header sets, and how it is read; a call has few of them."""
+
+_reply_stream = _stream_id("lattice-reply-stream")
 
 
 # Decoding within limits
