@@ -259,9 +259,17 @@ class ControlClient:
         return await self._exchange.request(operation, given, timeout_seconds=self.timeout_seconds)
 
 
+def _refuse_without_server(settings: ClientSettings) -> None:
+    for name in ("creds", "tls_ca", "tls_cert", "tls_key"):
+        if getattr(settings, name) is not None:
+            flag = "--" + name.replace("_", "-")
+            raise Invalid(f"{flag} means nothing without --nats: name the server that it is for")
+
+
 def connection_settings(settings: ClientSettings) -> connection.ConnectionSettings:
     """How to connect: to the server named, else to this machine's embedded one. Reads files."""
     if settings.nats is None:
+        _refuse_without_server(settings)
         return connection.find_server(settings.lattice, name="latticectl")
     urls, user = connection.parse_urls(settings.nats)
     return connection.ConnectionSettings(

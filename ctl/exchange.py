@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -18,6 +19,8 @@ V = TypeVar("V", bound=Value)
 RETRY_SECONDS = 0.1
 READ_SECONDS = 2.0
 """After which a question is put to another node: the one that took it may stand still."""
+PREPARE_SECONDS = 20.0
+"""The same for compiling, which may take a while and harms nobody when two nodes do it."""
 MAX_REPLY_BYTES = 64 * 2**20
 
 
@@ -41,7 +44,7 @@ class Exchange:
         deadline = anyio.current_time() + timeout_seconds
         while True:
             left = deadline - anyio.current_time()
-            seconds = min(READ_SECONDS, left) if _is_question(operation) else left
+            seconds = min(_patience(operation), left)
             try:
                 error, reply = await self._once(subject, body, seconds)
             except TimedOut:
@@ -77,9 +80,12 @@ class Exchange:
         return None, wire.decode_message(message.data, content_type, max_bytes=MAX_REPLY_BYTES)
 
 
-def _is_question(operation: str) -> bool:
-    """Whether the operation changes nothing, so that it may be asked twice."""
-    return operation == "logs" or "get" in operation.split(".") or operation.startswith("describe.")
+def _patience(operation: str) -> float:
+    """How long to wait before another node is asked; what changes something is asked once."""
+    if operation == "prepare":
+        return PREPARE_SECONDS
+    is_question = operation == "logs" or "get" in operation.split(".") or operation.startswith("describe.")
+    return READ_SECONDS if is_question else math.inf
 
 
 def decoded(cls: type[V], data: Any) -> V:
