@@ -1,5 +1,4 @@
-"""What a node does to lead the lattice, or to be ready to: lease, recovery and plan behind one `handle`.
-Pure.
+"""What a node does to lead the lattice, or to be ready to: lease, recovery, plan behind one `handle`. Pure.
 
 Every node has one. `handle(event, now)` takes what happened and returns what must be done; the caller does
 it and comes back with the answers. Reports of nodes do not pass through here: they are applied to the

@@ -6,11 +6,11 @@ read.
 A node is one of
 
     ready, draining    its heartbeats arrive
-    suspected          its connection ended (an advisory, or nobody answers its pings): calls to it end at
-    once;
-                       if it does not speak over a new connection within the grace, it is gone
-    silent             three heartbeats were missed: a stopped process or a partition; it may come back as
-    it was gone               its process or its connection ended, or it left
+    suspected          its connection ended (an advisory, or nobody answers its pings): calls to it end
+                       at once; without a new connection within the grace, it is gone
+    silent             three heartbeats were missed: a stopped process or a partition; it may come back
+                       as it was
+    gone               its process or its connection ended, or it left
 
 Only ready, draining and suspected nodes are *live*: the plan counts what they hold.
 """

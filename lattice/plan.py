@@ -5,12 +5,10 @@ that comes back and a leader that dies need no special case. Its rules, per comp
 
 - Nodes keep what they hold. Only what is missing is placed, only what is surplus is given up.
 - Only *usable* nodes count towards the replicas asked for: live, known, not draining, with the labels asked
-for,
-  and not in backoff after they failed to prepare this revision. What others still serve is given up when
-  enough is served without it.
+  for, and not in backoff after they failed to prepare this revision. What others still serve is given up
+  when enough is served without it.
 - A node that serves an older revision is *rolled*: it prepares the new one and then swaps. A quarter of the
-nodes,
-  at least one, roll at a time, so that a bad revision stops early and the old one goes on serving.
+  nodes, at least one, roll at a time, so that a bad revision stops early and the old one goes on serving.
 - What is not asked for is stopped only if desired state is complete.
 
 A command in flight counts as done until a report confirms it or it expires: so nothing is sent twice, and
