@@ -21,9 +21,16 @@ from node.engine.host import GuestCall, HostFunction, HostInterface
 ExportsOf = Callable[[str], Collection[str] | None]
 """The names of the interfaces that a component exports, or None while they are not known."""
 
+IsGranted = Callable[[Link], bool]
+"""Whether the source still has a link of that identity: what runs may be older than its links."""
+
 
 def linked_interfaces(
-    component: wit.ComponentType, links: Sequence[Link], caller: Caller, exports_of: ExportsOf
+    component: wit.ComponentType,
+    links: Sequence[Link],
+    caller: Caller,
+    exports_of: ExportsOf,
+    is_granted: IsGranted,
 ) -> list[HostInterface]:
     """One host interface for each import that a link grants.
 
@@ -34,7 +41,7 @@ def linked_interfaces(
         link = _link_of(name, links)
         if link is not None:
             functions = {
-                function: _linked_function(name, function, link, caller, exports_of)
+                function: _linked_function(name, function, link, caller, exports_of, is_granted)
                 for function in imported.functions
             }
             interfaces.append(HostInterface(name=name, functions=functions))
@@ -47,10 +54,12 @@ def _link_of(interface: str, links: Sequence[Link]) -> Link | None:
 
 
 def _linked_function(
-    interface: str, function: str, link: Link, caller: Caller, exports_of: ExportsOf
+    interface: str, function: str, link: Link, caller: Caller, exports_of: ExportsOf, is_granted: IsGranted
 ) -> HostFunction:
     async def invoke(call: GuestCall, *args: Any) -> Any:
         context = call.context
+        if not is_granted(link):
+            raise missing_import(link.source, interface)
         if context.hops >= wire.MAX_HOPS:
             raise Denied(
                 f"the call passed through {context.hops} nodes and components, at most {wire.MAX_HOPS}: "

@@ -34,7 +34,7 @@ from lattice.descriptions import Description
 from lattice.edits import Editor
 from lattice.errors import Conflict, Invalid, LatticeError, TimedOut, Unreachable
 from lattice.imports import Catalog, missing_imports
-from lattice.model import NodeInfo
+from lattice.model import Link, NodeInfo
 from lattice.neighbours import Neighbours
 from lattice.observer import Observer
 from lattice.state import ApplicationChanged, Effect, NodeJoined, NodeLost, NodeSuspected
@@ -298,8 +298,14 @@ class Node(AsyncContextManagerMixin):
         if missing:
             raise missing_import(step.spec.name, missing[0])
         wasi = WasiSettings(environment=step.spec.environment, arguments=(step.spec.name,))
-        linked = linked_interfaces(component, step.links, self.caller, self._exports_of)
+        linked = linked_interfaces(
+            component, step.links, self.caller, self._exports_of, self._is_granted
+        )
         return [*wasi_interfaces(wasi), *linked]
+
+    def _is_granted(self, link: Link) -> bool:
+        source = self.state.desired.components.get(link.source)
+        return source is None or any(item.identity == link.identity for item in source.links)
 
     def _exports_of(self, component: str) -> Sequence[str] | None:
         desired = self.state.desired.components.get(component)
