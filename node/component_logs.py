@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import anyio
@@ -37,9 +37,9 @@ class ComponentLogs:
         self._kept: dict[str, deque[dict[str, Any]]] = {}
         self._send, self._receive = anyio.create_memory_object_stream[tuple[str, dict[str, Any]]](QUEUE_LINES)
 
-    def forget(self, component: str) -> None:
-        """Drop what is kept of a component that this node no longer runs."""
-        self._kept.pop(component, None)
+    def forget_all_but(self, components: Container[str]) -> None:
+        """Drop what is kept of components that are no more."""
+        self._kept = {name: lines for name, lines in self._kept.items() if name in components}
 
     def sink(self, call: GuestCall, stream: str, data: bytes) -> None:
         """Take what a guest wrote; called by the engine, never waits."""

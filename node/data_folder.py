@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,3 +76,22 @@ def make_private_folder(folder: Path) -> None:
         raise Invalid(
             f"cannot make the folder {folder} ({error.strerror}): choose another with --data or LATTICE_STATE"
         ) from error
+
+
+def next_boot(folder: Path) -> int:
+    """The number of a node's next life: above those of all before it, whatever the clock says."""
+    file = folder / "boot"
+    try:
+        last = int(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        last = 0
+    boot = max(last + 1, time.time_ns() // 1_000_000)
+    try:
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(str(boot))
+        temporary.replace(file)
+    except OSError as error:
+        raise Invalid(
+            f"cannot write to the data folder {folder}: {error.strerror}; choose another --data"
+        ) from error
+    return boot

@@ -8,31 +8,28 @@ Each part owns one piece of state; this module owns none but the node's own phas
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import anyio
 import structlog
 from anyio import AsyncContextManagerMixin, to_thread
 from anyio.abc import TaskGroup
 
-from lattice import subjects, wire, wit
+from lattice import subjects, wit
 from lattice.assignments import Assignments, Prepare
-from lattice.bus import Bus
+from lattice.bus import Bus, KeyValue, ObjectStore
 from lattice.caller import Caller
 from lattice.controller import Controller
 from lattice.descriptions import Description
 from lattice.edits import Editor
-from lattice.errors import Conflict, Invalid, LatticeError, TimedOut, Unreachable
+from lattice.errors import Conflict, LatticeError, TimedOut, Unreachable
 from lattice.imports import Catalog, missing_imports
 from lattice.model import Link, NodeInfo
 from lattice.neighbours import Neighbours
@@ -45,6 +42,7 @@ from node.capabilities.wasi import WasiSettings, is_builtin, wasi_interfaces
 from node.component_logs import ComponentLogs
 from node.control import Control
 from node.copies import Copies
+from node.data_folder import next_boot
 from node.engine.capi import EngineSettings
 from node.engine.compile_process import CompileLimits
 from node.engine.compiled import CompiledComponent
@@ -56,20 +54,19 @@ from node.identity import Identity, default_name
 from node.links import linked_interfaces, missing_import
 from node.micro import EndpointStatistics, MicroService
 from node.operations import Operations
+from node.own_operations import OwnOperations
 from node.replicas import Replicas
 from node.reports import Reports
 from node.serving import Serving
 from node.settings import NodeSettings
 from node.stall import StallGuard
+from node.upkeep import Upkeep
 
 log = structlog.get_logger()
 
 NAME_CHECK_SECONDS = 1.5
 """A little more than a heartbeat: whoever else has this node's name has been heard by then."""
-SETTLE_SECONDS = 2.0
-LOG_SECONDS = 1.0
 STORE_RETRY_SECONDS = 0.5
-CONTACT_SECONDS = 60.0
 
 
 def package_version() -> str:
@@ -89,18 +86,20 @@ class Node(AsyncContextManagerMixin):
         self._identity = identity
         self._folder = folder
         self._stack = AsyncExitStack()
-        self._drained = anyio.Event()
-        self.drain_requested = anyio.Event()
-        """Set when an operator asks the node to leave; who runs the node then calls `drain`."""
 
     def __repr__(self) -> str:
         return f"<Node {self.name} {self.id[:8]} of {self.lattice!r}>"
+
+    @property
+    def drain_requested(self) -> anyio.Event:
+        """Set when an operator asks the node to leave; who runs the node then calls `drain`."""
+        return self.own.drain_requested
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Node]:
         self.info = await to_thread.run_sync(self._make_info)
         await to_thread.run_sync(self._open_folder)
-        self._compose()
+        self._compose(*await self._open_stores())
         async with open_tasks() as tasks, self.engine:
             try:
                 await self._start(tasks)
@@ -116,7 +115,7 @@ class Node(AsyncContextManagerMixin):
         return NodeInfo(
             id=self.id,
             name=self.name,
-            boot=_next_boot(self._folder),
+            boot=next_boot(self._folder),
             labels=labels,
             version=package_version(),
             capacity=self.settings.capacity,
@@ -136,60 +135,64 @@ class Node(AsyncContextManagerMixin):
         self._known_applications = self.copies.load()
         (self._folder / "artifacts").mkdir(mode=0o700, exist_ok=True)
 
-    def _compose(self) -> None:
-        """Make the parts that need no store; those that do are made in `_start`."""
-        bus = self._bus
-        self.observer = Observer(bus, self.lattice)
+    async def _open_stores(self) -> tuple[KeyValue, ObjectStore]:
+        """A JetStream cluster that has just started needs seconds to elect its leaders."""
+        deadline = anyio.current_time() + self.settings.connect_timeout
+        while True:
+            try:
+                return (
+                    await self._bus.key_value(subjects.state_bucket(self.lattice)),
+                    await self._bus.object_store(subjects.artifacts_bucket(self.lattice)),
+                )
+            except (Unreachable, TimedOut) as error:
+                if anyio.current_time() > deadline:
+                    raise
+                log.info("store.awaited", reason=error.message)
+            await anyio.sleep(STORE_RETRY_SECONDS)
+
+    def _compose(self, store: KeyValue, objects: ObjectStore) -> None:
+        """Make all parts; nothing runs before `_start`."""
+        bus, lattice = self._bus, self.lattice
+        self.observer = Observer(bus, lattice)
         self.state = self.observer.state
         self.catalog = Catalog(imports=self.observer.descriptions.imports, is_builtin=is_builtin)
         self.assignments = Assignments(self.id, self.info.boot)
         self.engine = Engine(self._engine_settings, workers=self.settings.workers)
-        self.logs = ComponentLogs(bus, self.lattice, self.name)
+        self.logs = ComponentLogs(bus, lattice, self.name)
         self.stall = StallGuard()
         self.announcer = Announcer(
             bus,
-            self.lattice,
+            lattice,
             self.info,
             assignments=self.assignments,
             observer=self.observer,
             load=self._load,
         )
-
-    async def _start(self, tasks: TaskGroup) -> None:
-        for application in self._known_applications:
-            self.observer.apply(application)
-        tasks.start_soon(self.copies.run)
-        self.observer.on_effect(self._effect)
-        await self._wait_for_store()
-        await tasks.start(self.observer.run)
-        await self._refuse_taken_name()
-        await self._make_parts()
-        self.replicas.start(tasks)
-        await tasks.start(self.logs.run)
-        await self.announcer.start(self.replicas, tasks, self._stack)
-        await self.control.start(tasks, self._stack)
-        await self.micro.start(self._bus, tasks, self._stack)
-        await self.serving.start(tasks)
-        await tasks.start(self.announcer.run)
-        await tasks.start(Neighbours(self._bus, self.lattice, self.id, self.observer).run)
-        await tasks.start(
-            lambda **started: self.controller.run(is_candidate=self.settings.controller, **started)
+        self.controller = Controller(
+            bus,
+            lattice,
+            self.id,
+            self.observer,
+            catalog=lambda: self.catalog,
+            announce=self.announcer.announce,
         )
-        tasks.start_soon(self.stall.run, self._settle)
-        tasks.start_soon(self._note_contact)
-        self.observer.on_store_lost(partial(self._store_lost, tasks))
-        self._bus.on_connection_change(lambda is_connected: self._connection_changed(is_connected, tasks))
-        tasks.start_soon(self._reconnected)  # the store may have been lost while no node ran
-        self.announcer.announce("node.joined", {})
-        log.info("node.ready", name=self.name, id=self.id, capacity=self.info.capacity)
-
-    async def _make_parts(self) -> None:
-        bus, lattice = self._bus, self.lattice
-        store = await bus.key_value(subjects.state_bucket(lattice))
-        self.artifacts = Artifacts(
-            self._folder / "artifacts", await bus.object_store(subjects.artifacts_bucket(lattice))
-        )
+        self.artifacts = Artifacts(self._folder / "artifacts", objects)
         self.editor = Editor(store, self.observer)
+        self._compose_calls()
+        self._compose_control()
+        self.upkeep = Upkeep(
+            self.observer,
+            artifacts=self.artifacts,
+            editor=self.editor,
+            copies=self.copies,
+            logs=self.logs,
+            evict=self.replicas.evict,
+            is_connected=lambda: bus.is_connected,
+        )
+
+    def _compose_calls(self) -> None:
+        """What runs components, calls them and takes calls."""
+        bus, lattice = self._bus, self.lattice
         self.replicas = Replicas(
             self.assignments,
             artifacts=self.artifacts,
@@ -220,14 +223,10 @@ class Node(AsyncContextManagerMixin):
             max_calls=self.settings.max_calls,
             is_quiet=lambda: self.stall.is_quiet,
         )
-        self.controller = Controller(
-            bus,
-            lattice,
-            self.id,
-            self.observer,
-            catalog=lambda: self.catalog,
-            announce=self.announcer.announce,
-        )
+
+    def _compose_control(self) -> None:
+        """What answers operators and tools."""
+        bus, lattice = self._bus, self.lattice
         self.operations = Operations(
             self.editor,
             self.observer,
@@ -239,14 +238,23 @@ class Node(AsyncContextManagerMixin):
         self.reports = Reports(
             bus, lattice, self.observer, self.operations, catalog=self.catalog, controller=self.controller
         )
-        shared = {
-            **self.operations.table(),
-            **self.reports.table(),
-            "logs": self._all_logs,
-            "drain": self._drain_node,
-        }
-        own = {"statistics": self._statistics, "own-logs": self._own_logs, "settle": self._let_settle}
-        self.control = Control(bus, lattice, self.id, shared, own, is_quiet=lambda: self.stall.is_quiet)
+        self.own = OwnOperations(
+            bus,
+            lattice,
+            self.id,
+            self.observer,
+            assignments=self.assignments,
+            replicas=self.replicas,
+            engine=self.engine,
+            logs=self.logs,
+            reports=self.reports,
+            controller=self.controller,
+            drain_seconds=self.settings.drain_timeout,
+        )
+        shared = {**self.operations.table(), **self.reports.table(), **self.own.shared_table()}
+        self.control = Control(
+            bus, lattice, self.id, shared, self.own.own_table(), is_quiet=lambda: self.stall.is_quiet
+        )
         self.micro = MicroService(
             node_id=self.id,
             version=self.info.version,
@@ -255,31 +263,45 @@ class Node(AsyncContextManagerMixin):
             endpoints=self._endpoints,
         )
 
+    # Start and stop
+
+    async def _start(self, tasks: TaskGroup) -> None:
+        for application in self._known_applications:
+            self.observer.apply(application)
+        tasks.start_soon(self.copies.run)
+        self.observer.on_effect(self._effect)
+        await tasks.start(self.observer.run)
+        await self._refuse_taken_name()
+        self.replicas.start(tasks)
+        await tasks.start(self.logs.run)
+        await self.announcer.start(self.replicas, tasks, self._stack)
+        await self.control.start(tasks, self._stack)
+        await self.micro.start(self._bus, tasks, self._stack)
+        await self.serving.start(tasks)
+        await tasks.start(self.announcer.run)
+        await tasks.start(Neighbours(self._bus, self.lattice, self.id, self.observer).run)
+        await tasks.start(
+            lambda **started: self.controller.run(is_candidate=self.settings.controller, **started)
+        )
+        tasks.start_soon(self.stall.run, self._settle)
+        tasks.start_soon(self.upkeep.run)
+        self.upkeep.restore_soon()  # the store may have been lost while no node ran
+        self.observer.on_store_lost(self.upkeep.restore_soon)
+        self._bus.on_connection_change(self._connection_changed)
+        self.announcer.announce("node.joined", {})
+        log.info("node.ready", name=self.name, id=self.id, capacity=self.info.capacity)
+
     async def _stop(self, tasks: TaskGroup) -> None:
         """Undo `_start`: what runs is ended, in the reverse order. Nothing here waits for long."""
         with anyio.move_on_after(2):
             await self.announcer.leave()
         tasks.cancel_scope.cancel()
-        if hasattr(self, "replicas"):
-            with anyio.move_on_after(5):
-                await self.replicas.aclose()
+        with anyio.move_on_after(5):
+            await self.replicas.aclose()
         with anyio.move_on_after(2):
             await self._stack.aclose()
         self.logs.close()
         self.announcer.close()
-
-    async def _wait_for_store(self) -> None:
-        """A JetStream cluster that has just started needs seconds to elect its leaders."""
-        deadline = anyio.current_time() + self.settings.connect_timeout
-        while True:
-            try:
-                await self._bus.key_value(subjects.state_bucket(self.lattice))
-                return
-            except (Unreachable, TimedOut) as error:
-                if anyio.current_time() > deadline:
-                    raise
-                log.info("store.awaited", reason=error.message)
-            await anyio.sleep(STORE_RETRY_SECONDS)
 
     async def _refuse_taken_name(self) -> None:
         """Raise `Conflict` when another living node has this node's name."""
@@ -298,9 +320,7 @@ class Node(AsyncContextManagerMixin):
         if missing:
             raise missing_import(step.spec.name, missing[0])
         wasi = WasiSettings(environment=step.spec.environment, arguments=(step.spec.name,))
-        linked = linked_interfaces(
-            component, step.links, self.caller, self._exports_of, self._is_granted
-        )
+        linked = linked_interfaces(component, step.links, self.caller, self._exports_of, self._is_granted)
         return [*wasi_interfaces(wasi), *linked]
 
     def _is_granted(self, link: Link) -> bool:
@@ -330,8 +350,7 @@ class Node(AsyncContextManagerMixin):
             case ApplicationChanged(application):
                 self.copies.keep(application)
                 self.announcer.beat_soon()  # the controller compares who knows what
-        if hasattr(self, "caller"):
-            self.caller.placements_changed()
+        self.caller.placements_changed()
 
     def _load(self) -> tuple[float, int]:
         statistics = [item.statistics for item in self.replicas.components()]
@@ -339,34 +358,11 @@ class Node(AsyncContextManagerMixin):
         busy = sum(item.in_flight + item.queued for item in statistics)
         return (busy / slots if slots else 0.0), self.serving.in_progress
 
-    async def _note_contact(self) -> None:
-        while True:
-            if self._bus.is_connected and self.observer.is_caught_up:
-                await to_thread.run_sync(self.copies.in_contact)
-            await anyio.sleep(CONTACT_SECONDS)
-
-    def _connection_changed(self, is_connected: bool, tasks: TaskGroup) -> None:
+    def _connection_changed(self, is_connected: bool) -> None:
         log.info("bus.connected" if is_connected else "bus.lost", server=self._bus.server_id)
         if is_connected:
-            tasks.start_soon(self._reconnected)
-
-    def _store_lost(self, tasks: TaskGroup) -> None:
-        tasks.start_soon(self._reconnected)
-
-    async def _reconnected(self) -> None:
-        """Be heard at once over the new connection, and give the store back what it may have lost."""
-        try:
-            await self.announcer.beat()
-            wanted = {item.spec.digest for item in self.state.desired.components.values()}
-            restored = await self.artifacts.restore(wanted)
-            for digest in wanted:
-                description = self.observer.descriptions.get(digest)
-                if description is not None:
-                    await self.editor.restore(description)
-            if restored:
-                log.info("artifacts.restored", digests=restored)
-        except LatticeError as error:
-            log.warning("artifacts.not-restored", reason=error.message)
+            self.announcer.beat_soon()  # be heard at once over the new connection
+            self.upkeep.restore_soon()
 
     async def _describe(self, compiled: CompiledComponent) -> None:
         """A store that was lost while all nodes were down no longer knows what it holds."""
@@ -391,100 +387,16 @@ class Node(AsyncContextManagerMixin):
             for item in self.replicas.components()
         ]
 
-    # Control operations of the node itself
-
-    async def _statistics(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        components = {
-            item.component: {
-                "count": item.count,
-                "started_at": item.started_at,
-                "calls": item.statistics.calls,
-                "errors": sum(item.statistics.errors.values()),
-                "errors_by_code": dict(item.statistics.errors),
-                "in_flight": item.statistics.in_flight,
-                "queued": item.statistics.queued,
-                "slots": item.statistics.slots,
-                "prewarmed": item.statistics.prewarmed,
-                "instances_made": item.statistics.instances_made,
-                "busy_seconds": item.statistics.busy_seconds,
-            }
-            for item in self.replicas.components()
-        }
-        return {"components": components, "instances": self.engine.instances}
-
-    async def _own_logs(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        lines = self.logs.lines(str(request.get("component", "")), int(request.get("lines", 100)))
-        return {"lines": [dict(line) for line in lines]}
-
-    async def _all_logs(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        count = int(request.get("lines") or 100)
-        body = wire.encode_message({"component": request.get("component"), "lines": count})
-        found: list[dict[str, Any]] = []
-
-        async def ask(node: str) -> None:
-            subject = subjects.node_control(self.lattice, node, "own-logs")
-            try:
-                reply = await self._bus.request(subject, body, timeout_seconds=LOG_SECONDS)
-                found.extend(wire.decode_message(reply.data).get("lines", []))
-            except LatticeError as error:
-                log.debug("logs.unanswered", of=node, reason=error.message)
-
-        async with anyio.create_task_group() as tasks:
-            for view in list(self.state.observed.live()):
-                tasks.start_soon(ask, view.id)
-        found.sort(key=lambda line: line.get("time", 0.0))
-        return {"lines": found[-count:]}
-
-    async def _drain_node(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        view = self.reports.find_node(str(request.get("node", "")))
-        if view.id != self.id:
-            subject = subjects.node_control(self.lattice, view.id, "drain")
-            timeout = self.settings.drain_timeout + 30
-            reply = await self._bus.request(
-                subject, wire.encode_message({"node": view.id}), timeout_seconds=timeout
-            )
-            if (error := wire.decode_error(reply.headers, reply.data)) is not None:
-                raise error
-            return wire.decode_message(reply.data)
-        held = self.assignments.replicas
-        self.drain_requested.set()
-        await self._drained.wait()
-        return {"node": self.id, "moved": held - self.assignments.replicas}
-
-    async def _let_settle(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer when this node, the controller, has sent the asking one all orders that are due."""
-        if not self.controller.is_leading:
-            raise Unreachable("this node is not the controller")
-        asking = str(request.get("node", ""))
-        with anyio.fail_after(SETTLE_SECONDS):
-            while True:
-                view = self.state.observed.nodes.get(asking)
-                if view and view.is_live and view.is_known and view.inventory >= view.heartbeat.inventory:
-                    break
-                await self.observer.wait_for_change()
-        await anyio.sleep(SETTLE_SECONDS / 4)  # two turns of the plan, and the way of the orders
-        return {}
-
     async def _settle(self) -> bool:
-        controller = self.controller.holder
-        if controller is None or not self._bus.is_connected:
-            return False
         await self.announcer.beat()
-        subject = subjects.node_control(self.lattice, controller, "settle")
-        try:
-            reply = await self._bus.request(
-                subject, wire.encode_message({"node": self.id}), timeout_seconds=SETTLE_SECONDS + 1
-            )
-        except LatticeError:
-            return False
-        return wire.decode_error(reply.headers, reply.data) is None
+        return await self.own.settle()
 
     # Leaving
 
     async def drain(self) -> None:
         """Hand over what runs here and finish the calls in flight, within the settings' time. Then leave."""
         log.info("node.draining")
-        self.announcer.is_draining = True
+        self.announcer.is_draining = self.assignments.is_draining = True
         self.announcer.announce("node.draining", {})
         with anyio.move_on_after(self.settings.drain_timeout):
             await self.controller.resign()
@@ -492,25 +404,6 @@ class Node(AsyncContextManagerMixin):
             await self.announcer.beat()
             await Handover(self.id, self.state, self.assignments).wait()
             await self.serving.drain()
-        self._drained.set()
+        self.own.drained.set()
         await anyio.sleep(0.05)  # the reply to whoever asked for the drain goes out first
         log.info("node.drained", replicas=self.assignments.replicas)
-
-
-def _next_boot(folder: Path) -> int:
-    """Above that of every earlier start with this folder, whatever the clock says."""
-    file = folder / "boot"
-    try:
-        last = int(json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
-        last = 0
-    boot = max(last + 1, time.time_ns() // 1_000_000)
-    try:
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(str(boot))
-        temporary.replace(file)
-    except OSError as error:
-        raise Invalid(
-            f"cannot write to the data folder {folder}: {error.strerror}; choose another --data"
-        ) from error
-    return boot

@@ -10,7 +10,7 @@ Error handling: a life that can't be prepared is reported as failed with its rea
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from anyio.abc import TaskGroup
 from lattice import wire, wit
 from lattice.assignments import Assignments, Cancel, Drain, Prepare, Run, Step
 from lattice.caller import CallRequest, Reply
+from lattice.clock import now
 from lattice.compatibility import match_interface
 from lattice.errors import LatticeError, NotFound, Unreachable
 from lattice.model import Delta, Limits, Order, OrderReply
@@ -189,6 +190,12 @@ class Replicas:
     def _ready(self, digest: str) -> CompiledComponent | None:
         """What was compiled before: it neither waits for others that compile, nor is it fetched."""
         return self._compiler.cached(digest) if self._artifacts.holds(digest) else None
+
+    def evict(self, digests: Collection[str]) -> None:
+        """Report that this node is no longer ready to start these."""
+        for digest in digests:
+            self._assignments.evicted(digest)
+        self._flush()
 
     # Steps
 

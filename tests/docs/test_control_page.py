@@ -12,13 +12,13 @@ import pytest
 
 from ctl import cli, models
 from lattice.errors import BY_CODE
-from node.node import Node
 from node.operations import Operations
+from node.own_operations import OwnOperations
 from node.reports import Reports
 from tests.docs.pages import DOCS, ROOT
 
 PAGE = (DOCS / "control.md").read_text()
-OPERATIONS = (ROOT / "node" / "operations.py", ROOT / "node" / "reports.py", ROOT / "node" / "node.py")
+OPERATIONS = tuple(ROOT / "node" / name for name in ("operations.py", "reports.py", "own_operations.py"))
 
 
 def keys_of_tables(file: Path) -> Iterator[str]:
@@ -31,9 +31,10 @@ def keys_of_tables(file: Path) -> Iterator[str]:
 
 
 def is_operation(value: ast.Attribute) -> bool:
-    """Whether it is a method of `self`."""
-    is_own = isinstance(value.value, ast.Name) and value.value.id == "self"
-    return is_own and any(callable(getattr(cls, value.attr, None)) for cls in (Operations, Reports, Node))
+    """Whether it is a public method of `self`."""
+    is_own = isinstance(value.value, ast.Name) and value.value.id == "self" and value.attr[0] != "_"
+    classes = (Operations, Reports, OwnOperations)
+    return is_own and any(callable(getattr(cls, value.attr, None)) for cls in classes)
 
 
 def announced() -> set[str]:
