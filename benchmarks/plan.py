@@ -144,4 +144,4 @@ async def _count(running: Processes, seconds: float) -> dict[str, float]:
 
 def _kind(subject: str) -> str:
     parts = subject.split(".")
-    return ".".join("*" if len(part) > 20 else part for part in parts[:6])
+    return ".".join("*" if len(part) >= 16 else part for part in parts[:6])

@@ -26,6 +26,7 @@ from lattice.errors import Unreachable
 from lattice.nats_bus import NatsBus
 
 LATTICE = "bench"
+STATE_VARIABLE = "LATTICE_STATE"
 START_SECONDS = 20.0
 BIN = Path(sys.executable).parent
 
@@ -91,14 +92,14 @@ class Processes:
 
     @asynccontextmanager
     async def client(self, *, routes_calls: bool = False) -> AsyncIterator[ControlClient]:
-        """A client of the lattice."""
-        settings = ClientSettings(lattice=LATTICE, nats=self.url(), timeout_seconds=30.0)
+        """A client that finds the server as users do, with the right to hear of lost nodes at once."""
+        settings = ClientSettings(lattice=LATTICE, timeout_seconds=30.0)
         async with ControlClient.connect(settings, routes_calls=routes_calls) as client:
             yield client
 
     def _environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("LATTICE_")}
-        return {**kept, "LATTICE_STATE": str(self.folder)}
+        return {**kept, STATE_VARIABLE: str(self.folder)}
 
     def _wait_until_ready(self, name: str) -> None:
         log, deadline = self.folder / f"{name}.log", time.monotonic() + START_SECONDS
@@ -113,10 +114,16 @@ def processes() -> Iterator[Processes]:
     """A folder for a lattice; whatever runs there is ended with the context."""
     with tempfile.TemporaryDirectory(prefix="lattice-bench-") as folder:
         running = Processes(Path(folder))
+        former = os.environ.get(STATE_VARIABLE)
+        os.environ[STATE_VARIABLE] = folder
         try:
             yield running
         finally:
             running.stop()
+            if former is None:
+                del os.environ[STATE_VARIABLE]
+            else:
+                os.environ[STATE_VARIABLE] = former
 
 
 def artifact(data: bytes) -> Artifact:
