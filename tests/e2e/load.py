@@ -48,6 +48,10 @@ class Load:
         ordered = sorted(item.seconds for item in self.outcomes)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
+    def __repr__(self) -> str:
+        errors = [item.error for item in self.outcomes if item.error]
+        return f"<Load {len(self.outcomes)} calls, {len(errors)} errors {errors[:5]}>"
+
     async def call(self, make_call: Callable[[], Awaitable[Any]]) -> None:
         """Make one call and note its outcome."""
         began = anyio.current_time()

@@ -229,6 +229,8 @@ class Lattice:
     async def restore(self) -> None:
         """Make the lattice as good as new: all its nodes run, and nothing is deployed."""
         for node in self.nodes.values():
+            if node.lines("node.draining"):
+                await node.ended()
             if not node.is_running:
                 node.start()
             node.resume()
@@ -271,7 +273,8 @@ class Lattice:
         """A bare connection, for messages that no client sends."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LATTICE_STATE", str(self.folder))
-            settings = connection_settings(ClientSettings(lattice=self.name, nats=self.nats))
+            client = ClientSettings(lattice=self.name, nats=self.nats)
+            settings = await anyio.to_thread.run_sync(connection_settings, client)
         async with NatsBus(settings) as bus:
             yield bus
 
