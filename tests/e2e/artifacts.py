@@ -41,3 +41,12 @@ def relay(folder: Path, name: str) -> Path:
 def core_module() -> bytes:
     """A WebAssembly module that is no component."""
     return bytes(wasmtime.wat2wasm('(module (func (export "run")))'))
+
+
+def missing_import(folder: Path, interface: str) -> Path:
+    """A component that imports an interface."""
+    file = folder / "importer.wasm"
+    file.write_bytes(
+        wasmtime.wat2wasm(f'(component (import "{interface}" (instance (export "run" (func)))))')
+    )
+    return file
