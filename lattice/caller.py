@@ -151,6 +151,11 @@ class Caller:
         desired = self._state.desired.components.get(component)
         return desired.spec.limits.payload_bytes if desired else wire.MAX_BODY_BYTES
 
+    def budget_seconds(self, component: str) -> float:
+        """Of a call that brings none."""
+        desired = self._state.desired.components.get(component)
+        return desired.spec.limits.budget_seconds if desired else DEFAULT_BUDGET_SECONDS
+
     def placements_changed(self) -> None:
         """Wake the calls that wait for a replica."""
         self._changed.set()

@@ -32,9 +32,11 @@ def spec_from_request(request: Mapping[str, Any]) -> ComponentSpec:
 
 def links_from_request(request: Mapping[str, Any], source: str) -> tuple[Link, ...]:
     """The links that a deploy request brings along."""
+    items = request.get("links") or ()
+    if not isinstance(items, list | tuple) or not all(isinstance(item, Mapping) for item in items):
+        raise Invalid("links must be a list of maps with `interface` and `target`")
     return tuple(
-        Link.from_dict({**item, "source": source}, f"links[{index}]")
-        for index, item in enumerate(request.get("links") or ())
+        Link.from_dict({**item, "source": source}, f"links[{index}]") for index, item in enumerate(items)
     )
 
 
@@ -109,6 +111,8 @@ def unlinked(source: str, identity: tuple[str, str, str]) -> Change:
             raise NotFound(
                 f"{source!r} has no link {identity[2]!r} of {identity[1]}; see `latticectl link get`"
             )
+        if not links and not previous.components:
+            return previous.tombstone(now_ms)
         return previous.changed(components=previous.components, links=links)
 
     return change
@@ -123,6 +127,8 @@ def with_links(present: Iterable[Link], added: Iterable[Link]) -> tuple[Link, ..
 
 def _check_generation(previous: Application | None, expected: int | None) -> None:
     present = 0 if previous is None or previous.is_deleted else previous.generation
+    if expected is not None and not isinstance(expected, int):
+        raise Invalid("expected_generation must be a whole number")
     if expected is not None and expected != present:
         raise Conflict(
             f"generation {expected} was expected, but it is {present}; look at the change, then repeat"

@@ -220,6 +220,8 @@ class Reports:
     async def get_replicas(self, request: Fields) -> dict[str, Any]:
         """Every replica; their node's counters are spread evenly over those of one component."""
         component = request.get("component")
+        if component is not None and not isinstance(component, str):
+            raise Invalid("component must be a name")
         names = [component] if component else sorted(self._observer.state.observed.holdings)
         held = [(name, view, item) for name in names for view, item in self._assignments(name)]
         statistics = await self._all_statistics({view.id for _, view, _ in held})

@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 
 from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
-from lattice.caller import DEFAULT_BUDGET_SECONDS, Caller, CallRequest, LocalReplicas, Reply, new_call_id
+from lattice.caller import Caller, CallRequest, LocalReplicas, Reply, new_call_id
 from lattice.clock import now
 from lattice.errors import Failed, LatticeError, Overloaded, Unreachable
 from lattice.tasks import start_at_once
@@ -121,7 +121,10 @@ class Serving:
         if self._is_quiet():
             raise Unreachable(f"node {self._node[:8].lower()} stood still and waits for its orders")
         subject = subjects.parse_call(message.subject)
-        budget = DEFAULT_BUDGET_SECONDS if headers.budget_ms is None else headers.budget_ms / 1000
+        if headers.budget_ms is None:
+            budget = self._caller.budget_seconds(subject.component)
+        else:
+            budget = headers.budget_ms / 1000
         request = CallRequest(
             component=subject.component,
             interface=subject.interface,

@@ -8,11 +8,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from lattice import subjects, wire
+from lattice import subjects, wire, wit
 from lattice.caller import CallRequest, new_call_id
 from lattice.errors import Interrupted, LatticeError, Unreachable
 from lattice.memory_bus import MemoryBus
-from lattice.model import AssignmentState, ComponentSpec, Order, new_application
+from lattice.model import AssignmentState, ComponentSpec, Limits, Order, new_application
 from lattice.observer import application_key, encode_value
 from node.artifacts import digest_of
 from node.node import Node
@@ -235,3 +235,18 @@ async def test_a_node_leaves_at_once_what_it_could_not_start_anyway(lattice: Lat
     await leaving.drain()
 
     assert anyio.current_time() - began < 3
+
+
+async def test_a_call_without_a_budget_waits_no_longer_than_that_of_its_component(lattice: Lattice) -> None:
+    node = await lattice.start("a")
+    spec = ComponentSpec(
+        name="app", digest="sha256:" + "0" * 64, labels={"disk": "ssd"}, limits=Limits(budget_seconds=0.3)
+    )
+    node.observer.apply(new_application("app", None, 1, components=[spec]))
+    async with MemoryBus(lattice.broker) as stranger:
+        subject = subjects.call("default", "app", wit.WORLD, "run")
+        reply = await stranger.request(subject, timeout_seconds=5)
+
+    error = wire.decode_error(reply.headers, reply.data)
+    assert error is not None
+    assert error.code == "unreachable"

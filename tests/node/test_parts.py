@@ -184,6 +184,19 @@ def test_a_link_may_come_before_its_source() -> None:
     assert complete.links_of("app") == (LINK,)
 
 
+def test_nothing_is_left_of_an_application_without_components_and_links() -> None:
+    linked = desired_changes.linked(LINK)(None, 5)
+
+    assert desired_changes.unlinked("app", LINK.identity)(linked, 6).is_deleted
+    assert not desired_changes.unlinked("app", LINK.identity)(deployed(LINK), 6).is_deleted
+
+
+@pytest.mark.parametrize("links", ["x", 5, [5], {"interface": "a:b/c"}])
+def test_links_that_are_no_list_of_maps_are_named(links: object) -> None:
+    with pytest.raises(Invalid, match="links must be a list of maps"):
+        desired_changes.links_from_request({"links": links}, "app")
+
+
 def test_a_link_of_one_identity_is_replaced() -> None:
     other = Link(source="app", interface="demo:kv/store", target="elsewhere")
 
