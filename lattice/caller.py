@@ -125,8 +125,10 @@ class Caller:
             if body is None:
                 body = wire.encode_arguments(args)
             reply = await self._ask(node, request, body, wire.MSGPACK, attempt)
-            return wire.decode_result(
-                None, reply.data, reply.content_type, max_bytes=self.payload_limit(request.component)
+            limit = self.payload_limit(request.component)
+            return await bodies.coded(
+                len(reply.data),
+                lambda: wire.decode_result(None, reply.data, reply.content_type, max_bytes=limit),
             )
 
         return await self._route(request, ask)

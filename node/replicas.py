@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
@@ -21,6 +22,7 @@ from anyio.abc import TaskGroup
 
 from lattice import wire, wit
 from lattice.assignments import Assignments, Cancel, Drain, Prepare, Run, Step
+from lattice.bodies import coded
 from lattice.caller import CallRequest, Reply
 from lattice.clock import now
 from lattice.compatibility import match_interface
@@ -135,13 +137,17 @@ class Replicas:
         assert pool is not None
         context = _context(request, limits)
         if content_type == wire.MSGPACK:
-            args = wire.decode(body, max_bytes=limits.payload_bytes) if body else ()
+            decode_plain = partial(wire.decode, body, max_bytes=limits.payload_bytes)
+            args = await coded(len(body), decode_plain) if body else ()
             result = await pool.call(request.interface, request.function, args, context)
             return Reply(data=wire.encode(result))
-        function = _function(life, request)
-        args = wire.decode_arguments(function, body, content_type, max_bytes=limits.payload_bytes)
+        function, most = _function(life, request), limits.payload_bytes
+        decode = partial(wire.decode_arguments, function, body, content_type, max_bytes=most)
+        args = await coded(len(body), decode)
         result = await pool.call(request.interface, request.function, args, context)
-        return Reply(data=wire.encode_result(function, result, content_type), content_type=content_type)
+        size = len(wire.encode(result))  # quick, and as good as the size in JSON
+        data = await coded(size, partial(wire.encode_result, function, result, content_type))
+        return Reply(data=data, content_type=content_type)
 
     def serves(self, component: str) -> bool:
         """Whether a replica takes calls here now."""
