@@ -72,7 +72,10 @@ class Subscription(Protocol):
     """What a subscriber holds; to leave it is to call `unsubscribe`."""
 
     async def unsubscribe(self) -> None:
-        """End it; the handler is not called again. A second call does nothing."""
+        """End it; the handler is not called again. A second call does nothing.
+
+        A member of a queue group is still given what is on its way to it before this returns.
+        """
 
 
 class KeyValue(Protocol):

@@ -82,7 +82,8 @@ class _Subscribed:
         self.bus._subscriptions.discard(self)
         connection, self.connection = self.connection, None
         if connection is not None and self._sid is not None:
-            await connection.detach(self._sid)
+            # What the server gave to this member of a queue group, it gives to no other.
+            await connection.detach(self._sid, drains=self.queue is not None)
 
 
 class NatsBus(AsyncContextManagerMixin):

@@ -173,10 +173,14 @@ class NatsConnection(Client):
         self._attached[sid] = await self.subscribe(subject, queue=queue or "")
         return sid
 
-    async def detach(self, sid: int) -> None:
-        """Unsubscribe; nothing more is handed over."""
-        self._handlers.pop(sid, None)
+    async def detach(self, sid: int, *, drains: bool = False) -> None:
+        """Unsubscribe; nothing more is handed over. `drains` waits for what is on its way."""
         attached = self._attached.pop(sid, None)
+        if drains and attached is not None and not self.lost.is_set():
+            with suppress(LatticeError), anyio.move_on_after(DRAIN_TIMEOUT_SECONDS):
+                self.send(f"UNSUB {sid}\r\n".encode())
+                await self.ping()
+        self._handlers.pop(sid, None)
         if attached is not None and not self.lost.is_set():
             await attached.unsubscribe()
 

@@ -295,11 +295,11 @@ class Node(AsyncContextManagerMixin):
         """Undo `_start`: what runs is ended, in the reverse order. Nothing here waits for long."""
         with anyio.move_on_after(2):
             await self.announcer.leave()
+        with anyio.move_on_after(2):
+            await self._stack.aclose()  # before the tasks end: what came in until now is still answered
         tasks.cancel_scope.cancel()
         with anyio.move_on_after(5):
             await self.replicas.aclose()
-        with anyio.move_on_after(2):
-            await self._stack.aclose()
         self.logs.close()
         self.announcer.close()
 

@@ -68,7 +68,10 @@ class Serving:
     async def start(self, tasks: TaskGroup) -> None:
         """Subscribe; returns when the server has the subscriptions."""
         self._tasks = tasks
-        direct = await self._bus.subscribe(subjects.node_calls(self._lattice, self._node), self._take)
+        # As a group of one: whoever leaves a queue group still gets what is on its way.
+        direct = await self._bus.subscribe(
+            subjects.node_calls(self._lattice, self._node), self._take, queue=self._node
+        )
         self._direct.push_async_callback(direct.unsubscribe)
         entrance = await self._bus.subscribe(subjects.calls(self._lattice), self._take, queue=QUEUE_GROUP)
         self._entrance.push_async_callback(entrance.unsubscribe)

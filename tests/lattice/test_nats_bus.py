@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from nats.aio.client import Client
 
@@ -455,3 +456,29 @@ def _start_client(url: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
+
+
+async def test_who_leaves_a_queue_group_answers_what_was_given_to_it(nats_server: NatsServer) -> None:
+    settings = nats_server.settings()
+    async with NatsBus(settings) as member, NatsBus(settings) as client:
+        subscription = await member.subscribe(
+            "group.left", lambda message: member.publish_nowait(message.reply or ""), queue="members"
+        )
+        outcomes: list[str] = []
+
+        async def ask() -> None:
+            try:
+                await client.request("group.left", timeout_seconds=2)
+                outcomes.append("answered")
+            except Unreachable:
+                outcomes.append("nobody")
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(2000):
+                tasks.start_soon(ask)
+                await anyio.lowlevel.checkpoint()
+                if number == 1000:
+                    tasks.start_soon(subscription.unsubscribe)
+
+    assert len(outcomes) == 2000
+    assert "answered" in outcomes
