@@ -45,7 +45,11 @@ class Copies:
         found = []
         for file in sorted(self._folder.glob("*.json")):
             try:
-                found.append(decode_application(file.read_bytes()))
+                application = decode_application(file.read_bytes())
+                if application.is_forgettable(time.time_ns() // 1_000_000):
+                    file.unlink(missing_ok=True)
+                else:
+                    found.append(application)
             except (OSError, Invalid) as error:
                 log.warning("copy.unreadable", file=str(file), reason=str(error))
         return found

@@ -8,6 +8,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from ctl.client import ControlClient
+from ctl.deployment import Deployment
 from lattice import subjects, wire, wit
 from lattice.caller import CallRequest, new_call_id
 from lattice.errors import Interrupted, LatticeError, Unreachable
@@ -18,6 +20,7 @@ from node.artifacts import digest_of
 from node.node import Node
 from node.replicas import CONCURRENT_PREPARATIONS
 from tests.node.whole_nodes import (
+    CALCULATOR,
     GREETER,
     GREETER_KV,
     STORE,
@@ -250,3 +253,39 @@ async def test_a_call_without_a_budget_waits_no_longer_than_that_of_its_componen
     error = wire.decode_error(reply.headers, reply.data)
     assert error is not None
     assert error.code == "unreachable"
+
+
+async def test_an_update_that_cannot_start_leaves_the_old_code_serving_and_says_why(lattice: Lattice) -> None:
+    entry = await lattice.start("a")
+    holder = await lattice.start("b", settings={"label": (("disk", "ssd"),)})
+    client = await lattice.client()
+    await deploy(client, GREETER, labels={"disk": "ssd"}, spares=0)
+    data = await anyio.Path(CALCULATOR).read_bytes()
+    await entry.artifacts._store.put(digest_of(data), data)
+    await entry.operations.prepare({"digest": digest_of(data)})
+    await entry.artifacts._store.delete(digest_of(data))
+
+    await entry.operations.update({"component": "greeter", "digest": digest_of(data)})
+    await until(lambda: _failed(client), 1)
+
+    assert await say_hello(entry) == "Hello, Ada!"
+    (placement,) = [item for item in (await client.describe_component("greeter")).placements if item.reason]
+    assert digest_of(data) in placement.reason
+    assert len(holder.replicas.components()) == 1
+
+
+async def _failed(client: ControlClient) -> int:
+    return (await client.describe_component("greeter")).replicas.failed
+
+
+async def test_a_component_deleted_while_it_is_deployed_leaves_nothing(lattice: Lattice) -> None:
+    node = await lattice.start("a")
+    client = await lattice.client()
+    digest = digest_of(await anyio.Path(GREETER).read_bytes())
+    await node.artifacts._store.put(digest, await anyio.Path(GREETER).read_bytes())
+    for _ in range(5):
+        await client.deploy(Deployment(name="greeter", digest=digest, replicas=3))
+        await client.delete("greeter")
+
+    await until(lambda: _held(node), 0)
+    await until(lambda: _loaded(node), 0)

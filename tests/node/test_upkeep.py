@@ -13,7 +13,7 @@ from lattice import subjects
 from lattice.edits import Editor
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.model import ComponentSpec, new_application
-from lattice.observer import Observer
+from lattice.observer import Observer, encode_value
 from node.artifacts import Artifacts, digest_of
 from node.component_logs import ComponentLogs
 from node.copies import Copies
@@ -101,3 +101,12 @@ async def test_what_nobody_needs_is_dropped_after_a_while(world: World) -> None:
 
     assert await world.copies() == {digest_of(WANTED)}
     assert world.evicted == {digest_of(UNWANTED)}
+
+
+def test_a_tombstone_that_may_be_forgotten_leaves_the_disk(tmp_path: Path) -> None:
+    gone = new_application("app", None, 1, components=[]).tombstone(1)
+    file = tmp_path / "app.json"
+    file.write_bytes(encode_value(gone))
+
+    assert Copies(tmp_path).load() == []
+    assert not file.exists()
