@@ -185,6 +185,9 @@ class Bus(Protocol):
         the connection is lost while waiting, `TimedOut`, and `Denied` when the server forbids the subject.
         """
 
+    def interrupt(self, prefix: str, reason: str) -> None:
+        """End pending requests to subjects that begin with `prefix` with `Interrupted`."""
+
     async def subscribe(self, subject: str, handler: Handler, *, queue: str | None = None) -> Subscription:
         """Receive; returns when the server has the subscription, and waits while there is no connection.
 

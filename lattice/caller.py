@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -87,7 +88,7 @@ def new_call_id() -> str:
 
 
 class Caller:
-    """The mutable state is the calls that are pending, by the node that was asked."""
+    """The mutable state is the bodies under way as streams, by the node that was asked."""
 
     def __init__(
         self,
@@ -111,7 +112,7 @@ class Caller:
         self._local = local
         self._knows_all = knows_all
         self._peer = Peer(bus=bus, lattice=lattice, owner=node or new_call_id())
-        self._pending: dict[str, set[anyio.CancelScope]] = {}
+        self._streaming: dict[str, set[anyio.CancelScope]] = {}
         self._changed = anyio.Event()
 
     async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
@@ -145,7 +146,8 @@ class Caller:
 
     def node_lost(self, node: str) -> None:
         """End all calls that are pending on the node with `interrupted`."""
-        for scope in self._pending.pop(node, set()):
+        self._bus.interrupt(subjects.node_calls_prefix(self._lattice, node), _lost(node))
+        for scope in self._streaming.pop(node, set()):
             scope.cancel()
 
     def payload_limit(self, component: str) -> int:
@@ -261,25 +263,35 @@ class Caller:
     async def _request(
         self, node: str, subject: str, body: bytes, headers: wire.CallHeaders, seconds: float, limit: int
     ) -> Message:
+        if not self._peer.fits(body):
+            send = partial(bodies.request, timeout_seconds=seconds, max_reply_bytes=limit)
+            return await self._streamed(node, partial(send, self._peer, subject, body, headers), seconds)
+        reply = await self._bus.request(
+            subject, body, headers=wire.encode_headers(headers), timeout_seconds=seconds
+        )
+        if wire.reply_stream_of(reply.headers) is None:
+            return reply
+        return await self._streamed(node, partial(bodies.whole_reply, self._peer, reply, limit), seconds)
+
+    async def _streamed(
+        self, node: str, exchange: Callable[[], Awaitable[Message]], seconds: float
+    ) -> Message:
+        """Streams of a lost node would end by their idle limit only; a scope ends them at once."""
         await own_task()
         scope = anyio.CancelScope()
-        pending = self._pending.setdefault(node, set())
-        pending.add(scope)
+        streaming = self._streaming.setdefault(node, set())
+        streaming.add(scope)
         try:
-            with scope:
-                if not self._peer.fits(body):
-                    return await bodies.request(
-                        self._peer, subject, body, headers, timeout_seconds=seconds, max_reply_bytes=limit
-                    )
-                reply = await self._bus.request(
-                    subject, body, headers=wire.encode_headers(headers), timeout_seconds=seconds
-                )
-                if not reply.headers:
-                    return reply
-                with anyio.fail_after(seconds):
-                    return await bodies.whole_reply(self._peer, reply, limit)
+            with scope, anyio.fail_after(seconds):
+                return await exchange()
         except TimeoutError:
             raise TimedOut(f"the result did not arrive within {seconds:.1f} s") from None
         finally:
-            pending.discard(scope)
-        raise Interrupted(f"node {node[:8].lower()} was lost while it ran the call")
+            streaming.discard(scope)
+            if not streaming:
+                self._streaming.pop(node, None)
+        raise Interrupted(_lost(node))
+
+
+def _lost(node: str) -> str:
+    return f"node {node[:8].lower()} was lost while it ran the call"

@@ -177,6 +177,9 @@ class FaultyBus:
                 self._requests.discard(scope)
         raise Interrupted(f"the connection was lost while {subject} was called")
 
+    def interrupt(self, prefix: str, reason: str) -> None:
+        self._bus.interrupt(prefix, reason)
+
     async def subscribe(self, subject: str, handler: Handler, *, queue: str | None = None) -> Subscription:
         while self._is_cut:
             await self._restored.wait()

@@ -158,7 +158,7 @@ class MemoryBus(AsyncContextManagerMixin):
         self._client_id = broker.next_client()
         self._is_connected = True
         self._is_closed = False
-        self._pending: set[asyncio.Future[Message]] = set()
+        self._pending: dict[asyncio.Future[Message], str] = {}
         self._connection_handlers: list[ConnectionHandler] = []
         self._reconnected = asyncio.Event()
         self._sent = self._received = self._reconnects = self._handler_errors = 0
@@ -289,7 +289,7 @@ class MemoryBus(AsyncContextManagerMixin):
 
         subscription = MemorySubscription(self, inbox, None, receive)
         self.broker.add(subscription)
-        self._pending.add(future)
+        self._pending[future] = subject
         try:
             if not self._send(subject, data, headers, inbox):
                 raise Unreachable(f"nobody answers to {subject}")
@@ -298,8 +298,13 @@ class MemoryBus(AsyncContextManagerMixin):
         except TimeoutError:
             raise TimedOut(f"no answer from {subject} within {timeout_seconds:g} s") from None
         finally:
-            self._pending.discard(future)
+            del self._pending[future]
             self.broker.remove(subscription)
+
+    def interrupt(self, prefix: str, reason: str) -> None:
+        for future, subject in self._pending.items():
+            if subject.startswith(prefix) and not future.done():
+                future.set_exception(Interrupted(reason))
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str | None = None) -> Subscription:
         check_subject(subject)

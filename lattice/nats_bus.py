@@ -212,6 +212,9 @@ class NatsBus(AsyncContextManagerMixin):
         finally:
             self._replies.forget(waiting)
 
+    def interrupt(self, prefix: str, reason: str) -> None:
+        self._replies.interrupt(prefix, reason)
+
     def _require_connection(self) -> NatsConnection:
         if self._connection is None:
             raise Unreachable(f"not connected to NATS at {', '.join(self._urls)}")

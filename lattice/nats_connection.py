@@ -43,6 +43,7 @@ RawHandler = Callable[[str, bytes, Mapping[str, str] | None, bytes], None]
 
 log = structlog.get_logger()
 
+_HEADER_NAME = re.compile(r"[!-9;-~]+")
 _DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]*)\"")
 
 
@@ -79,6 +80,16 @@ class NatsConnection(Client):
         # Returning no message ends the library's handling; an exception here would end its reading.
         if (handler := self._handlers.get(sid)) is not None:
             handler(subject.decode(), data, headers, reply)
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        # As the library does, in a third of the time: a call has half a dozen headers.
+        found: dict[str, str] = {}
+        for line in raw.decode("utf-8", "replace").split("\r\n"):
+            name, _, value = line.partition(":")
+            if _HEADER_NAME.fullmatch(name):
+                found[name] = value.strip()
+        return found
 
     async def _select_next_server(self) -> None:
         server = self._server_pool[0]

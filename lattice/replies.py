@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lattice.bus import Message
-from lattice.errors import LatticeError, TimedOut, Unreachable
+from lattice.errors import Interrupted, LatticeError, TimedOut, Unreachable
 
 NO_RESPONDERS = "503"
 
@@ -69,6 +69,12 @@ class Replies:
         for waiting in self._waiting.values():
             if subject in (None, waiting.subject.lower()) and not waiting.future.done():
                 waiting.future.set_exception(error(waiting.subject))
+
+    def interrupt(self, prefix: str, reason: str) -> None:
+        """End those whose subject begins with `prefix`."""
+        for waiting in self._waiting.values():
+            if waiting.subject.startswith(prefix) and not waiting.future.done():
+                waiting.future.set_exception(Interrupted(reason))
 
 
 def _expire(waiting: Waiting, seconds: float) -> None:

@@ -143,6 +143,11 @@ def node_calls(lattice: str, node: str) -> str:
     return f"{_node(lattice, node)}.call.*.*.*"
 
 
+def node_calls_prefix(lattice: str, node: str) -> str:
+    """`lattice.1.{lattice}.node.{node}.call.`: what all subjects of calls to that node begin with."""
+    return f"{_node(lattice, node)}.call."
+
+
 # Control and what nodes tell each other
 
 

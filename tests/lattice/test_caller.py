@@ -232,3 +232,26 @@ async def test_a_call_that_may_have_begun_never_ends_as_surely_not_begun(world: 
 
     with pytest.raises((Interrupted, TimedOut)):
         await world.caller().call(request(0.2, idempotent=True), [])
+
+
+async def test_requests_to_other_nodes_go_on_when_one_is_lost(world: World) -> None:
+    release = anyio.Event()
+    replies: list[Message] = []
+    await world.bus.subscribe(subjects.node_calls(LATTICE, "N1"), replies.append)
+    world.places.append(Place("N1"))
+    caller = world.caller()
+
+    async with anyio.create_task_group() as tasks:
+
+        async def answer() -> None:
+            with anyio.fail_after(5):
+                while not replies:
+                    await anyio.lowlevel.checkpoint()
+            caller.node_lost("N2")
+            assert replies[0].reply is not None
+            await world.bus.publish(replies[0].reply, wire.encode("still here"))
+            release.set()
+
+        tasks.start_soon(answer)
+        assert await caller.call(request(), []) == "still here"
+    assert release.is_set()
