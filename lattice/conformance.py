@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from lattice.bus import Bus, Entry, Message
-from lattice.errors import Conflict, Invalid, LatticeError, NotFound, TimedOut, Unreachable
+from lattice.errors import Conflict, Interrupted, Invalid, LatticeError, NotFound, TimedOut, Unreachable
 
 WAIT_SECONDS = 5.0
 
@@ -218,6 +218,22 @@ async def a_request_without_an_answer_times_out(setting: Setting) -> None:
     assert setting.one.statistics().pending_requests == 0
 
 
+async def requests_below_a_prefix_are_interrupted_and_no_others(setting: Setting) -> None:
+    inbox = Inbox()
+    await setting.two.subscribe(f"{setting.name}.mute.*", inbox)
+
+    async def interrupt() -> None:
+        await inbox.wait_for(2)
+        setting.one.interrupt(f"{setting.name}.mute.a", "the node was lost")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(interrupt)
+        lost = setting.one.request(f"{setting.name}.mute.a", timeout_seconds=WAIT_SECONDS)
+        tasks.start_soon(refused, Interrupted, lost)
+        await refused(TimedOut, setting.one.request(f"{setting.name}.mute.b", timeout_seconds=0.5))
+    assert setting.one.statistics().pending_requests == 0
+
+
 async def a_cancelled_request_leaves_nothing_behind(setting: Setting) -> None:
     await setting.two.subscribe(f"{setting.name}.mute", Inbox())
     with anyio.move_on_after(0.02):
@@ -366,6 +382,7 @@ CHECKS: tuple[Callable[[Setting], Awaitable[None]], ...] = (
     a_request_gets_its_own_reply,
     a_request_that_nobody_takes_is_unreachable_at_once,
     a_request_without_an_answer_times_out,
+    requests_below_a_prefix_are_interrupted_and_no_others,
     a_cancelled_request_leaves_nothing_behind,
     what_cannot_be_sent_is_invalid,
     a_largest_message_arrives,
