@@ -153,7 +153,7 @@ class Announcer:
         """Say that this node ends, to nodes and to people; the last word. Nothing if it never spoke."""
         if self._beat:
             await self.beat(is_leaving=True)
-            await self._publish(*self._event("node.left", {}))
+            await self._publish(*self._event("node.left", {"boot": self._info.boot}))
 
     # What is asked of a node
 
