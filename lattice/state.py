@@ -231,10 +231,10 @@ class LatticeState:
         return self._lose(view, "left", now)
 
     def _connection_ended(self, event: ConnectionEnded, now: float) -> list[Effect]:
-        for view in self.observed.live():
-            if view.holds_connection(event.server_id, event.client_id):
-                return self._suspect(view, now)
-        return []
+        """All that claim the connection are suspected: who claims another's gains nothing by it."""
+        connection = event.server_id, event.client_id
+        held = [view for view in self.observed.live() if view.holds_connection(*connection)]
+        return [effect for view in held for effect in self._suspect(view, now)]
 
     def _unresponsive(self, event: NodeUnresponsive, now: float) -> list[Effect]:
         view = self.observed.nodes.get(event.node)

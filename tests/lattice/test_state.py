@@ -235,6 +235,15 @@ def test_advisory_counts_for_the_connection_of_the_last_heartbeat_only() -> None
     assert lattice.state.apply(ConnectionEnded("S", 7), 0.0) == [NodeSuspected("NA")]
 
 
+def test_who_claims_the_connection_of_another_does_not_hide_its_end() -> None:
+    impostor, node = Node("N0"), Node("NA")
+    lattice = Lattice(impostor, node)
+
+    effects = lattice.state.apply(ConnectionEnded("S", 7), 0.0)
+
+    assert effects == [NodeSuspected("N0"), NodeSuspected("NA")]
+
+
 def test_suspected_node_is_not_called_at_once_and_is_lost_after_the_grace() -> None:
     lattice = Lattice(Node("NA"))
     lattice.state.apply(delta(1, assignment()), 0.0)
