@@ -22,8 +22,12 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from ctl.artifact import name_for, read_artifact
 from ctl.client import ControlClient, connection_settings
+from ctl.deployment import Deployment
 from ctl.inspection import node_program
+from ctl.models import Deployed
+from ctl.rollout import release
 from ctl.settings import ClientSettings
 from lattice.connection import SERVER_FILE, ServerFile, server_folder
 from lattice.errors import LatticeError
@@ -44,6 +48,7 @@ BYTES = EXAMPLES / "bytes" / "c" / "bytes.wasm"
 POLL_SECONDS = 0.02
 READY_SECONDS = 30.0
 END_SECONDS = 20.0
+DEPLOY_SECONDS = 20.0
 
 Found = TypeVar("Found")
 
@@ -282,11 +287,18 @@ class Lattice:
         """Run a `latticectl` command; most print JSON with `--output json`."""
         return await run([*LATTICECTL, *map(str, args)], self.environment, seconds)
 
-    async def deploy(self, file: Path, *options: str) -> dict[str, Any]:
-        """Deploy a file and return when its replicas answer."""
-        done = await self.ctl("deploy", file, *options, "--output", "json")
-        assert done.code == 0, done.err
-        return dict(done.json)
+    async def deploy(self, file: Path, **fields: Any) -> Deployed:
+        """Deploy a file, as the command does, and return when its replicas answer.
+
+        `fields` are those of a `Deployment`; with `waits=False` the replicas are not waited for.
+        """
+        wait_seconds = DEPLOY_SECONDS if fields.pop("waits", True) else None
+        artifact = await anyio.to_thread.run_sync(read_artifact, file)
+        deployment = Deployment(digest=artifact.digest, **{"name": name_for(file), **fields})
+        async with self.connect() as client:
+            return await release(
+                client, artifact, deployment, progress=lambda *_: None, wait_seconds=wait_seconds
+            )
 
     async def close(self) -> None:
         """Kill all nodes, and the embedded server if there is one."""
@@ -315,4 +327,4 @@ async def run(command: list[str], environment: Mapping[str, str], seconds: float
 
 
 async def _nothing_runs(client: ControlClient) -> bool:
-    return not await client.components() and not any(node.replicas for node in await client.nodes())
+    return not await client.components() and not await client.replicas()

@@ -16,16 +16,15 @@ from tests.servers import NatsServer
 
 pytestmark = pytest.mark.slow
 
-REFUSED, USAGE, WIT_ERROR, NOT_FOUND, UNREACHABLE = 1, 2, 3, 4, 5
+SHORT = {"budget_seconds": 0.5}
+REFUSED, USAGE, NOT_FOUND, UNREACHABLE = 1, 2, 4, 5
 
 
 @pytest.fixture(scope="module")
 async def lattice(shared_lattice: Lattice) -> AsyncIterator[Lattice]:
     """With a greeter and misbehaving components, as all tests here leave it."""
-    await shared_lattice.deploy(GREETER, "--replicas", "2")
-    await shared_lattice.deploy(MISBEHAVE, "--deadline", "500ms")
-    await shared_lattice.deploy(TYPES)
-    await shared_lattice.deploy(FLOOD, "--deadline", "500ms")
+    for file, limits in ((GREETER, {}), (TYPES, {}), (MISBEHAVE, SHORT), (FLOOD, SHORT)):
+        await shared_lattice.deploy(file, **limits)
     yield shared_lattice
     for node in shared_lattice.nodes.values():
         assert node.is_running and len(node.lines("node.ready")) == 1

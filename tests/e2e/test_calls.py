@@ -181,7 +181,7 @@ async def test_a_plain_nats_client_calls_with_json(lattice: Lattice) -> None:
 
 
 async def test_nodes_are_seen_by_the_micro_service_protocol(lattice: Lattice, client: ControlClient) -> None:
-    await lattice.deploy(GREETER, "--replicas", "3")
+    await lattice.deploy(GREETER, replicas=3)
     for node in lattice.nodes.values():
         await client.call("greeter", "hello", ["World"], options=CallOptions(node=node.id))
     plain = await plain_client(lattice)

@@ -26,15 +26,15 @@ async def deployed_apart(lattice: Lattice, client: ControlClient) -> None:
     """The greeter and its store, each on nodes of its own."""
     await lattice.deploy(KV_STORE)
     (store,) = await holders(client, "kv-store")
-    await lattice.deploy(GREETER_KV, "--replicas", "3", "--link", f"{STORE}=kv-store")
+    await lattice.deploy(GREETER_KV, replicas=3, links=((STORE, "kv-store"),))
     assert store in lattice.nodes
 
 
 async def test_a_link_is_served_by_the_replica_on_the_same_node(
     lattice: Lattice, client: ControlClient
 ) -> None:
-    await lattice.deploy(KV_STORE, "--replicas", "3")
-    await lattice.deploy(GREETER_KV, "--replicas", "3", "--link", f"{STORE}=kv-store")
+    await lattice.deploy(KV_STORE, replicas=3)
+    await lattice.deploy(GREETER_KV, replicas=3, links=((STORE, "kv-store"),))
 
     for node in lattice.nodes.values():
         options = CallOptions(node=node.id)
@@ -82,7 +82,7 @@ async def test_a_link_that_does_not_fit_is_refused_by_name(lattice: Lattice) -> 
     await lattice.deploy(GREETER)
     await lattice.deploy(TYPES)
     await lattice.deploy(KV_STORE)
-    await lattice.deploy(GREETER_KV, "--link", f"{STORE}=kv-store")
+    await lattice.deploy(GREETER_KV, links=((STORE, "kv-store"),))
 
     to_greeter = await lattice.ctl("link", "put", "greeter-kv", STORE, "greeter")
     unknown = await lattice.ctl("link", "put", "greeter-kv", "demo:kv/stor", "kv-store")
@@ -95,7 +95,7 @@ async def test_a_deleted_link_is_denied_and_a_new_one_serves_again(
     lattice: Lattice, client: ControlClient
 ) -> None:
     await lattice.deploy(KV_STORE)
-    await lattice.deploy(GREETER_KV, "--link", f"{STORE}=kv-store")
+    await lattice.deploy(GREETER_KV, links=((STORE, "kv-store"),))
     assert (await greet(client)).startswith(GREETING)
 
     await client.delete_link("greeter-kv", STORE)
@@ -118,9 +118,9 @@ async def _is_refused(client: ControlClient) -> bool:
 async def test_a_chain_of_links_crosses_three_nodes(lattice: Lattice, client: ControlClient) -> None:
     await lattice.deploy(KV_STORE)
     relays = [relay(lattice.folder, f"relay-{number}") for number in (1, 2)]
-    await lattice.deploy(relays[0], "--link", f"{STORE}=kv-store")
-    await lattice.deploy(relays[1], "--link", f"{STORE}=relay-1")
-    await lattice.deploy(GREETER_KV, "--link", f"{STORE}=relay-2")
+    await lattice.deploy(relays[0], links=((STORE, "kv-store"),))
+    await lattice.deploy(relays[1], links=((STORE, "relay-1"),))
+    await lattice.deploy(GREETER_KV, links=((STORE, "relay-2"),))
 
     assert (await greet(client)).startswith(GREETING)
 
@@ -132,8 +132,8 @@ async def test_a_circle_of_links_ends_with_an_error_that_says_so(
     lattice: Lattice, client: ControlClient
 ) -> None:
     relays = [relay(lattice.folder, f"relay-{number}") for number in (1, 2)]
-    await lattice.deploy(relays[0], "--link", f"{STORE}=relay-2", "--no-wait")
-    await lattice.deploy(relays[1], "--link", f"{STORE}=relay-1")
+    await lattice.deploy(relays[0], links=((STORE, "relay-2"),), waits=False)
+    await lattice.deploy(relays[1], links=((STORE, "relay-1"),))
     await until(lambda: holders(client, "relay-1"), what="relay-1 runs")
 
     with anyio.fail_after(5), pytest.raises(LatticeError, match="circle"):

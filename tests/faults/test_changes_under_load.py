@@ -18,13 +18,18 @@ from tests.e2e.questions import holders, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
-SETTINGS = ("--max-concurrency", "7", "--memory", "32MiB", "--deadline", "9s", "--env", "MODE=test")
+SETTINGS: dict[str, Any] = {
+    "max_concurrency": 7,
+    "memory_bytes": 32 * 2**20,
+    "budget_seconds": 9,
+    "environment": {"MODE": "test"},
+}
 
 
 async def test_an_update_fails_no_call_and_keeps_the_settings(
     lattice: Lattice, router: ControlClient
 ) -> None:
-    deployed = await lattice.deploy(GREETER, "--replicas", "3", *SETTINGS)
+    deployed = await lattice.deploy(GREETER, replicas=3, **SETTINGS)
     hello = await router.function("greeter", "hello")
 
     async with (
@@ -41,14 +46,14 @@ async def test_an_update_fails_no_call_and_keeps_the_settings(
         after = await client.describe_component("greeter")
 
     assert routed.errors == {} and entered.errors == {}
-    assert after.digest != deployed["digest"]
+    assert after.digest != deployed.digest
     assert after.limits == before.limits and after.limits["max_concurrency"] == 7
     assert after.settings["environment"] == {"MODE": "test"}
     assert after.replicas.running == 3
 
 
 async def test_scaling_up_and_down_fails_no_call(lattice: Lattice, router: ControlClient) -> None:
-    await lattice.deploy(GREETER, "--replicas", "1")
+    await lattice.deploy(GREETER, replicas=1)
     hello = await router.function("greeter", "hello")
 
     async with steady(lambda: router.invoke(hello, ["World"]), per_second=100) as load:
@@ -63,10 +68,10 @@ async def test_deleting_and_deploying_again_and_again_leaves_one_life(
     lattice: Lattice, client: ControlClient
 ) -> None:
     for count in (1, 2, 3, 1):
-        await lattice.deploy(GREETER, "--replicas", str(count))
+        await lattice.deploy(GREETER, replicas=count)
         assert await client.call("greeter", "hello", ["World"]) == "Hello, World!"
         await client.delete("greeter")
-    await lattice.deploy(GREETER, "--replicas", "2")
+    await lattice.deploy(GREETER, replicas=2)
 
     await running(client, "greeter", 2)
     described = [await client.describe_node(name) for name in lattice.nodes]
@@ -76,7 +81,7 @@ async def test_deleting_and_deploying_again_and_again_leaves_one_life(
 async def test_orders_that_come_twice_late_or_from_nobody_change_nothing(
     lattice: Lattice, client: ControlClient
 ) -> None:
-    await lattice.deploy(GREETER, "--replicas", "2")
+    await lattice.deploy(GREETER, replicas=2)
     (name, _) = await holders(client, "greeter")
     node = lattice[name]
     async with lattice.bus() as bus:
@@ -104,7 +109,7 @@ async def test_orders_that_come_twice_late_or_from_nobody_change_nothing(
 
 async def test_an_impostor_with_a_nodes_name_changes_nothing(lattice: Lattice, router: ControlClient) -> None:
     """Connections may bear any name; only the server's own numbers of them count."""
-    await lattice.deploy(GREETER, "--replicas", "3")
+    await lattice.deploy(GREETER, replicas=3)
     hello = await router.function("greeter", "hello")
     file = connection.server_folder(lattice.name, lattice.folder) / connection.SERVER_FILE
     server = connection.ServerFile(**json.loads(file.read_bytes()))
@@ -123,10 +128,10 @@ async def test_an_impostor_with_a_nodes_name_changes_nothing(lattice: Lattice, r
 async def test_operators_at_two_nodes_at_once_do_not_undo_each_other(
     lattice: Lattice, client: ControlClient
 ) -> None:
-    await lattice.deploy(GREETER, "--replicas", "1")
+    await lattice.deploy(GREETER, replicas=1)
 
     async with anyio.create_task_group() as tasks:
-        for count in range(2, 8):
+        for count in range(2, 6):  # as many as a node's attempts: each loses only to another that wins
             tasks.start_soon(client.scale, "greeter", count)
 
     description = await client.describe_component("greeter")

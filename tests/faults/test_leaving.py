@@ -26,7 +26,7 @@ LONG_FIB = 42
 async def test_a_leaving_node_fails_no_call(lattice: Lattice, router: ControlClient, way: str) -> None:
     """Neither calls that are not idempotent nor those that entered by way of any node; also of the leader."""
     leaving = lattice[await controller(router)]
-    await lattice.deploy(GREETER, "--replicas", "3")
+    await lattice.deploy(GREETER, replicas=3)
     hello = await router.function("greeter", "hello")
 
     async with (
@@ -108,7 +108,7 @@ async def test_a_guest_that_never_ends_holds_its_node_for_the_drain_timeout_only
     try:
         node.start()
         await lattice.settled()
-        await lattice.deploy(MISBEHAVE, "--label", "only=d")
+        await lattice.deploy(MISBEHAVE, labels={"only": "d"})
         spin = await client.function("misbehave", "spin")
         load = Load()
         async with anyio.create_task_group() as tasks:
@@ -129,10 +129,10 @@ async def test_the_last_node_takes_the_embedded_server_with_it(
 ) -> None:
     async with Lattice(tmp_path_factory.mktemp("last"), "last") as lattice:
         await lattice.add("a", "b")
-        await lattice.deploy(GREETER, "--replicas", "2")
+        await lattice.deploy(GREETER, replicas=2)
         for node in lattice.nodes.values():
             node.terminate()
-            assert await node.ended() == 0
+        assert [await node.ended() for node in lattice.nodes.values()] == [0, 0]
 
         with pytest.raises(LatticeError, match="does not run"):
             async with lattice.connect():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,16 +22,22 @@ BACK_SECONDS = 10.0
 IDEMPOTENT = CallOptions(idempotent=True)
 
 
-@pytest.fixture
-async def server(make_nats_server: Callable[..., NatsServer]) -> NatsServer:
-    return make_nats_server()
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A server that tests may kill and wipe; all leave it running."""
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.kill()
 
 
-@pytest.fixture
-async def lattice(server: NatsServer, tmp_path: Path, lattice_name: str) -> AsyncIterator[Lattice]:
-    """Three nodes on a server that the test may kill."""
+@pytest.fixture(scope="module")
+async def shared_lattice(
+    anyio_backend: str, server: NatsServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Lattice]:
+    """Three nodes on that server."""
     nats = server.url.replace("//", "//app:app@")
-    async with Lattice(tmp_path, lattice_name, nats=nats) as lattice:
+    async with Lattice(tmp_path_factory.mktemp("lattice"), "nats-loss", nats=nats) as lattice:
         await lattice.add("a", "b", "c")
         yield lattice
 
@@ -56,7 +62,7 @@ async def everybody_is_back(client: ControlClient, names: set[str]) -> None:
 async def test_nothing_stops_and_nothing_deleted_comes_back_when_nats_restarts(
     lattice: Lattice, server: NatsServer, is_wiped: bool
 ) -> None:
-    deployed = await lattice.deploy(GREETER, "--replicas", "2")
+    deployed = await lattice.deploy(GREETER, replicas=2)
     await lattice.deploy(MISBEHAVE)
     async with lattice.connect() as client:
         await client.delete("misbehave")
@@ -70,11 +76,11 @@ async def test_nothing_stops_and_nothing_deleted_comes_back_when_nats_restarts(
 
         await everybody_is_back(client, {"a", "b", "c"})
         assert await until(lambda: answers(client), seconds=BACK_SECONDS) == "Hello, World!"
-        await until(lambda: _is_stored(lattice, deployed["digest"]), what="the store is whole")
+        await until(lambda: _is_stored(lattice, deployed.digest), what="the store is whole")
 
         assert await calls_answered(client) >= 10
         assert [item.name for item in await client.components()] == ["greeter"]
-        assert await holders(client, "greeter") == sorted(deployed["nodes"])
+        assert await holders(client, "greeter") == sorted(deployed.nodes)
         scaled = await lattice.ctl("scale", "greeter", "--replicas", "3")
         assert scaled.code == 0, scaled.err
         assert await holders(client, "greeter") == ["a", "b", "c"]
@@ -96,23 +102,26 @@ async def _is_stored(lattice: Lattice, digest: str) -> bool:
 async def test_a_node_that_joins_after_the_store_was_wiped_gets_what_it_needs(
     lattice: Lattice, server: NatsServer
 ) -> None:
-    deployed = await lattice.deploy(GREETER, "--replicas", "3")
+    deployed = await lattice.deploy(GREETER, replicas=3)
     server.kill()
     server.wipe()
     server.start()
     async with lattice.connect() as client:
-        await until(lambda: _is_stored(lattice, deployed["digest"]), what="the store is whole")
+        await until(lambda: _is_stored(lattice, deployed.digest), what="the store is whole")
         await lattice.add("d")
 
-        await lattice.ctl("scale", "greeter", "--replicas", "4")
+        await client.scale("greeter", 4)
+        await running(client, "greeter", 4)
 
         assert await holders(client, "greeter") == ["a", "b", "c", "d"]
+    lattice["d"].kill()
+    del lattice.nodes["d"]
 
 
 async def test_all_that_was_deployed_runs_again_after_everything_was_killed(
     lattice: Lattice, server: NatsServer
 ) -> None:
-    await lattice.deploy(GREETER, "--replicas", "2")
+    await lattice.deploy(GREETER, replicas=2)
     await lattice.deploy(MISBEHAVE)
     async with lattice.connect() as client:
         await client.delete("misbehave")
@@ -134,7 +143,7 @@ async def test_all_that_was_deployed_runs_again_after_everything_was_killed(
 async def test_the_copies_of_the_nodes_restore_a_store_that_was_lost_while_all_were_down(
     lattice: Lattice, server: NatsServer
 ) -> None:
-    deployed = await lattice.deploy(GREETER, "--replicas", "2")
+    deployed = await lattice.deploy(GREETER, replicas=2)
     for node in lattice.nodes.values():
         node.kill()
     server.kill()
@@ -147,14 +156,14 @@ async def test_the_copies_of_the_nodes_restore_a_store_that_was_lost_while_all_w
 
     async with lattice.connect() as client:
         await running(client, "greeter", 2)
-        await until(lambda: _is_stored(lattice, deployed["digest"]), what="the store is whole")
+        await until(lambda: _is_stored(lattice, deployed.digest), what="the store is whole")
         assert await answers(client) == "Hello, World!"
 
 
 async def test_the_embedded_server_is_restarted_and_calls_go_on(tmp_path: Path, lattice_name: str) -> None:
     async with Lattice(tmp_path, lattice_name) as lattice:
         await lattice.add("a", "b", "c")
-        await lattice.deploy(GREETER, "--replicas", "2")
+        await lattice.deploy(GREETER, replicas=2)
         async with lattice.connect(routes_calls=True) as router:
             hello = await router.function("greeter", "hello")
             async with steady(lambda: router.invoke(hello, ["World"], IDEMPOTENT), per_second=50) as load:

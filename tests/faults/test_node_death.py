@@ -20,6 +20,8 @@ AT_ONCE_SECONDS = 0.5
 REPLACED_SECONDS = 1.0
 SLOWEST_SECONDS = 1.0
 IDEMPOTENT = CallOptions(idempotent=True)
+MOST_IN_FLIGHT = 5
+"""Of quick calls, a hundred per second, at one of three nodes."""
 LONG_FIB = 40
 """Computes for about a second: long enough to be killed in, short enough to wait for."""
 
@@ -35,8 +37,8 @@ async def test_no_idempotent_call_fails_and_replicas_are_back_within_a_second(
     lattice: Lattice, router: ControlClient, replicas: int, is_controller: bool
 ) -> None:
     leader = await controller(router)
-    deployed = await lattice.deploy(GREETER, "--replicas", str(replicas))
-    lost = lattice[leader if is_controller else min(set(deployed["nodes"]) - {leader})]
+    deployed = await lattice.deploy(GREETER, replicas=replicas)
+    lost = lattice[leader if is_controller else min(set(deployed.nodes) - {leader})]
     hello = await router.function("greeter", "hello")
 
     async with steady(lambda: router.invoke(hello, ["World"], IDEMPOTENT), per_second=100) as load:
@@ -73,7 +75,7 @@ async def test_calls_in_flight_end_at_once_as_interrupted(lattice: Lattice, clie
 async def test_an_idempotent_call_in_flight_is_made_again_elsewhere(
     lattice: Lattice, client: ControlClient
 ) -> None:
-    await lattice.deploy(MISBEHAVE, "--replicas", "2")
+    await lattice.deploy(MISBEHAVE, replicas=2)
     (entry,) = set(lattice.nodes) - set(await holders(client, "misbehave"))
     fib = await client.function("misbehave", "fib")
     load = Load()
@@ -92,7 +94,7 @@ async def test_other_components_see_no_error(lattice: Lattice, router: ControlCl
     """Calls that are not idempotent, to a component that the killed node did not run, whoever takes them."""
     await lattice.deploy(GREETER)
     (kept,) = await holders(router, "greeter")
-    await lattice.deploy(MISBEHAVE, "--replicas", "3")
+    await lattice.deploy(MISBEHAVE, replicas=3)
     lost = next(node for node in lattice.nodes.values() if node.name != kept)
     entry = next(node for node in lattice.nodes.values() if node.name not in (kept, lost.name))
     hello = await router.function("greeter", "hello")
@@ -111,21 +113,22 @@ async def test_other_components_see_no_error(lattice: Lattice, router: ControlCl
     assert max(routed.slowest(), entered.slowest()) <= SLOWEST_SECONDS
 
 
-async def test_calls_of_one_shot_clients_survive_the_node_they_entered_at(
+async def test_one_shot_clients_lose_no_call_but_those_in_flight_at_the_node_they_entered_at(
     lattice: Lattice, client: ControlClient
 ) -> None:
-    """Such a client can't know which node took its call; only idempotent ones may be made again."""
-    await lattice.deploy(GREETER, "--replicas", "3")
+    """Such a client can't know which node took its call: the end of the budget tells it."""
+    await lattice.deploy(GREETER, replicas=3)
     hello = await client.function("greeter", "hello")
+    options = CallOptions(idempotent=True, budget_seconds=2)
 
-    async with steady(lambda: client.invoke(hello, ["World"], IDEMPOTENT), per_second=100) as load:
+    async with steady(lambda: client.invoke(hello, ["World"], options), per_second=100) as load:
         await load.at_least(50)
         lattice["b"].kill()
         await running(client, "greeter", 3, without="b")
         await load.at_least(50)
 
-    assert load.errors == {}
-    assert load.slowest() <= SLOWEST_SECONDS
+    assert set(load.errors) <= {"timed-out"}
+    assert load.errors.total() <= MOST_IN_FLIGHT
 
 
 async def test_a_death_is_found_by_neighbours_where_the_server_does_not_tell(
@@ -134,7 +137,7 @@ async def test_a_death_is_found_by_neighbours_where_the_server_does_not_tell(
     nats = nats_server.url.replace("//", "//app:app@")
     async with Lattice(tmp_path, lattice_name, nats=nats) as lattice:
         await lattice.add("a", "b", "c")
-        await lattice.deploy(GREETER, "--replicas", "3")
+        await lattice.deploy(GREETER, replicas=3)
         async with lattice.connect() as client:
             hello = await client.function("greeter", "hello")
             options = CallOptions(idempotent=True, node=lattice["a"].id)

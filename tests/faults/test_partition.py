@@ -62,7 +62,7 @@ async def converged(lattice: Lattice, count: int) -> float:
 async def test_a_silent_partition_is_survived_and_heals(
     lattice: Lattice, router: ControlClient, proxy: Proxy, stalled: tuple[str, ...]
 ) -> None:
-    await lattice.deploy(GREETER, "--replicas", "3")
+    await lattice.deploy(GREETER, replicas=3)
     hello = await router.function("greeter", "hello")
 
     async with steady(lambda: router.invoke(hello, ["World"], IDEMPOTENT), per_second=50) as load:
@@ -81,7 +81,7 @@ async def test_a_silent_partition_is_survived_and_heals(
 async def test_a_node_that_is_cut_off_keeps_what_it_runs_and_returns(
     lattice: Lattice, router: ControlClient, proxy: Proxy
 ) -> None:
-    await lattice.deploy(GREETER, "--replicas", "3")
+    await lattice.deploy(GREETER, replicas=3)
     hello = await router.function("greeter", "hello")
 
     async with steady(lambda: router.invoke(hello, ["World"], IDEMPOTENT), per_second=50) as load:
@@ -109,7 +109,7 @@ async def test_the_controller_is_cut_off_and_another_leads_with_a_higher_fence(
 
     await proxy.cut()
     await until(lambda: _leads(client, "a", "b"), what="another node leads")
-    await lattice.deploy(GREETER, "--replicas", "2")
+    await lattice.deploy(GREETER, replicas=2)
     proxy.heal()
     seconds = await converged(lattice, 2)
 
@@ -132,7 +132,7 @@ async def _leads(client: ControlClient, *names: str) -> bool:
 async def test_a_stopped_node_is_replaced_and_serves_nothing_until_it_has_its_orders(
     lattice: Lattice, router: ControlClient, is_controller: bool
 ) -> None:
-    await lattice.deploy(GREETER, "--replicas", "3")
+    await lattice.deploy(GREETER, replicas=3)
     leader = await controller(router)
     stopped = next(node for node in lattice.nodes.values() if (node.name == leader) == is_controller)
     hello = await router.function("greeter", "hello")
@@ -177,7 +177,7 @@ async def _is_ready(client: ControlClient, name: str) -> bool:
 async def test_calls_between_nodes_that_hear_each_other_do_not_notice(
     lattice: Lattice, client: ControlClient, proxy: Proxy
 ) -> None:
-    await lattice.deploy(GREETER, "--label", "side=ab")
+    await lattice.deploy(GREETER, labels={"side": "ab"})
     entry = lattice["a"]
     hello = await client.function("greeter", "hello")
 
