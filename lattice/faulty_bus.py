@@ -29,6 +29,7 @@ from lattice.bus import (
     WatchHandler,
 )
 from lattice.errors import Interrupted, TimedOut, Unreachable
+from lattice.tasks import own_task
 
 Result = TypeVar("Result")
 
@@ -163,6 +164,7 @@ class FaultyBus:
         timeout_seconds: float,
     ) -> Message:
         self._require_connection()
+        await own_task()
         with anyio.CancelScope() as scope:
             self._requests.add(scope)
             try:

@@ -32,6 +32,7 @@ from lattice.bus import (
 )
 from lattice.errors import Interrupted, Invalid, TimedOut, Unreachable
 from lattice.memory_store import Bucket, MemoryKeyValue, MemoryObjectStore
+from lattice.tasks import own_task
 
 MAX_PAYLOAD = 1024 * 1024
 SERVER_ID = "MEMORY"
@@ -293,6 +294,7 @@ class MemoryBus(AsyncContextManagerMixin):
         try:
             if not self._send(subject, data, headers, inbox):
                 raise Unreachable(f"nobody answers to {subject}")
+            await own_task()
             async with asyncio.timeout(timeout_seconds):
                 return await future
         except TimeoutError:
