@@ -232,7 +232,7 @@ async def test_a_node_leaves_at_once_what_it_could_not_start_anyway(lattice: Lat
     store = await memory_bus(leaving).key_value(subjects.state_bucket("default"))
     await store.create(application_key("greeter"), encode_value(application))
     await until(lambda: _states(leaving), [AssignmentState.FAILED])
-    assert (await client.describe_component("greeter")).state == "failed"
+    await until(lambda: _failed(client), 4)
 
     began = anyio.current_time()
     await leaving.drain()
