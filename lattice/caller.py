@@ -266,12 +266,14 @@ class Caller:
         if not self._peer.fits(body):
             send = partial(bodies.request, timeout_seconds=seconds, max_reply_bytes=limit)
             return await self._streamed(node, partial(send, self._peer, subject, body, headers), seconds)
+        began = now()
         reply = await self._bus.request(
             subject, body, headers=wire.encode_headers(headers), timeout_seconds=seconds
         )
         if wire.reply_stream_of(reply.headers) is None:
             return reply
-        return await self._streamed(node, partial(bodies.whole_reply, self._peer, reply, limit), seconds)
+        left = max(0.0, began + seconds - now())
+        return await self._streamed(node, partial(bodies.whole_reply, self._peer, reply, limit), left)
 
     async def _streamed(
         self, node: str, exchange: Callable[[], Awaitable[Message]], seconds: float
