@@ -74,7 +74,7 @@ async def until(find: Callable[[], Awaitable[Found]], *, seconds: float = 20.0, 
 
 
 class NodeProcess:
-    """One `lattice-node start`, with its log."""
+    """One `lattice-node start`, with its log; its label `node` is its name, for placing by hand."""
 
     def __init__(
         self, name: str, folder: Path, environment: Mapping[str, str], options: tuple[str, ...]
@@ -110,7 +110,8 @@ class NodeProcess:
     def start(self) -> None:
         """Start the process; see `ready`."""
         self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
-        command = [NODE, "start", "--name", self.name, "--log-format", "json", *self._options]
+        own = ("--name", self.name, "--label", f"node={self.name}", "--log-format", "json")
+        command = [NODE, "start", *own, *self._options]
         with open(self.log_file, "ab") as log:
             self._process = subprocess.Popen(
                 command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log

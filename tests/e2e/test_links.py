@@ -22,14 +22,6 @@ async def greet(client: ControlClient, name: str = "Ada") -> str:
     return str(await client.call("greeter-kv", "hello", [name], options=CallOptions(budget_seconds=5)))
 
 
-async def deployed_apart(lattice: Lattice, client: ControlClient) -> None:
-    """The greeter and its store, each on nodes of its own."""
-    await lattice.deploy(KV_STORE)
-    (store,) = await holders(client, "kv-store")
-    await lattice.deploy(GREETER_KV, replicas=3, links=((STORE, "kv-store"),))
-    assert store in lattice.nodes
-
-
 async def test_a_link_is_served_by_the_replica_on_the_same_node(
     lattice: Lattice, client: ControlClient
 ) -> None:
@@ -47,7 +39,8 @@ async def test_a_link_is_served_by_the_replica_on_the_same_node(
 
 
 async def test_a_link_is_served_over_the_lattice(lattice: Lattice, client: ControlClient) -> None:
-    await deployed_apart(lattice, client)
+    await lattice.deploy(KV_STORE)
+    await lattice.deploy(GREETER_KV, replicas=3, links=((STORE, "kv-store"),))
 
     for node in lattice.nodes.values():
         options = CallOptions(node=node.id)
@@ -116,16 +109,13 @@ async def _is_refused(client: ControlClient) -> bool:
 
 
 async def test_a_chain_of_links_crosses_three_nodes(lattice: Lattice, client: ControlClient) -> None:
-    await lattice.deploy(KV_STORE)
     relays = [relay(lattice.folder, f"relay-{number}") for number in (1, 2)]
-    await lattice.deploy(relays[0], links=((STORE, "kv-store"),))
-    await lattice.deploy(relays[1], links=((STORE, "relay-1"),))
-    await lattice.deploy(GREETER_KV, links=((STORE, "relay-2"),))
+    await lattice.deploy(KV_STORE, labels={"node": "a"})
+    await lattice.deploy(relays[0], labels={"node": "b"}, links=((STORE, "kv-store"),))
+    await lattice.deploy(relays[1], labels={"node": "c"}, links=((STORE, "relay-1"),))
+    await lattice.deploy(GREETER_KV, labels={"node": "a"}, links=((STORE, "relay-2"),))
 
     assert (await greet(client)).startswith(GREETING)
-
-    places = {(await holders(client, name))[0] for name in ("kv-store", "relay-1", "relay-2")}
-    assert len(places) == 3, "replicas of idle components are spread over the nodes"
 
 
 async def test_a_circle_of_links_ends_with_an_error_that_says_so(
