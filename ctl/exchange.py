@@ -17,8 +17,10 @@ from lattice.fields import Value
 V = TypeVar("V", bound=Value)
 
 RETRY_SECONDS = 0.1
-READ_SECONDS = 2.0
-"""After which a question is put to another node: the one that took it may stand still."""
+READ_SECONDS = 0.5
+"""After which a question is put to another node: the one that took it may have died or stand still."""
+GATHER_SECONDS = 2.0
+"""The same for questions that a node answers by asking all others."""
 PREPARE_SECONDS = 20.0
 """The same for compiling, which may take a while and harms nobody when two nodes do it."""
 MAX_REPLY_BYTES = 64 * 2**20
@@ -84,7 +86,9 @@ def _patience(operation: str) -> float:
     """How long to wait before another node is asked; what changes something is asked once."""
     if operation == "prepare":
         return PREPARE_SECONDS
-    is_question = operation == "logs" or "get" in operation.split(".") or operation.startswith("describe.")
+    if operation in ("logs", "get.replicas", "describe.node"):
+        return GATHER_SECONDS
+    is_question = "get" in operation.split(".") or operation.startswith("describe.")
     return READ_SECONDS if is_question else math.inf
 
 
