@@ -35,8 +35,10 @@ async def seconds_to_replace(lattice: Lattice, component: str, lost: NodeProcess
     A question to the lattice would not do: the dying node may be the one that takes it.
     """
 
+    node = lost.id
+
     def is_replaced(state: LatticeState) -> bool:
-        places = [place for place in state.placements(component) if place.node != lost.id]
+        places = [place for place in state.placements(component) if place.node != node]
         return sum(place.running for place in places) >= count
 
     async with lattice.bus() as bus, open_tasks() as tasks:
