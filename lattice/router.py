@@ -47,6 +47,8 @@ def choose(
     Draining nodes and those in `excluded` (asked before, in this call) are the last resort and never,
     respectively.
     """
+    if len(candidates) == 1 and not excluded:
+        return candidates[0].node  # the usual case of a call, without making lists
     usable = [candidate for candidate in candidates if candidate.node not in excluded]
     usable = [candidate for candidate in usable if not candidate.is_draining] or usable
     if not usable:
