@@ -12,6 +12,7 @@ the machine and wake whoever waits; frames that answer the peer are published by
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -180,11 +181,12 @@ class _Wakeup:
             raise Interrupted(f"a byte stream stood still for {self._idle_seconds:g} s")
 
 
-class _End:
+class _End(ABC):
     """What all four ends share: they are contexts that close."""
 
+    @abstractmethod
     async def aclose(self) -> None:
-        raise NotImplementedError
+        """Free the end; an unfinished stream is aborted."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -198,8 +200,9 @@ class _End:
 class _Receiving(_End):
     """Iteration, for both receiving ends."""
 
+    @abstractmethod
     async def receive(self) -> bytes:
-        raise NotImplementedError
+        """The next bytes; raises `anyio.EndOfStream` after the last."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
