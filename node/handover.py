@@ -33,7 +33,7 @@ class Handover:
                 hopeless_since = None
             elif hopeless_since is None:
                 hopeless_since = now
-            elif now - hopeless_since > HOPELESS_SECONDS:
+            elif now - hopeless_since > HOPELESS_SECONDS or not self._others():
                 return
             await anyio.sleep(POLL_SECONDS)
 

@@ -289,7 +289,8 @@ class Node(AsyncContextManagerMixin):
         self.observer.on_store_lost(self.upkeep.restore_soon)
         self._bus.on_connection_change(self._connection_changed)
         self.announcer.announce("node.joined", {})
-        log.info("node.ready", name=self.name, id=self.id, capacity=self.info.capacity)
+        hint = "latticectl deploy FILE.wasm"
+        log.info("node.ready", name=self.name, id=self.id, capacity=self.info.capacity, next=hint)
 
     async def _stop(self, tasks: TaskGroup) -> None:
         """Undo `_start`: what runs is ended, in the reverse order. Nothing here waits for long."""
@@ -334,6 +335,8 @@ class Node(AsyncContextManagerMixin):
 
     def _effect(self, effect: Effect) -> None:
         match effect:
+            case NodeJoined(self.id) | NodeSuspected(self.id) | NodeLost(self.id):
+                pass  # of itself a node knows more than its own heartbeats tell it
             case NodeSuspected(node):
                 self.caller.node_lost(node)
             case NodeLost(node, _, "left"):
