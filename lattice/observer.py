@@ -120,8 +120,12 @@ class Observer:
             await self._caught_up.wait()
             await self._call_the_roll()
             task_status.started()
+            was_connected = True
             while True:
                 self.apply(Tick())
+                if self._bus.is_connected and not was_connected:
+                    await self._hear_all_again()
+                was_connected = self._bus.is_connected
                 await anyio.sleep(TICK_SECONDS)
 
     def apply(self, event: Event) -> None:
@@ -180,6 +184,13 @@ class Observer:
         with anyio.move_on_after(ROLL_SECONDS):
             while not (self.state.observed.nodes and self.state.is_informed):
                 await self._changed.wait()
+
+    async def _hear_all_again(self) -> None:
+        """After an absence all others look silent: their next heartbeats would take up to a second."""
+        try:
+            await self._bus.publish(subjects.event(self._lattice, ROLL_CALL))
+        except LatticeError as error:
+            log.debug("roll.not-called", reason=error.message)
 
     def _disconnected(self, disconnect: Disconnect) -> None:
         self.apply(ConnectionEnded(disconnect.server_id, disconnect.client_id))
