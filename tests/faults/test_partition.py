@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import anyio
 import pytest
@@ -22,6 +23,7 @@ CONVERGED_SECONDS = 2.0
 SILENCE_SECONDS = 3.0
 DEAF_SECONDS = 9.0
 """After which a node that hears nothing any more gives its connection up, though its heartbeats arrive."""
+ATTEMPT_SECONDS = 0.5
 IDEMPOTENT = CallOptions(idempotent=True)
 
 
@@ -51,8 +53,10 @@ async def converged(lattice: Lattice, count: int) -> float:
         await running(client, "greeter", count)
         hello = await until(lambda: client.function("greeter", "hello"))
         for node in lattice.nodes.values():
-            options = CallOptions(node=node.id, budget_seconds=CONVERGED_SECONDS)
-            assert await client.invoke(hello, ["you"], options) == "Hello, you!"
+            # A call can meet a connection that its node is just giving up, and is lost with it.
+            options = CallOptions(node=node.id, budget_seconds=ATTEMPT_SECONDS)
+            answer = await until(partial(client.invoke, hello, ["you"], options))
+            assert answer == "Hello, you!"
     return anyio.current_time() - began
 
 
