@@ -217,7 +217,7 @@ class Caller:
         if wanted is not None and not wanted.spec.replicas:
             raise failure or Unreachable(
                 f"{request.component!r} is scaled to 0 replicas; "
-                f"`latticectl scale {request.component} 1` starts one"
+                f"`latticectl scale {request.component} --replicas 1` starts one"
             )
         return failure or Unreachable(
             f"no replica of {request.component!r} is running; "

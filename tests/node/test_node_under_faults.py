@@ -101,7 +101,7 @@ async def test_calls_to_a_component_of_no_replicas_fail_at_once(lattice: Lattice
     await until(lambda: _held(node), 0)
 
     began = anyio.current_time()
-    with pytest.raises(LatticeError, match="latticectl scale greeter 1"):
+    with pytest.raises(LatticeError, match="latticectl scale greeter --replicas 1"):
         await say_hello(node, seconds=10.0)
     assert anyio.current_time() - began < 1
 
