@@ -6,7 +6,6 @@ goes wrong is the answer; the loop goes on.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -16,8 +15,9 @@ from anyio.abc import TaskGroup
 
 from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
-from lattice.errors import Failed, LatticeError, NotFound, Overloaded, Unreachable
+from lattice.errors import LatticeError, NotFound, Overloaded, Unreachable
 from lattice.names import did_you_mean
+from node.failures import internal_failure
 from node.serving import QUEUE_GROUP
 
 log = structlog.get_logger()
@@ -80,9 +80,7 @@ class Control:
         except LatticeError as error:
             await self._answer_error(message, reply, error, headers)
         except Exception:
-            error_id = os.urandom(4).hex()
-            log.exception("operation.failed", subject=message.subject, error_id=error_id)
-            failure = Failed("the node failed; its log has the reason under the error id", error_id=error_id)
+            failure = internal_failure("operation.failed", message.subject)
             await self._answer_error(message, reply, failure, headers)
         else:
             await self._answer(message, reply, answer, headers)

@@ -23,8 +23,8 @@ def spec_from_request(request: Mapping[str, Any]) -> ComponentSpec:
     fields = {name: request[name] for name in SPEC_FIELDS if request.get(name) is not None}
     body = {
         **fields,
-        "name": _text(request, "name"),
-        "digest": _text(request, "digest"),
+        "name": required(request, "name"),
+        "digest": required(request, "digest"),
         "limits": dict(limits),
     }
     return ComponentSpec.from_dict(body)
@@ -40,7 +40,8 @@ def links_from_request(request: Mapping[str, Any], source: str) -> tuple[Link, .
     )
 
 
-def _text(request: Mapping[str, Any], field: str) -> str:
+def required(request: Mapping[str, Any], field: str) -> str:
+    """A text that the request must have; raises `Invalid` that names it."""
     value = request.get(field)
     if not isinstance(value, str) or not value:
         raise Invalid(f"{field} is missing from the request")

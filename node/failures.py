@@ -22,6 +22,13 @@ def new_error_id() -> str:
     return os.urandom(4).hex()
 
 
+def internal_failure(event: str, subject: str) -> Failed:
+    """Log the exception at hand; the error that its caller gets says no more than where to look."""
+    error_id = new_error_id()
+    log.exception(event, subject=subject, error_id=error_id)
+    return Failed("the node failed; its log has the reason under the error id", error_id=error_id)
+
+
 class FailureLog:
     """The mutable state is the second at hand, and what was logged and passed over in it."""
 

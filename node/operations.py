@@ -66,7 +66,7 @@ class Operations:
 
     async def prepare(self, request: Fields) -> dict[str, Any]:
         """Fetch, compile and describe an artifact that is in the store."""
-        digest = _required(request, "digest")
+        digest = desired_changes.required(request, "digest")
         began = time.monotonic()
         description, is_cached = await self._prepare(digest)
         return {
@@ -104,7 +104,10 @@ class Operations:
 
     async def update(self, request: Fields) -> dict[str, Any]:
         """Give a component other code; everything else stays."""
-        component, digest = _required(request, "component"), _required(request, "digest")
+        component, digest = (
+            desired_changes.required(request, "component"),
+            desired_changes.required(request, "digest"),
+        )
         found = self._component(component)
         description = await self._described(digest)
         self._check_imports(found.spec, description, found.links)
@@ -114,7 +117,7 @@ class Operations:
 
     async def scale(self, request: Fields) -> dict[str, Any]:
         """Change the number of replicas."""
-        component = _required(request, "component")
+        component = desired_changes.required(request, "component")
         replicas = request.get("replicas")
         if not isinstance(replicas, int) or isinstance(replicas, bool):
             raise Invalid("replicas must be a whole number")
@@ -124,7 +127,7 @@ class Operations:
 
     async def delete(self, request: Fields) -> dict[str, Any]:
         """Delete a component with its links."""
-        component = _required(request, "component")
+        component = desired_changes.required(request, "component")
         application = self._application_of(component)
         edited = await self._editor.edit(application, desired_changes.deleted(component))
         users = sorted({link.source for link in self._all_links() if link.target == component})
@@ -139,9 +142,9 @@ class Operations:
         link = Link.from_dict(
             {
                 **fields,
-                "source": check_name(_required(request, "source"), "source"),
-                "interface": _required(request, "interface"),
-                "target": check_name(_required(request, "target"), "target"),
+                "source": check_name(desired_changes.required(request, "source"), "source"),
+                "interface": desired_changes.required(request, "interface"),
+                "target": check_name(desired_changes.required(request, "target"), "target"),
             }
         )
         source = self._observer.state.desired.components.get(link.source)
@@ -154,7 +157,10 @@ class Operations:
 
     async def delete_link(self, request: Fields) -> dict[str, Any]:
         """Delete a link; calls over it are refused from then on."""
-        source, interface = _required(request, "source"), _required(request, "interface")
+        source, interface = (
+            desired_changes.required(request, "source"),
+            desired_changes.required(request, "interface"),
+        )
         name = request.get("name") or "default"
         identity = (source, unversioned(interface), name)
         change = desired_changes.unlinked(source, identity)
@@ -261,13 +267,6 @@ class Operations:
             "changed": edited.is_changed,
             "warnings": warnings,
         }
-
-
-def _required(request: Fields, field: str) -> str:
-    value = request.get(field)
-    if not isinstance(value, str) or not value:
-        raise Invalid(f"{field} is missing from the request")
-    return value
 
 
 def _link_fields(link: Link) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
 from lattice.caller import Caller, CallRequest, LocalReplicas, Reply, new_call_id
 from lattice.clock import now
-from lattice.errors import Failed, LatticeError, Overloaded, Unreachable
+from lattice.errors import LatticeError, Overloaded, Unreachable
 from lattice.tasks import start_at_once
-from node.failures import FailureLog, new_error_id
+from node.failures import FailureLog, internal_failure
 
 log = structlog.get_logger()
 
@@ -111,9 +111,7 @@ class Serving:
             self._failures.record(message.subject, headers, error)
             await self._refuse(message, error, headers.content_type)
         except Exception:
-            error_id = new_error_id()
-            log.exception("call.failed", subject=message.subject, error_id=error_id)
-            internal = Failed("the node failed; its log has the reason under the error id", error_id=error_id)
+            internal = internal_failure("call.failed", message.subject)
             await self._refuse(message, internal, headers.content_type)
         finally:
             self._in_progress -= 1
