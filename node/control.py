@@ -16,9 +16,9 @@ from anyio.abc import TaskGroup
 from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
 from lattice.errors import LatticeError, NotFound, Overloaded, Unreachable
+from lattice.failures import internal_failure
 from lattice.names import did_you_mean
-from node.failures import internal_failure
-from node.serving import QUEUE_GROUP
+from lattice.serving import QUEUE_GROUP
 
 log = structlog.get_logger()
 

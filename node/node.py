@@ -23,6 +23,7 @@ from anyio import AsyncContextManagerMixin, to_thread
 from anyio.abc import TaskGroup
 
 from lattice import subjects, wit
+from lattice.announcer import Announcer
 from lattice.assignments import Assignments, Prepare
 from lattice.bus import Bus, KeyValue, ObjectStore
 from lattice.caller import Caller
@@ -34,9 +35,9 @@ from lattice.imports import Catalog, missing_imports
 from lattice.model import Link, NodeInfo
 from lattice.neighbours import Neighbours
 from lattice.observer import Observer
+from lattice.serving import Serving
 from lattice.state import ApplicationChanged, Effect, NodeJoined, NodeLost, NodeSuspected
 from lattice.tasks import open_tasks
-from node.announcer import Announcer
 from node.artifacts import Artifacts
 from node.capabilities.wasi import WasiSettings, is_builtin, wasi_interfaces
 from node.component_logs import ComponentLogs
@@ -57,7 +58,6 @@ from node.operations import Operations
 from node.own_operations import OwnOperations
 from node.replicas import Replicas
 from node.reports import Reports
-from node.serving import Serving
 from node.settings import NodeSettings
 from node.stall import StallGuard
 from node.upkeep import Upkeep

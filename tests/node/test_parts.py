@@ -13,11 +13,11 @@ from structlog.testing import capture_logs
 from lattice import wire
 from lattice.edits import Change
 from lattice.errors import Conflict, Invalid, NotFound, Overloaded, Trapped
+from lattice.failures import LINES_PER_SECOND, FailureLog
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.model import Application, ComponentSpec, Link
 from lattice.neighbours import neighbours
 from node import desired_changes
-from node.failures import LINES_PER_SECOND, FailureLog
 from node.identity import SEED_FILE, load_identity
 from node.micro import EndpointStatistics, MicroService
 from node.stall import STALL_SECONDS, StallGuard

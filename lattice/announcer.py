@@ -1,5 +1,7 @@
 """What a node tells the lattice of itself: heartbeats, changes of its inventory, events; and what it answers.
 
+A provider that runs as a process of its own is such a node, too, one without capacity.
+
 The queue of announcements is bounded. While the bus is away they are dropped: a gap in the changes makes the
 receivers fetch the whole inventory.
 """
@@ -10,7 +12,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import structlog
@@ -21,10 +23,9 @@ from lattice import subjects, wire
 from lattice.assignments import Assignments
 from lattice.bus import Bus, Message
 from lattice.errors import Invalid, LatticeError
-from lattice.model import Application, CompileAhead, Delta, Heartbeat, NodeInfo, Order
+from lattice.model import Application, CompileAhead, Delta, Heartbeat, NodeInfo, Order, OrderReply
 from lattice.observer import ROLL_CALL, Observer, encode_value
 from lattice.state import HEARTBEAT_SECONDS
-from node.replicas import Replicas
 
 log = structlog.get_logger()
 
@@ -33,6 +34,16 @@ ROLL_SECONDS = 0.1
 """Between two heartbeats that others ask for: many who begin to observe at once share one."""
 COPIES_BYTES = 256 * 1024
 """Of copies in one message: far below what a message may have. One copy alone may be larger."""
+
+
+class OrderTaker(Protocol):
+    """What the controller's orders are for."""
+
+    def order(self, order: Order) -> OrderReply:
+        """Take or refuse an order; begins what it asks for and never waits."""
+
+    def compile_ahead(self, component: str, digest: str) -> None:
+        """Begin to make the component ready; never waits."""
 
 
 class Announcer:
@@ -157,15 +168,15 @@ class Announcer:
 
     # What is asked of a node
 
-    async def start(self, replicas: Replicas, tasks: TaskGroup, stack: AsyncExitStack) -> None:
+    async def start(self, taker: OrderTaker, tasks: TaskGroup, stack: AsyncExitStack) -> None:
         """Answer orders, inventory requests and pings until `stack` is closed."""
 
         def orders(message: Message) -> dict[str, Any]:
             body = wire.decode_message(message.data)
-            replies = [replicas.order(Order.from_dict(item)) for item in body.get("orders", ())]
+            replies = [taker.order(Order.from_dict(item)) for item in body.get("orders", ())]
             for item in body.get("compile_ahead", ()):
                 ahead = CompileAhead.from_dict(item)
-                replicas.compile_ahead(ahead.component, ahead.digest)
+                taker.compile_ahead(ahead.component, ahead.digest)
             return {"replies": [reply.to_dict() for reply in replies]}
 
         node = self._info.id

@@ -21,8 +21,8 @@ from lattice.bus import Bus, Message
 from lattice.caller import Caller, CallRequest, LocalReplicas, Reply, new_call_id
 from lattice.clock import now
 from lattice.errors import LatticeError, Overloaded, Unreachable
+from lattice.failures import FailureLog, internal_failure
 from lattice.tasks import start_at_once
-from node.failures import FailureLog, internal_failure
 
 log = structlog.get_logger()
 
@@ -65,14 +65,19 @@ class Serving:
         """Calls taken and not answered yet."""
         return self._in_progress
 
-    async def start(self, tasks: TaskGroup) -> None:
-        """Subscribe; returns when the server has the subscriptions."""
+    async def start(self, tasks: TaskGroup, *, is_entrance: bool = True) -> None:
+        """Subscribe; returns when the server has the subscriptions.
+
+        Who is no entrance takes only calls that name it.
+        """
         self._tasks = tasks
         # As a group of one: whoever leaves a queue group still gets what is on its way.
         direct = await self._bus.subscribe(
             subjects.node_calls(self._lattice, self._node), self._take, queue=self._node
         )
         self._direct.push_async_callback(direct.unsubscribe)
+        if not is_entrance:
+            return
         entrance = await self._bus.subscribe(subjects.calls(self._lattice), self._take, queue=QUEUE_GROUP)
         self._entrance.push_async_callback(entrance.unsubscribe)
 
