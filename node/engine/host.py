@@ -17,7 +17,10 @@ it is, anything else as `Failed`. It must not be a generator, and one that may w
 """
 
 DropFunction: TypeAlias = Callable[["GuestCall", Any], None]
-"""Called on the event loop with the object whose owned handle the guest dropped."""
+"""Called on the event loop with the object whose owned handle the guest dropped.
+
+It raises `Trapped` where dropping is a fault of the guest, such as a parent before its child.
+"""
 
 LogSink: TypeAlias = Callable[["GuestCall", str, bytes], None]
 """Takes what a guest wrote: the call, the stream's name (`stdout`, `stderr`, `log`) and the bytes."""

@@ -59,6 +59,8 @@ class Export:
     index: int
     converter: Converter
     pace: Pace
+    has_objects: bool = False
+    """Whether resources occur in its type."""
 
 
 @dataclass(slots=True, eq=False)
@@ -74,11 +76,23 @@ class LoweredCall:
 
 
 def lower_call(
-    export: Export, arguments: Sequence[Any] | Mapping[str, Any], max_bytes: int, *, may_be_heavy: bool
+    export: Export,
+    arguments: Sequence[Any] | Mapping[str, Any],
+    max_bytes: int,
+    *,
+    may_be_heavy: bool,
+    owner: Instance | None = None,
 ) -> LoweredCall:
-    """Convert a call's arguments; raises `Invalid`, or `Heavy` where a thread should do it."""
-    lender = Lender(None, may_be_heavy=may_be_heavy)
-    values = export.converter.lower_arguments(arguments, lender)
+    """Convert a call's arguments; raises `Invalid`, or `Heavy` where a thread should do it.
+
+    Objects of the host among them become handles of the instance `owner`.
+    """
+    lender = Lender(owner, may_be_heavy=may_be_heavy)
+    try:
+        values = export.converter.lower_arguments(arguments, lender)
+    except BaseException:
+        lender.close()
+        raise
     if lender.lent_bytes > max_bytes:
         raise Invalid(
             f"the arguments hold {lender.lent_bytes} bytes, more than the component's payload limit "
@@ -407,11 +421,14 @@ class Instance:
         dropped, self._store.dropped = self._store.dropped, []
         for resource, number in dropped:
             _, value = self._objects.pop(number)
-            self._drop_object(resource, value)
+            self._drop_object(resource, value, may_trap=True)
 
-    def _drop_object(self, resource: BoundResource, value: Any) -> None:
+    def _drop_object(self, resource: BoundResource, value: Any, *, may_trap: bool = False) -> None:
         try:
             resource.drop(self.call, value)
+        except Trapped:
+            if may_trap:
+                raise
         except Exception as error:  # it ends nobody's call: the guest has let go of the object
             log.error("host_resource.drop_failed", resource=resource.name, exc_info=error)
 

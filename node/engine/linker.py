@@ -111,7 +111,8 @@ class Bindings:
         interface, _, name = handle.rpartition("#")
         return self._by_owner.get((compatible_name(interface), name))
 
-    def _numbers(self, functions: Mapping[str, wit.Function]) -> dict[str, int]:
+    def numbers(self, functions: Mapping[str, wit.Function]) -> dict[str, int]:
+        """The numbers of the host's resource types that occur in these functions, by `interface#name`."""
         handles = {
             part.resource
             for function in functions.values()
@@ -126,7 +127,7 @@ class Bindings:
         offer = self._offers.find(interface.name)
         assert offer or not interface.functions
         is_adapted = interface.name in self._compiled.adapted_imports
-        numbers = self._numbers(interface.functions)
+        numbers = self.numbers(interface.functions)
         functions: dict[str, capi.HostBinding] = {
             name: BoundFunction(
                 f"{interface.name}#{name}",

@@ -23,7 +23,7 @@ from node.engine.host import CallContext, GuestCall, HostInterface, LogSink
 from node.engine.instance import Export, Instance, LoweredCall, lower_call
 from node.engine.limits import InstanceLimits
 from node.engine.linker import Bindings, compatible_name
-from node.engine.lowering import Heavy
+from node.engine.lowering import HEAVY_BYTES, Heavy
 from node.engine.output import LimitedOutput, log_output
 from node.engine.pace import Pace, Standing, Trial
 from node.engine.permits import Permits
@@ -115,10 +115,13 @@ class ComponentPool:
         function: str,
         args: Sequence[Any] | Mapping[str, Any],
         context: CallContext,
+        *,
+        takes_objects: bool = False,
     ) -> Any:
         """Call an exported function; `interface` is `-` for one of the world itself.
 
-        Raises `NotFound`, `Invalid`, `Overloaded`, `Unreachable` while draining, `TimedOut`, `Trapped`,
+        With `takes_objects`, resources that the component imports are passed and returned as the objects that
+        the host made for them: for capabilities, never for what came from outside. Raises `NotFound`, `Invalid`, `Overloaded`, `Unreachable` while draining, `TimedOut`, `Trapped`,
         `Failed`, or what a host function raised. Cancelling ends the guest; if it runs on a thread just then,
         that is waited for, some milliseconds at most.
         """
@@ -128,6 +131,10 @@ class ComponentPool:
             if self._is_draining:  # first: once that is over, the component's code is gone
                 raise Unreachable(f"the component {self.name} is being moved away from this node")
             export = self._exports.get((interface, function)) or self._find(interface, function)
+            if export.has_objects and not takes_objects:
+                raise Invalid(
+                    f"`{function}` takes or returns a resource, which can't be passed from outside the component"
+                )
             if not self._permits.acquire_nowait():
                 await self._permits.acquire(context.deadline)
             try:
@@ -199,6 +206,8 @@ class ComponentPool:
     ) -> Any:
         if asyncio.get_running_loop().time() > context.deadline:
             raise TimedOut("the call's budget ended before it began")
+        if export.has_objects:
+            return await self._serve_objects(export, args, context)
         lowered = await self._lower(export, args)
         try:
             if self._idle:
@@ -212,6 +221,25 @@ class ComponentPool:
                 self._give_back(instance)
         finally:
             lowered.close()
+
+    async def _serve_objects(
+        self, export: Export, args: Sequence[Any] | Mapping[str, Any], context: CallContext
+    ) -> Any:
+        """Handles belong to an instance, so here it comes first, and then the arguments are lowered for it."""
+        if self._idle:
+            instance = self._idle.pop()
+            call = GuestCall(self.name, context, instance, self._output)
+        else:
+            instance, call = await self._make(context)
+        try:
+            lowered = lower_call(export, args, self.limits.payload_bytes, may_be_heavy=True, owner=instance)
+            lowered.lender.may_be_heavy = lowered.lender.lent_bytes > HEAVY_BYTES
+            try:
+                return await instance.invoke(lowered, call)
+            finally:
+                lowered.close()
+        finally:
+            self._give_back(instance)
 
     async def _lower(self, export: Export, args: Sequence[Any] | Mapping[str, Any]) -> LoweredCall:
         limit = self.limits.payload_bytes
@@ -319,16 +347,19 @@ class ComponentPool:
                 f"`{interface}` of {self.name} has no function `{function}`"
                 f"{did_you_mean(function, found.functions)}"
             )
-        if any(wit.contains_handle(part) for part in wit.function_types(type_)):
-            raise Invalid(
-                f"`{function}` takes or returns a resource, which can't be passed from outside the component"
-            )
         name = None if found.name == wit.WORLD else found.name
         index = self._component.export(name, function)
         if not index:
             raise NotFound(f"the compiled component {self.name} lacks its export `{interface}#{function}`")
-        converter = Converter(type_, is_adapted=found.name in self._compiled.adapted_exports)
-        export = Export(f"{found.name}#{function}", index, converter, Pace(self._trial))
+        converter = Converter(
+            type_,
+            is_adapted=found.name in self._compiled.adapted_exports,
+            resources=self._bindings.numbers({function: type_}),
+        )
+        has_objects = any(wit.contains_handle(part) for part in wit.function_types(type_))
+        export = Export(
+            f"{found.name}#{function}", index, converter, Pace(self._trial), has_objects=has_objects
+        )
         self._exports[found.name, function] = export
         return export
 

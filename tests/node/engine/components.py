@@ -142,3 +142,40 @@ FILES = """
   (func (export "hand-over") (param "size" u32) (result u32) (canon lift (core func $i "hand-over")))
   (func (export "forge") (result u32) (canon lift (core func $i "forge"))))
 """
+
+VISITOR = """
+(component
+  (import "demo:files/types@0.2.0" (instance $types
+    (export "file" (type $file (sub resource)))
+    (export "[method]file.size" (func (param "self" (borrow $file)) (result u32)))))
+  (alias export $types "file" (type $file))
+  (core func $size (canon lower (func $types "[method]file.size")))
+  (core func $drop (canon resource.drop $file))
+  (core module $m
+    (import "h" "size" (func $size (param i32) (result i32)))
+    (import "h" "drop" (func $drop (param i32)))
+    (func (export "visit") (param i32) (result i32) (local $size i32)
+      (local.set $size (call $size (local.get 0)))
+      (call $drop (local.get 0))
+      (local.get $size))
+    (func (export "peek") (param i32) (result i32)
+      (call $size (local.get 0))
+      (call $drop (local.get 0)))
+    (func (export "back") (param i32) (result i32) (local.get 0)))
+  (core instance $i (instantiate $m (with "h" (instance
+    (export "size" (func $size)) (export "drop" (func $drop))))))
+  (func $visit (param "file" (own $file)) (result u32) (canon lift (core func $i "visit")))
+  (func $peek (param "file" (borrow $file)) (result u32) (canon lift (core func $i "peek")))
+  (func $back (param "file" (own $file)) (result (own $file)) (canon lift (core func $i "back")))
+  (component $wrapper
+    (import "file" (type $file (sub resource)))
+    (import "visit" (func $visit (param "file" (own $file)) (result u32)))
+    (import "back" (func $back (param "file" (own $file)) (result (own $file))))
+    (export $exported "file" (type $file))
+    (export "visit" (func $visit) (func (param "file" (own $exported)) (result u32)))
+    (export "back" (func $back) (func (param "file" (own $exported)) (result (own $exported)))))
+  (instance $visits (instantiate $wrapper
+    (with "file" (type $file)) (with "visit" (func $visit)) (with "back" (func $back))))
+  (export "demo:files/visits@0.2.3" (instance $visits)))
+"""
+"""Exports functions that take files of the host."""

@@ -8,9 +8,9 @@ from typing import Any
 import anyio
 import pytest
 
-from lattice.errors import Denied, Trapped
+from lattice.errors import Denied, Invalid, Trapped
 from node.engine.host import GuestCall, HostInterface
-from tests.node.engine.components import FILES
+from tests.node.engine.components import FILES, VISITOR
 from tests.node.engine.conftest import Bench, context
 
 
@@ -124,3 +124,42 @@ async def test_missing_resource_is_denied(bench: Bench, files: Files) -> None:
 
     with pytest.raises(Denied, match="resource `file`"):
         bench.pool(FILES, imports=[poor, opener])
+
+
+async def test_objects_of_the_host_can_be_passed_to_an_export_by_who_may(bench: Bench, files: Files) -> None:
+    pool = bench.pool(VISITOR, imports=files.interfaces())
+    file = File(7)
+
+    size = await pool.call("demo:files/visits@0.2.0", "visit", [file], context(), takes_objects=True)
+
+    assert size == 7
+    assert files.dropped == [file]
+
+
+async def test_objects_that_an_export_returns_are_the_hosts_own(bench: Bench, files: Files) -> None:
+    pool = bench.pool(VISITOR, imports=files.interfaces())
+    file = File(7)
+
+    back = await pool.call("demo:files/visits@0.2.0", "back", [file], context(), takes_objects=True)
+
+    assert back is file
+    assert files.dropped == []
+
+
+async def test_an_export_with_resources_is_refused_to_calls_from_outside(bench: Bench, files: Files) -> None:
+    pool = bench.pool(VISITOR, imports=files.interfaces())
+
+    with pytest.raises(Invalid, match="a resource, which can't be passed"):
+        await pool.call("demo:files/visits@0.2.0", "visit", [1], context())
+
+
+async def test_a_drop_that_the_host_forbids_ends_the_call(bench: Bench, files: Files) -> None:
+    def refuse(call: GuestCall, file: File) -> None:
+        raise Trapped("the file is still in use")
+
+    types, opener = files.interfaces()
+    guarded = HostInterface(name=types.name, functions=types.functions, resources={"file": refuse})
+    pool = bench.pool(FILES, imports=[guarded, opener])
+
+    with pytest.raises(Trapped, match="still in use"):
+        await pool.call("-", "measure", [3], context())
