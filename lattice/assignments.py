@@ -27,6 +27,7 @@ from lattice.model import (
     InventoryPage,
     Link,
     NodeInfo,
+    Offer,
     Order,
     OrderReply,
     OrderVersion,
@@ -113,7 +114,7 @@ _BEGINNING = (AssignmentState.PREPARING, AssignmentState.STARTING)
 class Assignments:
     """The assignments of one boot of a node.
 
-    The mutable state is the lives, the digests compiled, and what the last delta said of them.
+    The mutable state is the lives, the digests compiled, the offers, and what the last delta said of them.
     """
 
     def __init__(self, node: str, boot: int) -> None:
@@ -123,6 +124,8 @@ class Assignments:
         self._compiled: set[str] = set()
         self._reported: dict[tuple[str, str], Assignment] = {}
         self._reported_compiled: set[str] = set()
+        self._offers: tuple[Offer, ...] = ()
+        self._reported_offers: tuple[Offer, ...] = ()
         self.fencing = Fencing(node, boot)
         self.inventory = 0
         """The version of what the last delta reported."""
@@ -194,6 +197,10 @@ class Assignments:
         """It no longer can."""
         self._compiled.discard(digest)
 
+    def offer(self, offers: Iterable[Offer]) -> None:
+        """Take these as all providers that the node offers now."""
+        self._offers = tuple(sorted(offers, key=lambda offer: offer.name))
+
     def reports(self) -> dict[tuple[str, str], Assignment]:
         """One report per component and revision; a life that drains yields to a newer one of its revision."""
         lives = sorted(
@@ -208,9 +215,11 @@ class Assignments:
         changed = [item for key, item in sorted(reports.items()) if self._reported.get(key) != item]
         removed = sorted(self._reported.keys() - reports.keys())
         added, gone = self._compiled - self._reported_compiled, self._reported_compiled - self._compiled
-        if not (changed or removed or added or gone):
+        offers = self._offers if self._offers != self._reported_offers else None
+        if not (changed or removed or added or gone) and offers is None:
             return None
         self._reported, self._reported_compiled = reports, set(self._compiled)
+        self._reported_offers = self._offers
         self.inventory += 1
         return Delta(
             node=self._node,
@@ -220,6 +229,7 @@ class Assignments:
             removed=tuple(removed),
             compiled=tuple(sorted(added)),
             evicted=tuple(sorted(gone)),
+            offers=offers,
         )
 
     def pages(self, info: NodeInfo) -> list[InventoryPage]:
@@ -235,6 +245,7 @@ class Assignments:
                 pages=pages,
                 assignments=tuple(assignments[page * PAGE_ITEMS : (page + 1) * PAGE_ITEMS]),
                 compiled=tuple(compiled[page * PAGE_ITEMS : (page + 1) * PAGE_ITEMS]),
+                offers=() if page else self._reported_offers,
             )
             for page in range(pages)
         ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lattice.model import Application, ComponentSpec, Link, revision_of, summary_of
+from lattice.model import Application, ComponentSpec, Link, Trigger, revision_of, summary_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ class DesiredComponent:
     spec: ComponentSpec
     links: tuple[Link, ...]
     revision: str
+    triggers: tuple[Trigger, ...] = ()
 
 
 class Desired:
@@ -98,11 +99,11 @@ class Desired:
 
 
 def _desired(application: Application, spec: ComponentSpec) -> DesiredComponent:
-    links = application.links_of(spec.name)
     return DesiredComponent(
         application=application.name,
         incarnation=application.incarnation,
         spec=spec,
-        links=links,
-        revision=revision_of(spec, links),
+        links=application.links_of(spec.name),
+        revision=revision_of(spec),
+        triggers=application.triggers_of(spec.name),
     )

@@ -8,6 +8,7 @@ from lattice.desired import Desired, DesiredComponent
 from lattice.imports import Catalog, grant_line, missing_imports
 from lattice.model import AssignmentState
 from lattice.observed import Holding, NodeView, Observed
+from lattice.placing import fits, missing_folders
 
 MAX_NAMED = 5
 """Nodes, labels or failures that one reason names."""
@@ -60,11 +61,14 @@ def _obstacle(wanted: DesiredComponent, observed: Observed, now: float, catalog:
     """The first thing that stands in the way of the replicas that no node has been ordered to run."""
     nodes = [view for view in observed.live() if view.is_known]
     able = [view for view in nodes if not view.is_draining]
-    matching = [view for view in able if wanted.spec.labels.items() <= dict(view.labels).items()]
+    able = [view for view in able if view.capacity]  # provider processes hold no components
+    labelled = [view for view in able if wanted.spec.labels.items() <= dict(view.labels).items()]
+    matching = [view for view in labelled if fits(view, wanted.spec)]
     return (
         _missing(wanted, catalog)
         or _no_nodes(nodes, able)
-        or _no_match(wanted, able, matching)
+        or _no_match(wanted, able, labelled)
+        or _no_folder(wanted, labelled, matching)
         or _failures(wanted, observed, now)
         or _no_capacity(matching)
         or _older_revision(wanted, observed)
@@ -96,6 +100,17 @@ def _no_match(wanted: DesiredComponent, able: list[NodeView], matching: list[Nod
     )
     known = f"nodes have {', '.join(present[:MAX_NAMED])}" if present else "no node has such a label"
     return f"no node has the labels {asked} ({known}); start one with `lattice-node start --label`"
+
+
+def _no_folder(wanted: DesiredComponent, labelled: list[NodeView], matching: list[NodeView]) -> str | None:
+    if matching:
+        return None
+    grant = next(grant for view in labelled for grant in missing_folders(view, wanted.spec))
+    kind, suffix = ("writable", ":rw") if grant.writable else ("readable", "")
+    return (
+        f"no node offers {kind} folder {grant.folder!r} and what else it needs; "
+        f"start one with `lattice-node start --folder {grant.folder}=PATH{suffix}`"
+    )
 
 
 def _failures(wanted: DesiredComponent, observed: Observed, now: float) -> str | None:

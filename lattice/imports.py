@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lattice.model import Link, unversioned
+from lattice.errors import Invalid
+from lattice.model import Link, Offer, package_of, unversioned
 
 
 def _is_wasi(interface: str) -> bool:
@@ -25,10 +26,43 @@ def missing_imports(
     imports: Iterable[str], links: Iterable[Link], is_builtin: Callable[[str], bool]
 ) -> list[str]:
     """The imports that neither a link nor a built-in satisfies; versions are not compared here."""
-    linked = {unversioned(link.interface) for link in links}
-    return [name for name in imports if unversioned(name) not in linked and not is_builtin(name)]
+    linked = {unversioned(link.interface) for link in links}  # of interfaces, and of whole packages
+    return [
+        name
+        for name in imports
+        if linked.isdisjoint((unversioned(name), package_of(name))) and not is_builtin(name)
+    ]
+
+
+PROVIDED: Mapping[str, str] = {
+    "wasi:keyvalue": "lattice:keyvalue",
+    "wasi:blobstore": "lattice:blobstore",
+    "wasmcloud:messaging": "lattice:messaging",
+}
+"""Packages of which nodes implement the guest's half: what it asks of a provider is the other package."""
+
+DEFAULT_PROVIDERS: Mapping[str, str] = {
+    "wasi:keyvalue": "keyvalue-nats",
+    "wasi:blobstore": "blobstore-nats",
+    "wasmcloud:messaging": "messaging-nats",
+}
+"""Which every node offers, by the package that a component imports."""
+
+
+def check_offer(link: Link, imports: Iterable[str], offer: Offer) -> None:
+    """Raise `Invalid` if the provider has nothing for one of the imports that the link covers."""
+    offered = {unversioned(name) for name in offer.interfaces}
+    packages = {package_of(name) for name in offered}
+    for name in imports:
+        flat = PROVIDED.get(package_of(name))
+        if flat not in packages if flat else unversioned(name) not in offered:
+            listed = ", ".join(sorted(offered)) or "nothing"
+            raise Invalid(f"provider {link.target!r} does not serve {name}; it offers {listed}")
 
 
 def grant_line(component: str, interface: str) -> str:
     """The command that satisfies the import."""
+    package = package_of(interface)
+    if package in DEFAULT_PROVIDERS:
+        return f"latticectl link put {component} {package} {DEFAULT_PROVIDERS[package]}"
     return f"latticectl link put {component} {unversioned(interface)} TARGET"

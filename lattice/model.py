@@ -100,6 +100,21 @@ LIMIT_RANGES: Mapping[str, tuple[float, float]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FolderGrant(Value):
+    """Gives a component a folder that the operators of nodes have opened under a name."""
+
+    folder: str
+    path: str
+    """Absolute, as the guest sees it."""
+    writable: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.folder, "folder")
+        if not self.path.startswith("/") or "\0" in self.path or ".." in self.path.split("/"):
+            raise Invalid(f"folder path {self.path[:80]!r} is not valid: use an absolute one, without `..`")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentSpec(Value):
     """One component of an application, as asked for."""
 
@@ -116,6 +131,18 @@ class ComponentSpec(Value):
     """Whether every call of it may be repeated after `interrupted`."""
     spares: int = 2
     """Nodes without a replica that compile it ahead, to be ready to take over."""
+    configuration: Mapping[str, str] = field(default_factory=dict)
+    """What `wasi:config` answers; wins over `configuration_from`."""
+    configuration_from: tuple[str, ...] = ()
+    """Names of configurations of the lattice; later ones win."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Names of secrets, by the key under which the guest asks for each."""
+    allow_hosts: tuple[str, ...] = ()
+    """Where its outgoing HTTP requests may go."""
+    folders: tuple[FolderGrant, ...] = ()
+    """Only nodes that offer all of them run it."""
+    network: tuple[str, ...] = ()
+    """What its sockets may do, such as `tcp:10.0.0.7:5432`."""
 
     def __post_init__(self) -> None:
         check_name(self.name, "component name")
@@ -126,20 +153,29 @@ class ComponentSpec(Value):
             check_label(key, value)
         if self.spread is not None:
             check_label(self.spread, "")
+        check_unique((grant.path for grant in self.folders), "folders")
         _check_environment(self.environment)
+        _check_environment(self.configuration, "configuration key")
+        _check_environment(self.secrets, "secret key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link(Value):
-    """Grants a component the use of another's interface."""
+    """Grants a component the use of an interface of another component or of a provider."""
 
     source: str
     interface: str
+    """Or a whole package, such as `wasi:keyvalue`; a link of the interface itself counts more."""
     target: str
     name: str = "default"
     idempotent: bool = False
     """Whether calls over it may be repeated after `interrupted`."""
     configuration: Mapping[str, str] = field(default_factory=dict)
+    """For the provider; wins over `configuration_from`."""
+    configuration_from: tuple[str, ...] = ()
+    """Names of configurations of the lattice; later ones win."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Names of secrets, by the key under which the provider looks for each."""
 
     def __post_init__(self) -> None:
         check_name(self.source, "link source")
@@ -150,12 +186,49 @@ class Link(Value):
                 f"link interface {self.interface[:80]!r} is not an interface: "
                 "write it as `namespace:package/interface`"
             )
-        _check_environment(self.configuration)
+        _check_environment(self.configuration, "configuration key")
+        _check_environment(self.secrets, "secret key")
 
     @property
     def identity(self) -> tuple[str, str, str]:
         """What at most one link may have: source, interface without its version, name."""
         return self.source, unversioned(self.interface), self.name
+
+    def covers(self, interface: str) -> bool:
+        """Whether calls of the interface may go over this link; versions are not compared."""
+        return unversioned(self.interface) in (unversioned(interface), package_of(interface))
+
+
+class TriggerKind(enum.StrEnum):
+    """What can make calls of a component, beside links and clients."""
+
+    HTTP = "http"
+    CRON = "cron"
+    MESSAGING = "messaging"
+    KEYVALUE = "keyvalue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger(Value):
+    """Has a component called when something happens; what, says its configuration.
+
+    Who runs the triggers of a kind checks their configuration and reads it anew after each change.
+    """
+
+    component: str
+    kind: TriggerKind
+    name: str = "default"
+    configuration: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.component, "trigger component")
+        check_name(self.name, "trigger name")
+        _check_environment(self.configuration, "configuration key")
+
+    @property
+    def identity(self) -> tuple[str, TriggerKind, str]:
+        """What at most one trigger may have."""
+        return self.component, self.kind, self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +240,7 @@ class Application(Value):
     generation: int = 1
     components: tuple[ComponentSpec, ...] = ()
     links: tuple[Link, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
     deleted_at: int | None = None
     """Milliseconds since 1970 by the deleter's clock; decides only when the tombstone may be forgotten."""
 
@@ -177,11 +251,17 @@ class Application(Value):
         check_range(len(self.components), 0, MAX_COMPONENTS, "number of components")
         check_unique((component.name for component in self.components), "components")
         check_unique((link.identity for link in self.links), "links")
+        check_unique((trigger.identity for trigger in self.triggers), "triggers")
         # A link may be made before its source is deployed: the application then bears the source's name.
         names = {component.name for component in self.components} | {self.name}
         for link in self.links:
             if link.source not in names:
                 raise Invalid(f"link source {link.source!r} is not a component of application {self.name!r}")
+        for trigger in self.triggers:
+            if trigger.component not in names:
+                raise Invalid(
+                    f"trigger component {trigger.component!r} is not a component of application {self.name!r}"
+                )
 
     @property
     def version(self) -> ApplicationVersion:
@@ -201,6 +281,10 @@ class Application(Value):
         """The links whose source is the component."""
         return tuple(link for link in self.links if link.source == component)
 
+    def triggers_of(self, component: str) -> tuple[Trigger, ...]:
+        """What makes calls of the component."""
+        return tuple(trigger for trigger in self.triggers if trigger.component == component)
+
     def supersedes(self, other: Application | None) -> bool:
         """Whether this copy wins over `other`: the higher version, then the tombstone.
 
@@ -211,19 +295,28 @@ class Application(Value):
             return other is None or self.version > other.version
         return (self.is_deleted, _canonical(self)) > (other.is_deleted, _canonical(other))
 
-    def changed(self, *, components: Iterable[ComponentSpec], links: Iterable[Link]) -> Application:
-        """The next generation."""
+    def changed(
+        self,
+        *,
+        components: Iterable[ComponentSpec] | None = None,
+        links: Iterable[Link] | None = None,
+        triggers: Iterable[Trigger] | None = None,
+    ) -> Application:
+        """The next generation; what is not given stays."""
         return replace(
             self,
             generation=self.generation + 1,
-            components=tuple(components),
-            links=tuple(links),
+            components=self.components if components is None else tuple(components),
+            links=self.links if links is None else tuple(links),
+            triggers=self.triggers if triggers is None else tuple(triggers),
             deleted_at=None,
         )
 
     def tombstone(self, now_ms: int) -> Application:
         """The next generation, which says that the application is deleted."""
-        return replace(self, generation=self.generation + 1, components=(), links=(), deleted_at=now_ms)
+        return replace(
+            self, generation=self.generation + 1, components=(), links=(), triggers=(), deleted_at=now_ms
+        )
 
     def is_forgettable(self, now_ms: int) -> bool:
         """Whether this is a tombstone old enough to be removed."""
@@ -237,10 +330,16 @@ def new_application(
     *,
     components: Iterable[ComponentSpec],
     links: Iterable[Link] = (),
+    triggers: Iterable[Trigger] = (),
 ) -> Application:
     """The first generation of an application; `previous` is what was last seen under its name, or None."""
-    incarnation = max(previous.incarnation + 1 if previous else 1, now_ms)
-    return Application(name=name, incarnation=incarnation, components=tuple(components), links=tuple(links))
+    return Application(
+        name=name,
+        incarnation=max(previous.incarnation + 1 if previous else 1, now_ms),
+        components=tuple(components),
+        links=tuple(links),
+        triggers=tuple(triggers),
+    )
 
 
 def summary_of(application: Application) -> int:
@@ -249,31 +348,30 @@ def summary_of(application: Application) -> int:
     return int.from_bytes(hashlib.sha256(_json(parts)).digest()[:8], "big") >> 2
 
 
-def revision_of(spec: ComponentSpec, links: Iterable[Link]) -> str:
-    """A short hash of all that changes how a component runs; replicas that share it are interchangeable."""
-    parts = {
+def revision_of(spec: ComponentSpec) -> str:
+    """A short hash of all that changes how a component runs; replicas that share it are interchangeable.
+
+    Links, triggers, configuration, secrets and allowed hosts are looked up when they are used, so that a
+    change of them needs no other replicas.
+    """
+    parts: dict[str, Any] = {
         "digest": spec.digest,
         "limits": spec.limits.to_dict(),
         "environment": dict(spec.environment),
-        "links": sorted(
-            (link.to_dict() for link in links), key=lambda link: (link["interface"], link["name"])
-        ),
     }
+    if spec.folders or spec.network:
+        parts |= {"folders": [grant.to_dict() for grant in spec.folders], "network": list(spec.network)}
     return hashlib.sha256(_json(parts)).hexdigest()[:12]
-
-
-def _deviations(value: Value, default: Value) -> dict[str, Any]:
-    defaults = default.to_dict()
-    return {name: part for name, part in value.to_dict().items() if part != defaults.get(name)}
-
-
-def _link_parts(link: Link) -> list[Any]:
-    return [link.interface, link.name, link.target, link.idempotent, dict(link.configuration)]
 
 
 def unversioned(interface: str) -> str:
     """`demo:greeter/greet` of `demo:greeter/greet@0.1.0`."""
     return interface.partition("@")[0]
+
+
+def package_of(interface: str) -> str:
+    """`demo:greeter` of `demo:greeter/greet@0.1.0`."""
+    return unversioned(interface).partition("/")[0]
 
 
 # What nodes report
@@ -304,6 +402,10 @@ class NodeInfo(Value):
     address: str = ""
     started_at: float = 0.0
     """Seconds since 1970, for people."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """Folders that its operator opened to components: `ro` or `rw` by name."""
+    seal_key: str = ""
+    """Its public key for secrets, in hexadecimal digits; empty if it gets none."""
 
     def __post_init__(self) -> None:
         _check_node(self.id, self.boot)
@@ -387,6 +489,21 @@ _NOT_SERVING = (AssignmentState.DRAINING, AssignmentState.FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offer(Value):
+    """A provider that a node offers: it is called under this name as a component is."""
+
+    name: str
+    kind: str
+    interfaces: tuple[str, ...] = ()
+    is_healthy: bool = True
+    """Calls go to others that offer it, while it is not."""
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "provider name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delta(Value):
     """One change of a node's inventory, sent at once."""
 
@@ -401,6 +518,8 @@ class Delta(Value):
     """Digests that the node now can start at once."""
     evicted: tuple[str, ...] = ()
     """Digests that it no longer can."""
+    offers: tuple[Offer, ...] | None = None
+    """All providers that it offers now; None if nothing changed there."""
 
     def __post_init__(self) -> None:
         _check_node(self.node, self.boot)
@@ -417,6 +536,8 @@ class InventoryPage(Value):
     pages: int = 1
     assignments: tuple[Assignment, ...] = ()
     compiled: tuple[str, ...] = ()
+    offers: tuple[Offer, ...] = ()
+    """On the first page."""
 
     def __post_init__(self) -> None:
         check_range(self.pages, 1, 100_000, "pages")
@@ -519,12 +640,10 @@ def _check_node(node: str, boot: int) -> None:
     check_range(boot, 1, MAX_NUMBER, "boot")
 
 
-def _check_environment(values: Mapping[str, str]) -> None:
+def _check_environment(values: Mapping[str, str], what: str = "environment variable") -> None:
     for key, value in values.items():
         if not _ENVIRONMENT_KEY.fullmatch(key) or "\0" in value:
-            raise Invalid(
-                f"environment variable {key[:80]!r} is not valid: no '=' in its name, no NUL anywhere"
-            )
+            raise Invalid(f"{what} {key[:80]!r} is not valid: no '=' in its name, no NUL anywhere")
 
 
 def _canonical(value: Value) -> bytes:

@@ -28,6 +28,7 @@ from lattice.model import (
     Heartbeat,
     InventoryPage,
     NodeInfo,
+    Offer,
     OrderVersion,
 )
 
@@ -68,7 +69,7 @@ class Holding:
 
 @dataclass(slots=True, eq=False)
 class Placement:
-    """Replicas of a component that can be called, with what a router chooses by."""
+    """Replicas of a component, or an offer of a provider, that can be called: what a router chooses by."""
 
     view: NodeView
     running: int
@@ -122,6 +123,7 @@ class NodeView:
     assignments: dict[str, dict[str, Assignment]] = field(default_factory=dict)
     """By component and revision."""
     compiled: set[str] = field(default_factory=set)
+    offers: tuple[Offer, ...] = ()
     fence: int = 0
     """The highest that this node is known to have seen."""
     is_draining: bool = False
@@ -198,18 +200,30 @@ class Observed:
         """By node, component and revision."""
         self.changes = 0
         """Counts changes that matter to the plan."""
+        self.offers: dict[str, dict[str, tuple[NodeView, Offer]]] = {}
+        """By provider and node; live nodes only."""
         self._placements: dict[str, tuple[Placement, ...]] = {}
 
-    def placements(self, component: str) -> Sequence[Placement]:
-        """Where the component can be called; cheap enough for every call."""
-        found = self._placements.get(component)
+    def placements(self, name: str) -> Sequence[Placement]:
+        """Where the component or provider can be called; cheap enough for every call."""
+        found = self._placements.get(name)
         if found is None:
-            found = self._placements[component] = tuple(
-                Placement(holding.node, holding.serving)
-                for holding in self.holdings.get(component, {}).values()
-                if holding.serving and holding.node.is_callable
-            )
+            found = self._placements[name] = (*self._replicas(name), *self._offered(name))
         return found
+
+    def _replicas(self, component: str) -> Iterable[Placement]:
+        return (
+            Placement(holding.node, holding.serving)
+            for holding in self.holdings.get(component, {}).values()
+            if holding.serving and holding.node.is_callable
+        )
+
+    def _offered(self, provider: str) -> Iterable[Placement]:
+        return (
+            Placement(view, 1)
+            for view, offer in self.offers.get(provider, {}).values()
+            if offer.is_healthy and view.is_callable
+        )
 
     def live(self) -> Iterable[NodeView]:
         """Nodes that count."""
@@ -251,6 +265,25 @@ class Observed:
                 view.assignments.pop(component, None)
             self.index(view, component)
         self.set_compiled(view, (view.compiled | set(delta.compiled)) - set(delta.evicted))
+        if delta.offers is not None:
+            self.set_offers(view, delta.offers)
+
+    def set_offers(self, view: NodeView, offers: Iterable[Offer]) -> None:
+        """Take these as all providers that the node offers."""
+        self._drop_offers(view)
+        view.offers = tuple(offers)
+        if view.is_live:
+            for offer in view.offers:
+                self.offers.setdefault(offer.name, {})[view.id] = view, offer
+        self.refresh_placements(view)
+
+    def _drop_offers(self, view: NodeView) -> None:
+        for offer in view.offers:
+            nodes = self.offers.get(offer.name, {})
+            nodes.pop(view.id, None)
+            if not nodes:
+                self.offers.pop(offer.name, None)
+            self._placements.pop(offer.name, None)
 
     def index(self, view: NodeView, component: str) -> None:
         """Bring the holdings of one node and component up to date."""
@@ -284,12 +317,12 @@ class Observed:
             for digest in view.compiled:
                 self._drop_compiled(view, digest)
         self.set_compiled(view, view.compiled)
-        self.refresh_placements(view)
+        self.set_offers(view, view.offers)
 
     def refresh_placements(self, view: NodeView) -> None:
         """The node became callable or ceased to be."""
-        for component in view.assignments:
-            self._placements.pop(component, None)
+        for name in (*view.assignments, *(offer.name for offer in view.offers)):
+            self._placements.pop(name, None)
         self.changes += 1
 
     def _drop_compiled(self, view: NodeView, digest: str) -> None:

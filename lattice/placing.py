@@ -10,12 +10,33 @@ import heapq
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import TypeAlias
 
+from lattice.model import ComponentSpec, FolderGrant
 from lattice.observed import NodeView
 
 Counts: TypeAlias = MutableMapping[str, int]
 """Replicas of one component by node."""
 Rank: TypeAlias = tuple[int, bool, float, float, str]
 """Lower is better: replicas of the component there, not ready, share of places taken, load, id."""
+
+
+def fits(view: NodeView, spec: ComponentSpec) -> bool:
+    """Whether the node may hold the component as far as its labels, folders and kind go."""
+    own = view.labels
+    return (
+        view.capacity > 0
+        and all(own.get(key) == value for key, value in spec.labels.items())
+        and not missing_folders(view, spec)
+    )
+
+
+def missing_folders(view: NodeView, spec: ComponentSpec) -> list[FolderGrant]:
+    """The folders that the component needs and the node's operator did not open so."""
+    offered = view.info.folders if view.info else {}
+    return [
+        grant
+        for grant in spec.folders
+        if offered.get(grant.folder) not in (("rw",) if grant.writable else ("ro", "rw"))
+    ]
 
 
 def group_of(view: NodeView, spread: str | None) -> str:

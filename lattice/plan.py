@@ -17,7 +17,7 @@ nothing is placed twice.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from lattice import placing
@@ -173,7 +173,7 @@ class _Planner:
     ) -> None:
         self.desired, self.observed, self.in_flight, self.catalog = desired, observed, in_flight, catalog
         self.room = placing.Room(observed.nodes)
-        self._eligible: dict[tuple[tuple[str, str], ...], dict[str, NodeView]] = {}
+        self._eligible: dict[Hashable, dict[str, NodeView]] = {}
         self._backoff: dict[tuple[str, str], set[str]] = {}
         for (node, component, revision), failure in observed.failures.items():
             if now < failure.retry_at:
@@ -188,14 +188,14 @@ class _Planner:
         return [*orders, *self._compile_ahead(wanted, {order.node for order in orders if order.count})]
 
     def eligible(self, wanted: DesiredComponent) -> dict[str, NodeView]:
-        """Nodes that may hold the component as far as their labels and state go."""
-        labels = tuple(sorted(wanted.spec.labels.items()))
-        found = self._eligible.get(labels)
+        """Nodes that may hold the component as far as their state, labels and folders go."""
+        needs = tuple(sorted(wanted.spec.labels.items())), wanted.spec.folders
+        found = self._eligible.get(needs)
         if found is None:
-            found = self._eligible[labels] = {
+            found = self._eligible[needs] = {
                 view.id: view
                 for view in sorted(self.observed.live(), key=lambda view: view.id)
-                if view.is_known and not view.is_draining and _has_labels(view, wanted.spec.labels)
+                if view.is_known and not view.is_draining and placing.fits(view, wanted.spec)
             }
         return found
 
@@ -396,8 +396,3 @@ def _is_old(item: Held) -> bool:
 
 def _stop(view: NodeView, component: str) -> Order:
     return Order(node=view.id, boot=view.boot, component=component, revision="", count=0)
-
-
-def _has_labels(view: NodeView, labels: Mapping[str, str]) -> bool:
-    own = view.labels
-    return all(own.get(key) == value for key, value in labels.items())

@@ -152,7 +152,7 @@ class LatticeState:
         return self.desired.changes + self.observed.changes
 
     def placements(self, component: str) -> Sequence[Placement]:
-        """Where the component can be called; cheap enough for every call."""
+        """Where the component or provider can be called; cheap enough for every call."""
         return self.observed.placements(component)
 
     def apply(self, event: Event, now: float) -> list[Effect]:
@@ -304,6 +304,7 @@ class LatticeState:
         view.zone = view.info.labels.get("zone")
         self.observed.replace(view, [item for page in pages for item in page.assignments], now)
         self.observed.set_compiled(view, {digest for page in pages for digest in page.compiled})
+        self.observed.set_offers(view, [offer for page in pages for offer in page.offers])
         self._apply_early(view, now)
 
     def _fetch_if_stale(self, view: NodeView, now: float) -> list[Effect]:

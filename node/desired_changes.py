@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 from lattice.edits import Change
 from lattice.errors import Conflict, Invalid, NotFound
 from lattice.fields import refuse_unknown
-from lattice.model import Application, ComponentSpec, Limits, Link, new_application
+from lattice.model import Application, ComponentSpec, Limits, Link, Trigger, TriggerKind, new_application
 
-SPEC_FIELDS = ("labels", "spread", "environment", "idempotent", "replicas", "spares")
+SPEC_FIELDS = tuple(
+    field.name for field in fields(ComponentSpec) if field.name not in ("name", "digest", "limits")
+)
+LINK_FIELDS = ("name", "idempotent", "configuration", "configuration_from", "secrets")
 
 
 def spec_from_request(request: Mapping[str, Any]) -> ComponentSpec:
@@ -32,12 +35,26 @@ def spec_from_request(request: Mapping[str, Any]) -> ComponentSpec:
 
 def links_from_request(request: Mapping[str, Any], source: str) -> tuple[Link, ...]:
     """The links that a deploy request brings along."""
-    items = request.get("links") or ()
-    if not isinstance(items, list | tuple) or not all(isinstance(item, Mapping) for item in items):
-        raise Invalid("links must be a list of maps with `interface` and `target`")
+    items = _maps(request, "links", "with `interface` and `target`")
     return tuple(
         Link.from_dict({**item, "source": source}, f"links[{index}]") for index, item in enumerate(items)
     )
+
+
+def triggers_from_request(request: Mapping[str, Any], component: str) -> tuple[Trigger, ...]:
+    """The triggers that a deploy request brings along."""
+    items = _maps(request, "triggers", "with `kind` and `configuration`")
+    return tuple(
+        Trigger.from_dict({**item, "component": component}, f"triggers[{index}]")
+        for index, item in enumerate(items)
+    )
+
+
+def _maps(request: Mapping[str, Any], field: str, kind: str) -> list[Mapping[str, Any]]:
+    items = request.get(field) or []
+    if not isinstance(items, list | tuple) or not all(isinstance(item, Mapping) for item in items):
+        raise Invalid(f"{field} must be a list of maps {kind}")
+    return list(items)
 
 
 def required(request: Mapping[str, Any], field: str) -> str:
@@ -48,15 +65,27 @@ def required(request: Mapping[str, Any], field: str) -> str:
     return value
 
 
-def deployed(spec: ComponentSpec, links: Iterable[Link], expected_generation: int | None) -> Change:
-    """The application with this component, its own links kept and these added."""
+def deployed(
+    spec: ComponentSpec,
+    links: Iterable[Link],
+    triggers: Iterable[Trigger],
+    expected_generation: int | None,
+) -> Change:
+    """The application with this component, its own links and triggers kept and these added."""
 
     def change(previous: Application | None, now_ms: int) -> Application:
         _check_generation(previous, expected_generation)
         if previous is None or previous.is_deleted:
-            return new_application(spec.name, previous, now_ms, components=[spec], links=links)
+            return new_application(
+                spec.name, previous, now_ms, components=[spec], links=links, triggers=triggers
+            )
         components = [item for item in previous.components if item.name != spec.name] + [spec]
-        return _unless_equal(previous, components, with_links(previous.links, links))
+        return _unless_equal(
+            previous,
+            components=components,
+            links=with_added(previous.links, links),
+            triggers=with_added(previous.triggers, triggers),
+        )
 
     return change
 
@@ -82,10 +111,11 @@ def deleted(component: str) -> Change:
     def change(previous: Application | None, now_ms: int) -> Application:
         present = _present(previous, component)
         components = [item for item in present.components if item.name != component]
+        if not components:
+            return present.tombstone(now_ms)
         links = [link for link in present.links if link.source != component]
-        if components:
-            return present.changed(components=components, links=links)
-        return present.tombstone(now_ms)
+        triggers = [trigger for trigger in present.triggers if trigger.component != component]
+        return present.changed(components=components, links=links, triggers=triggers)
 
     return change
 
@@ -96,7 +126,7 @@ def linked(link: Link) -> Change:
     def change(previous: Application | None, now_ms: int) -> Application:
         if previous is None or previous.is_deleted:
             return new_application(link.source, previous, now_ms, components=[], links=[link])
-        return _unless_equal(previous, previous.components, with_links(previous.links, [link]))
+        return _unless_equal(previous, links=with_added(previous.links, [link]))
 
     return change
 
@@ -112,18 +142,50 @@ def unlinked(source: str, identity: tuple[str, str, str]) -> Change:
             raise NotFound(
                 f"{source!r} has no link {identity[2]!r} of {identity[1]}; see `latticectl link get`"
             )
-        if not links and not previous.components:
+        if not (links or previous.triggers or previous.components):
             return previous.tombstone(now_ms)
-        return previous.changed(components=previous.components, links=links)
+        return previous.changed(links=links)
 
     return change
 
 
-def with_links(present: Iterable[Link], added: Iterable[Link]) -> tuple[Link, ...]:
-    """The links with these in addition; one of the same identity is replaced in its place."""
-    links = {link.identity: link for link in present}
-    links.update({link.identity: link for link in added})
-    return tuple(links.values())
+def triggered(trigger: Trigger) -> Change:
+    """The component's application with the trigger; made without a component if there is none yet."""
+
+    def change(previous: Application | None, now_ms: int) -> Application:
+        if previous is None or previous.is_deleted:
+            return new_application(trigger.component, previous, now_ms, components=[], triggers=[trigger])
+        return _unless_equal(previous, triggers=with_added(previous.triggers, [trigger]))
+
+    return change
+
+
+def untriggered(component: str, identity: tuple[str, TriggerKind, str]) -> Change:
+    """The component's application without the trigger."""
+
+    def change(previous: Application | None, now_ms: int) -> Application:
+        if previous is None or previous.is_deleted:
+            raise NotFound(f"there is no component {component!r}, so it has no trigger")
+        triggers = [trigger for trigger in previous.triggers if trigger.identity != identity]
+        if len(triggers) == len(previous.triggers):
+            raise NotFound(
+                f"{component!r} has no {identity[1]} trigger {identity[2]!r}; see `latticectl get triggers`"
+            )
+        if not (triggers or previous.links or previous.components):
+            return previous.tombstone(now_ms)
+        return previous.changed(triggers=triggers)
+
+    return change
+
+
+Identified = TypeVar("Identified", Link, Trigger)
+
+
+def with_added(present: Iterable[Identified], added: Iterable[Identified]) -> tuple[Identified, ...]:
+    """All of both; of two of the same identity the added one, in the other's place."""
+    found: dict[tuple[str, ...], Identified] = {item.identity: item for item in present}
+    found.update({item.identity: item for item in added})
+    return tuple(found.values())
 
 
 def _check_generation(previous: Application | None, expected: int | None) -> None:
@@ -149,15 +211,16 @@ def _with_component(previous: Application | None, component: str, **changes: Any
     if found is None:
         raise NotFound(f"{component!r} is linked but not deployed; deploy it with `latticectl deploy`")
     wanted = replace(found, **changes)
-    return _unless_equal(
-        present, [wanted if item is found else item for item in present.components], present.links
-    )
+    components = [wanted if item is found else item for item in present.components]
+    return _unless_equal(present, components=components)
 
 
 def _unless_equal(
-    previous: Application, components: Iterable[ComponentSpec], links: Iterable[Link]
+    previous: Application,
+    *,
+    components: Iterable[ComponentSpec] | None = None,
+    links: Iterable[Link] | None = None,
+    triggers: Iterable[Trigger] | None = None,
 ) -> Application:
-    components, links = tuple(components), tuple(links)
-    if (components, links) == (previous.components, previous.links):
-        return previous
-    return previous.changed(components=components, links=links)
+    changed = previous.changed(components=components, links=links, triggers=triggers)
+    return previous if replace(changed, generation=previous.generation) == previous else changed

@@ -234,6 +234,7 @@ class Node(AsyncContextManagerMixin):
             compiler=self.compiler,
             catalog=self.catalog,
             announce=self.announcer.announce,
+            trigger_checks={},
         )
         self.reports = Reports(
             bus, lattice, self.observer, self.operations, catalog=self.catalog, controller=self.controller

@@ -15,10 +15,11 @@ from lattice.descriptions import Description
 from lattice.desired import DesiredComponent
 from lattice.edits import Edited, Editor
 from lattice.errors import Invalid, NotFound
-from lattice.imports import Catalog, missing_imports
-from lattice.model import ComponentSpec, Link, unversioned
+from lattice.imports import Catalog, check_offer, missing_imports
+from lattice.model import ComponentSpec, Link, Trigger, TriggerKind, unversioned
 from lattice.names import check_name, did_you_mean
 from lattice.observer import Observer
+from lattice.triggers import check_exports
 from node import desired_changes
 from node.artifacts import Artifacts
 from node.engine.compiler import Compiler
@@ -41,13 +42,16 @@ class Operations:
         compiler: Compiler,
         catalog: Catalog,
         announce: Announce,
+        trigger_checks: Mapping[TriggerKind, Callable[[Trigger], object]],
     ) -> None:
+        """`trigger_checks` raise `Invalid` for a configuration that a trigger of the kind can't have."""
         self._editor = editor
         self._observer = observer
         self._artifacts = artifacts
         self._compiler = compiler
         self._catalog = catalog
         self._announce = announce
+        self._trigger_checks = trigger_checks
 
     def table(self) -> dict[str, Operation]:
         """Every operation by its name on the wire."""
@@ -60,6 +64,9 @@ class Operations:
             "link.put": self.put_link,
             "link.delete": self.delete_link,
             "link.get": self.get_links,
+            "trigger.put": self.put_trigger,
+            "trigger.delete": self.delete_trigger,
+            "trigger.get": self.get_triggers,
         }
 
     # Artifacts
@@ -95,10 +102,13 @@ class Operations:
         """Make a component what the request says."""
         spec = desired_changes.spec_from_request(request)
         links = desired_changes.links_from_request(request, spec.name)
+        triggers = desired_changes.triggers_from_request(request, spec.name)
         self._check_owner(spec.name)
         description = await self._described(spec.digest)
-        self._check_imports(spec, description, desired_changes.with_links(self._links_of(spec.name), links))
-        change = desired_changes.deployed(spec, links, request.get("expected_generation"))
+        self._check_imports(spec, description, desired_changes.with_added(self._links_of(spec.name), links))
+        for trigger in triggers:
+            self._check_trigger(trigger, description)
+        change = desired_changes.deployed(spec, links, triggers, request.get("expected_generation"))
         edited = await self._editor.edit(spec.name, change, attempts=1)
         return self._changed("component.deployed", spec.name, edited, self._warnings(spec, description))
 
@@ -138,7 +148,7 @@ class Operations:
 
     async def put_link(self, request: Fields) -> dict[str, Any]:
         """Make or replace a link; its two ends are type-checked as far as they are known."""
-        fields = {key: request[key] for key in ("name", "idempotent") if request.get(key) is not None}
+        fields = {key: request[key] for key in desired_changes.LINK_FIELDS if request.get(key) is not None}
         link = Link.from_dict(
             {
                 **fields,
@@ -152,7 +162,7 @@ class Operations:
             self._check_link(link, await self._described(source.spec.digest))
         edited = await self._editor.edit(self._application_of(link.source), desired_changes.linked(link))
         if edited.is_changed:
-            self._announce("link.put", {"component": link.source, **link.to_dict()})
+            self._announce("link.put", {"component": link.source, **_link_fields(link)})
         return {**_link_fields(link), "changed": edited.is_changed}
 
     async def delete_link(self, request: Fields) -> dict[str, Any]:
@@ -174,6 +184,44 @@ class Operations:
         links = [link for link in self._all_links() if source in (None, link.source)]
         return {"links": [{**_link_fields(link), "route": self.route(link)} for link in links]}
 
+    # Triggers
+
+    async def put_trigger(self, request: Fields) -> dict[str, Any]:
+        """Make or replace a trigger."""
+        fields = {key: request[key] for key in ("name", "configuration") if request.get(key) is not None}
+        component = check_name(desired_changes.required(request, "component"), "component")
+        kind = desired_changes.required(request, "kind")
+        trigger = Trigger.from_dict({**fields, "component": component, "kind": kind})
+        found = self._observer.state.desired.components.get(component)
+        self._check_trigger(trigger, await self._described(found.spec.digest) if found else None)
+        edited = await self._editor.edit(self._application_of(component), desired_changes.triggered(trigger))
+        if edited.is_changed:
+            self._announce("trigger.put", {"component": component, "kind": kind, "name": trigger.name})
+        return {**trigger.to_dict(), "changed": edited.is_changed}
+
+    async def delete_trigger(self, request: Fields) -> dict[str, Any]:
+        """Delete a trigger; nothing calls the component because of it from then on."""
+        component = desired_changes.required(request, "component")
+        fields = {"name": request.get("name") or "default", "kind": desired_changes.required(request, "kind")}
+        trigger = Trigger.from_dict({**fields, "component": component})
+        change = desired_changes.untriggered(component, trigger.identity)
+        edited = await self._editor.edit(self._application_of(component), change)
+        self._announce("trigger.deleted", {"component": component, **fields})
+        return {"component": component, **fields, "changed": edited.is_changed}
+
+    async def get_triggers(self, request: Fields) -> dict[str, Any]:
+        """All triggers, or those of one component or kind."""
+        component, kind = request.get("component"), request.get("kind")
+        applications = self._observer.state.desired.applications.values()
+        found = [
+            trigger
+            for application in applications
+            if not application.is_deleted
+            for trigger in application.triggers
+            if component in (None, trigger.component) and kind in (None, trigger.kind)
+        ]
+        return {"triggers": [trigger.to_dict() for trigger in found]}
+
     def route(self, link: Link) -> str:
         """`local` if every node that runs the source runs the target too, `remote`, or `unresolved`."""
         state = self._observer.state
@@ -184,6 +232,13 @@ class Operations:
         return "local" if sources and sources <= targets else "remote"
 
     # Checks
+
+    def _check_trigger(self, trigger: Trigger, description: Description | None) -> None:
+        """Raise `Invalid` for a configuration that makes no sense, and for what can't be called by it."""
+        if (check := self._trigger_checks.get(trigger.kind)) is not None:
+            check(trigger)
+        if description is not None:
+            check_exports(trigger, description.type.exports)
 
     def _check_owner(self, component: str) -> None:
         application = self._observer.state.desired.application_of(component)
@@ -201,36 +256,34 @@ class Operations:
             self._check_link(link, description)
 
     def _check_link(self, link: Link, source: Description) -> None:
-        imports = source.type.imports
-        wanted = next((item for item in imports if unversioned(item) == unversioned(link.interface)), None)
-        if wanted is None:
-            hint = did_you_mean(link.interface, imports)
+        """Raise what is wrong with the link, as far as its two ends are known; the rest shows in calls."""
+        imports = {name: type_ for name, type_ in source.type.imports.items() if link.covers(name)}
+        if not imports:
+            hint = did_you_mean(link.interface, source.type.imports)
             raise Invalid(f"{link.source!r} does not import {link.interface}{hint}")
         target = self._observer.state.desired.components.get(link.target)
         described = self._observer.descriptions.get(target.spec.digest) if target else None
-        if described is None:
-            return  # checked when the target is deployed and called
-        exports = described.type.exports
-        offered = match_interface(wanted, exports)
-        if offered is None:
-            hint = did_you_mean(wanted, exports)
-            raise Invalid(f"{link.target!r} does not export {wanted}{hint}")
-        if (problem := check_link(imports[wanted], exports[offered])) is not None:
-            raise problem
+        if described is not None:
+            for wanted, type_ in imports.items():
+                _check_export(link, wanted, type_, described.type)
+        elif target is None:
+            offers = self._observer.state.observed.offers.get(link.target, {})
+            for _, offer in offers.values():
+                check_offer(link, imports, offer)
 
     def _warnings(self, spec: ComponentSpec, description: Description) -> list[str]:
         """What the change breaks or leaves open elsewhere."""
         components = self._observer.state.desired.components
         found = [
-            f"its link of {link.interface} leads to {link.target!r}, which is not deployed"
+            f"its link of {link.interface} leads to {link.target!r}, which is not deployed, nor offered by a node"
             for link in self._links_of(spec.name)
-            if link.target not in components
+            if link.target not in components and link.target not in self._observer.state.observed.offers
         ]
         exports = {unversioned(name) for name in description.type.exports}
         found += [
             f"{link.source!r} is linked to its {link.interface}, which it no longer exports"
             for link in self._all_links()
-            if link.target == spec.name and unversioned(link.interface) not in exports
+            if link.target == spec.name and not any(link.covers(name) for name in exports)
         ]
         return found
 
@@ -269,6 +322,14 @@ class Operations:
         }
 
 
+def _check_export(link: Link, wanted: str, imported: wit.Interface, target: wit.ComponentType) -> None:
+    offered = match_interface(wanted, target.exports)
+    if offered is None:
+        raise Invalid(f"{link.target!r} does not export {wanted}{did_you_mean(wanted, target.exports)}")
+    if (problem := check_link(imported, target.exports[offered])) is not None:
+        raise problem
+
+
 def _link_fields(link: Link) -> dict[str, Any]:
     return {
         "source": link.source,
@@ -276,4 +337,7 @@ def _link_fields(link: Link) -> dict[str, Any]:
         "name": link.name,
         "target": link.target,
         "idempotent": link.idempotent,
+        "configuration": dict(link.configuration),
+        "configuration_from": list(link.configuration_from),
+        "secrets": dict(link.secrets),
     }

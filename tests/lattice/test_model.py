@@ -117,12 +117,23 @@ def test_mistyped_setting_suggests_the_nearest() -> None:
 
 
 def test_revision_changes_with_what_changes_how_it_runs_and_with_nothing_else() -> None:
-    base = revision_of(spec(), [LINK])
+    base = revision_of(spec())
 
-    assert revision_of(spec(replicas=9, labels={"zone": "a"}, spread="zone", spares=0), [LINK]) == base
-    for changed in (spec(digest=2), spec(limits={"reuse": 2}), spec(environment={"A": "b"})):
-        assert revision_of(changed, [LINK]) != base
-    assert revision_of(spec(), []) != base
+    for same in (
+        spec(replicas=9, labels={"zone": "a"}, spread="zone", spares=0),
+        spec(configuration={"a": "b"}, secrets={"a": "b"}, allow_hosts=["example.com"]),
+    ):
+        assert revision_of(same) == base
+    folder = {"folder": "data", "path": "/data"}
+    for changed in (
+        spec(digest=2),
+        spec(limits={"reuse": 2}),
+        spec(environment={"A": "b"}),
+        spec(folders=[folder]),
+        spec(folders=[{**folder, "writable": True}]),
+        spec(network=["tcp:10.0.0.1:80"]),
+    ):
+        assert revision_of(changed) != base
 
 
 def test_new_application_is_above_all_that_had_its_name() -> None:

@@ -135,29 +135,29 @@ LINK = Link(source="app", interface="demo:kv/store", target="store")
 
 
 def deployed(*links: Link) -> Application:
-    return desired_changes.deployed(spec(), links, None)(None, 5)
+    return desired_changes.deployed(spec(), links, [], None)(None, 5)
 
 
 def test_deploying_the_same_again_changes_nothing() -> None:
     before = deployed(LINK)
 
-    assert desired_changes.deployed(spec(), [LINK], None)(before, 6) is before
+    assert desired_changes.deployed(spec(), [LINK], [], None)(before, 6) is before
 
 
 def test_deploying_keeps_links_and_counts_generations() -> None:
-    after = desired_changes.deployed(spec(replicas=3), [], None)(deployed(LINK), 6)
+    after = desired_changes.deployed(spec(replicas=3), [], [], None)(deployed(LINK), 6)
 
     assert (after.generation, after.links, after.components[0].replicas) == (2, (LINK,), 3)
 
 
 def test_another_generation_than_expected_is_a_conflict() -> None:
     with pytest.raises(Conflict, match="generation 7 was expected, but it is 1"):
-        desired_changes.deployed(spec(), [], 7)(deployed(), 6)
+        desired_changes.deployed(spec(), [], [], 7)(deployed(), 6)
 
 
 def test_deleting_leaves_a_tombstone_that_a_later_deploy_supersedes() -> None:
     gone = desired_changes.deleted("app")(deployed(), 6)
-    again = desired_changes.deployed(spec(), [], None)(gone, 7)
+    again = desired_changes.deployed(spec(), [], [], None)(gone, 7)
 
     assert gone.is_deleted
     assert again.supersedes(gone)
@@ -178,7 +178,7 @@ def test_what_does_not_exist_cannot_be_changed(change: Change) -> None:
 
 def test_a_link_may_come_before_its_source() -> None:
     linked = desired_changes.linked(LINK)(None, 5)
-    complete = desired_changes.deployed(spec(), [], None)(linked, 6)
+    complete = desired_changes.deployed(spec(), [], [], None)(linked, 6)
 
     assert linked.components == ()
     assert complete.links_of("app") == (LINK,)
