@@ -121,7 +121,9 @@ class ComponentPool:
         """Call an exported function; `interface` is `-` for one of the world itself.
 
         With `takes_objects`, resources that the component imports are passed and returned as the objects that
-        the host made for them: for capabilities, never for what came from outside. Raises `NotFound`, `Invalid`, `Overloaded`, `Unreachable` while draining, `TimedOut`, `Trapped`,
+        the host made for them: for capabilities, never for what came from outside.
+
+        Raises `NotFound`, `Invalid`, `Overloaded`, `Unreachable` while draining, `TimedOut`, `Trapped`,
         `Failed`, or what a host function raised. Cancelling ends the guest; if it runs on a thread just then,
         that is waited for, some milliseconds at most.
         """
@@ -133,7 +135,8 @@ class ComponentPool:
             export = self._exports.get((interface, function)) or self._find(interface, function)
             if export.has_objects and not takes_objects:
                 raise Invalid(
-                    f"`{function}` takes or returns a resource, which can't be passed from outside the component"
+                    f"`{function}` takes or returns a resource, "
+                    "which can't be passed from outside the component"
                 )
             if not self._permits.acquire_nowait():
                 await self._permits.acquire(context.deadline)
@@ -225,7 +228,7 @@ class ComponentPool:
     async def _serve_objects(
         self, export: Export, args: Sequence[Any] | Mapping[str, Any], context: CallContext
     ) -> Any:
-        """Handles belong to an instance, so here it comes first, and then the arguments are lowered for it."""
+        """Handles belong to an instance, so it comes first, and the arguments are lowered for it."""
         if self._idle:
             instance = self._idle.pop()
             call = GuestCall(self.name, context, instance, self._output)
