@@ -247,6 +247,21 @@ def artifacts_bucket(lattice: str) -> str:
     return f"LATTICE_{check_name(lattice, 'lattice')}_artifacts"
 
 
+def configuration_bucket(lattice: str) -> str:
+    """`LATTICE_{lattice}_configuration`: named configurations, one key each."""
+    return f"LATTICE_{check_name(lattice, 'lattice')}_configuration"
+
+
+def secrets_bucket(lattice: str) -> str:
+    """`LATTICE_{lattice}_secrets`: secrets, each sealed to the nodes that may read it."""
+    return f"LATTICE_{check_name(lattice, 'lattice')}_secrets"
+
+
+def ticks_bucket(lattice: str) -> str:
+    """`LATTICE_{lattice}_ticks`: how far the schedule of each cron trigger is done."""
+    return f"LATTICE_{check_name(lattice, 'lattice')}_ticks"
+
+
 # Parsing
 
 
