@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from ctl.names import complete_component, complete_node
-from ctl.parameters import NAME
+from ctl.parameters import FOLDER, NAME, PAIR
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -39,3 +39,74 @@ def wait_option() -> Decorator[Any]:
     return click.option(
         "--wait/--no-wait", "waits", default=True, help="Wait until the replicas answer. [default: --wait]"
     )
+
+
+def grant_options() -> Decorator[Any]:
+    """What a component may reach beyond its links; each may be repeated, none is granted by default."""
+    options = [
+        click.option(
+            "--env", "environment", type=PAIR, multiple=True, help="Environment variable; repeatable."
+        ),
+        click.option(
+            "--allow-host",
+            "allow_hosts",
+            multiple=True,
+            metavar="HOST[:PORT]",
+            help="Where its HTTP requests may go, also `*.example.com` or a range of addresses; repeatable.",
+        ),
+        click.option(
+            "--folder",
+            "folders",
+            type=FOLDER,
+            multiple=True,
+            metavar="FOLDER:/PATH[:rw]",
+            help="A folder that nodes offer, and where the component sees it; repeatable.",
+        ),
+        click.option(
+            "--network",
+            "network",
+            multiple=True,
+            metavar="GRANT",
+            help="What its sockets may do, e.g. tcp:10.0.0.7:5432; repeatable.",
+        ),
+    ]
+    return _all(options)
+
+
+def configuration_options(what: str) -> Decorator[Any]:
+    """Configuration and secrets of a component or link."""
+    options = [
+        click.option(
+            "--config",
+            "configuration",
+            type=PAIR,
+            multiple=True,
+            help=f"Configuration of {what}; repeatable.",
+        ),
+        click.option(
+            "--config-from",
+            "configuration_from",
+            type=NAME,
+            multiple=True,
+            metavar="NAME",
+            help="A configuration of the lattice to use; repeatable, later ones win.",
+        ),
+        click.option(
+            "--secret",
+            "secrets",
+            type=PAIR,
+            multiple=True,
+            metavar="KEY=NAME",
+            help=f"A secret, by the key under which {what} asks for it; repeatable.",
+        ),
+    ]
+    return _all(options)
+
+
+def _all(options: list[Decorator[Any]]) -> Decorator[Any]:
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate

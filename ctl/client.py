@@ -165,11 +165,31 @@ class ControlClient:
     # Links
 
     async def put_link(
-        self, source: str, interface: str, target: str, *, name: str = DEFAULT_LINK, idempotent: bool = False
+        self,
+        source: str,
+        interface: str,
+        target: str,
+        *,
+        name: str = DEFAULT_LINK,
+        idempotent: bool = False,
+        configuration: Mapping[str, str] | None = None,
+        configuration_from: Sequence[str] = (),
+        secrets: Mapping[str, str] | None = None,
     ) -> models.LinkChange:
-        """Grant `source` the use of the target's interface; raises `Denied` when the types do not fit."""
+        """Grant `source` the use of the target's interface; raises `Denied` when the types do not fit.
+
+        Configuration and secrets are for a target that is a provider.
+        """
         reply = await self._request(
-            "link.put", source=source, interface=interface, target=target, name=name, idempotent=idempotent
+            "link.put",
+            source=source,
+            interface=interface,
+            target=target,
+            name=name,
+            idempotent=idempotent,
+            configuration=configuration,
+            configuration_from=list(configuration_from),
+            secrets=secrets,
         )
         return decoded(models.LinkChange, reply)
 
@@ -183,6 +203,36 @@ class ControlClient:
     async def links(self, source: str | None = None) -> list[models.Link]:
         """The links of one component, or all."""
         return decoded_list(models.Link, await self._request("link.get", source=source), "links")
+
+    # Triggers
+
+    async def put_trigger(
+        self,
+        component: str,
+        kind: str,
+        configuration: Mapping[str, str],
+        *,
+        name: str = DEFAULT_LINK,
+    ) -> models.TriggerChange:
+        """Have the component called when something happens; raises `Invalid` for what makes no sense."""
+        reply = await self._request(
+            "trigger.put", component=component, kind=kind, name=name, configuration=dict(configuration)
+        )
+        return decoded(models.TriggerChange, reply)
+
+    async def delete_trigger(
+        self, component: str, kind: str, *, name: str = DEFAULT_LINK
+    ) -> models.TriggerChange:
+        """Take the trigger away."""
+        reply = await self._request("trigger.delete", component=component, kind=kind, name=name)
+        return decoded(models.TriggerChange, reply)
+
+    async def triggers(
+        self, component: str | None = None, *, kind: str | None = None
+    ) -> list[models.Trigger]:
+        """The triggers of one component or kind, or all."""
+        reply = await self._request("trigger.get", component=component, kind=kind)
+        return decoded_list(models.Trigger, reply, "triggers")
 
     # What happens
 

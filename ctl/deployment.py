@@ -24,7 +24,21 @@ class Deployment:
     """Whether its functions do no harm when called twice."""
     environment: Mapping[str, str] = field(default_factory=dict)
     links: tuple[tuple[str, str], ...] = ()
-    """Interface and target of each import that another component answers."""
+    """Interface, or whole package, and target of each import that a component or provider answers."""
+    triggers: tuple[Mapping[str, Any], ...] = ()
+    """What makes calls of it: each with `kind`, `configuration` and maybe `name`."""
+    configuration: Mapping[str, str] = field(default_factory=dict)
+    """What `wasi:config` answers."""
+    configuration_from: tuple[str, ...] = ()
+    """Names of configurations of the lattice; later ones win."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Names of secrets, by the key under which the component asks for each."""
+    allow_hosts: tuple[str, ...] = ()
+    """Where its outgoing HTTP requests may go."""
+    folders: tuple[Mapping[str, Any], ...] = ()
+    """Folders of nodes that it sees: each with `folder`, `path` and maybe `writable`."""
+    network: tuple[str, ...] = ()
+    """What its sockets may do."""
     spares: int | None = None
     """Nodes without a replica that compile it ahead, to take over at once."""
     memory_bytes: int | None = None

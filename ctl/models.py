@@ -114,6 +114,28 @@ class Link(Value):
     target: Annotated[str, "the component or provider that answers"] = ""
     idempotent: Annotated[bool, "whether interrupted calls are repeated"] = False
     route: Annotated[str, "where calls go now: `local`, `remote` or `unresolved`"] = "unresolved"
+    configuration: Annotated[Mapping[str, str], "what the provider is told"] = field(default_factory=dict)
+    configuration_from: Annotated[tuple[str, ...], "configurations of the lattice that it is told too"] = ()
+    secrets: Annotated[Mapping[str, str], "names of secrets, by the key under which the provider asks"] = (
+        field(default_factory=dict)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger(Value):
+    """What makes calls of a component."""
+
+    component: Annotated[str, "the component that is called"]
+    kind: Annotated[str, "`http`, `cron`, `messaging` or `keyvalue`"]
+    name: Annotated[str, "the trigger's name, `default` unless said otherwise"] = "default"
+    configuration: Annotated[Mapping[str, str], "what it was told"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerChange(Trigger):
+    """What a change of a trigger came to."""
+
+    changed: Annotated[bool, "whether anything was different before"] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

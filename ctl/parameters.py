@@ -70,9 +70,20 @@ def _link(text: str, field: str) -> tuple[str, str]:
     return interface, check_name(target, f"{field} target")
 
 
+def _folder(text: str, field: str) -> dict[str, Any]:
+    name, _, rest = text.partition(":")
+    path, _, mode = rest.partition(":")
+    if not path.startswith("/") or mode not in ("", "ro", "rw"):
+        raise Invalid(
+            f"{field}: {text!r} is not of the form FOLDER:/PATH or FOLDER:/PATH:rw, e.g. photos:/data/photos:rw"
+        )
+    return {"folder": check_name(name, f"{field} folder"), "path": path, "writable": mode == "rw"}
+
+
 DURATION = Checked("duration", _duration)
 SIZE = Checked("size", _size)
 NAME = Checked("name", check_name)
 LABEL = Checked("key=value", _label)
 PAIR = Checked("key=value", _pair)
 LINK = Checked("interface=target", _link)
+FOLDER = Checked("folder:path", _folder)

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctl.arguments import file_argument, replicas_option, wait_option
+from ctl.arguments import (
+    configuration_options,
+    file_argument,
+    grant_options,
+    replicas_option,
+    wait_option,
+)
 from ctl.command import command, session_of
 from ctl.output import Output
-from ctl.parameters import DURATION, LABEL, LINK, NAME, PAIR, SIZE
+from ctl.parameters import DURATION, LABEL, LINK, NAME, SIZE
 from ctl.session import Session
 
 if TYPE_CHECKING:
@@ -54,8 +60,9 @@ if TYPE_CHECKING:
 @click.option(
     "--idempotent", is_flag=True, help="Calls may be repeated: no function does harm when called twice."
 )
-@click.option("--env", "environment", type=PAIR, multiple=True, help="Environment variable; repeatable.")
 @click.option("--link", "links", type=LINK, multiple=True, help="Let TARGET answer an import; repeatable.")
+@grant_options()
+@configuration_options("the component")
 @wait_option()
 @session_of
 def deploy(session: Session, /, file: Path, name: str | None, waits: bool, **options: Any) -> None:
@@ -75,7 +82,7 @@ def deploy(session: Session, /, file: Path, name: str | None, waits: bool, **opt
     from ctl.rollout import PLACE_SECONDS, release
 
     artifact = read_artifact(file)
-    options["labels"], options["environment"] = dict(options["labels"]), dict(options["environment"])
+    options |= {key: dict(options[key]) for key in ("labels", "environment", "configuration", "secrets")}
     deployment = Deployment(name=name or name_for(file), digest=artifact.digest, **options)
     wait_seconds = session.timeout_or(PLACE_SECONDS) if waits else None
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ctl.arguments import configuration_options
 from ctl.command import Group, command, session_of
 from ctl.names import complete_component
 from ctl.output import Column
@@ -23,6 +24,7 @@ LINK_COLUMNS: list[Column[models.Link]] = [
     ("TARGET", lambda link: link.target),
     ("ROUTE", lambda link: link.route),
     ("IDEMPOTENT", lambda link: link.idempotent),
+    ("CONFIGURATION", lambda link: link.configuration),
 ]
 
 _source = click.argument("source", type=NAME, shell_complete=complete_component)
@@ -34,7 +36,7 @@ _name = click.option(
 
 @click.group(cls=Group)
 def link() -> None:
-    """Link a component's import to the component that answers it, or take the link away.
+    """Link a component's import to the component or provider that answers it, or take the link away.
 
     A component gets what it is linked to and nothing else.
 
@@ -53,20 +55,24 @@ def link() -> None:
 @click.option(
     "--idempotent", is_flag=True, help="Calls over it may be repeated when a node dies during them."
 )
+@configuration_options("the provider")
 @session_of
-def put(session: Session, source: str, interface: str, target: str, name: str, idempotent: bool) -> None:
-    """Let TARGET answer what SOURCE imports as INTERFACE.
+def put(session: Session, source: str, interface: str, target: str, **options: Any) -> None:
+    """Let TARGET, a component or provider, answer what SOURCE imports as INTERFACE.
 
-    Refused when their types do not fit. Calls stay in the process when both are on one node.
+    INTERFACE may be a whole package, such as wasi:keyvalue. Refused when the types do not fit. Calls stay in the
+    process when both are on one node. A change takes effect on the next call.
 
     \b
     Examples:
       latticectl link put shop demo:stock/items stock
       latticectl link put shop demo:stock/items stock --name overseas --idempotent
+      latticectl link put shop wasi:keyvalue keyvalue-nats --config bucket=orders
     """
+    options |= {key: dict(options[key]) for key in ("configuration", "secrets")}
 
     async def run(client: ControlClient) -> models.LinkChange:
-        return await client.put_link(source, interface, target, name=name, idempotent=idempotent)
+        return await client.put_link(source, interface, target, **options)
 
     change = session.run(run)
     verb = "is linked" if change.changed else "was linked already"
