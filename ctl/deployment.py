@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+_GRANTS = ("triggers", "configuration", "configuration_from", "secrets", "allow_hosts", "folders", "network")
 _LIMITS = ("memory_bytes", "budget_seconds", "max_concurrency", "queue_length", "payload_bytes", "reuse")
 
 
@@ -57,4 +58,10 @@ class Deployment:
         skipped = {*_LIMITS, "links"}
         plain = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in skipped}
         links = [{"interface": interface, "target": target} for interface, target in self.links]
-        return {**plain, "limits": limits, "links": links}
+        granted = {name: plain.pop(name) for name in _GRANTS}
+        return {
+            **plain,
+            "limits": limits,
+            "links": links,
+            **{name: grants for name, grants in granted.items() if grants},
+        }

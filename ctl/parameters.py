@@ -75,7 +75,7 @@ def _folder(text: str, field: str) -> dict[str, Any]:
     path, _, mode = rest.partition(":")
     if not path.startswith("/") or mode not in ("", "ro", "rw"):
         raise Invalid(
-            f"{field}: {text!r} is not of the form FOLDER:/PATH or FOLDER:/PATH:rw, e.g. photos:/data/photos:rw"
+            f"{field}: {text!r} is not of the form FOLDER:/PATH or FOLDER:/PATH:rw, e.g. photos:/data:rw"
         )
     return {"folder": check_name(name, f"{field} folder"), "path": path, "writable": mode == "rw"}
 

@@ -57,11 +57,11 @@ def link() -> None:
 )
 @configuration_options("the provider")
 @session_of
-def put(session: Session, source: str, interface: str, target: str, **options: Any) -> None:
+def put(session: Session, /, source: str, interface: str, target: str, **options: Any) -> None:
     """Let TARGET, a component or provider, answer what SOURCE imports as INTERFACE.
 
-    INTERFACE may be a whole package, such as wasi:keyvalue. Refused when the types do not fit. Calls stay in the
-    process when both are on one node. A change takes effect on the next call.
+    INTERFACE may be a whole package, such as wasi:keyvalue. Refused when the types do not fit. Calls stay in
+    the process when both are on one node. A change takes effect on the next call.
 
     \b
     Examples:

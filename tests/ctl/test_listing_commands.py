@@ -121,7 +121,8 @@ def test_describe_of_neither_exits_with_4_and_a_hint(latticectl: CommandLine) ->
 def test_links_are_put_listed_and_deleted(latticectl: CommandLine) -> None:
     latticectl.node.deployed()
 
-    put = latticectl(*LINKED, "--idempotent", "--output", "json")
+    settings = ("--config", "bucket=a", "--config-from", "shared", "--secret", "password=redis")
+    put = latticectl(*LINKED, "--idempotent", *settings, "--output", "json")
     listed = latticectl("link", "get", "greeter", "--output", "json")
     deleted = latticectl("link", "delete", "greeter", "demo:stock/items")
 
@@ -129,7 +130,8 @@ def test_links_are_put_listed_and_deleted(latticectl: CommandLine) -> None:
     (link,) = json.loads(listed.stdout)
     assert link == {
         "source": "greeter", "interface": "demo:stock/items", "name": "default", "target": "stock",
-        "idempotent": True, "route": "local",
+        "idempotent": True, "route": "local", "configuration": {"bucket": "a"},
+        "configuration_from": ["shared"], "secrets": {"password": "redis"},
     }  # fmt: skip
     assert "no longer linked" in deleted.stderr
     assert latticectl.node.links == []
