@@ -17,12 +17,13 @@ CLOSED = {"err": {"closed": None}}
 
 
 class IoError:
-    """The resource `error`: what went wrong, for people."""
+    """The resource `error`: what went wrong, for people, and for the interface that knows such failures."""
 
-    __slots__ = ("text",)
+    __slots__ = ("cause", "text")
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, cause: StreamFailed) -> None:
+        self.cause = cause
+        self.text = str(cause)
 
 
 def at_once(operation: Callable[..., Any]) -> HostFunction:
@@ -54,7 +55,7 @@ def waiting(operation: Callable[..., Awaitable[Any]]) -> HostFunction:
 
 
 def _failed(error: StreamFailed) -> Any:
-    return {"err": {"last-operation-failed": IoError(str(error))}}
+    return {"err": {"last-operation-failed": IoError(error)}}
 
 
 def _skip(stream: InputStream, length: int) -> int:
