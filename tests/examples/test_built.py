@@ -21,6 +21,7 @@ COMPONENT_LD = "wasm-component-ld 0.5.21"
 """The linker that the committed files were made with; another may encode the same component otherwise."""
 
 RUN = "wasi:cli/run@0.2.6"
+HTTP = "wasi:http/incoming-handler@0.2.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,8 @@ BUILT: Mapping[str, Built] = {
     "flood/c/flood.wasm": Built(interface="demo:flood/output", functions={"forever", "lines"}, has_wasi=True),
     "hello-command/c/hello.wasm": Built(interface=RUN, functions={"run"}, has_wasi=True),
     "hello-command/rust/hello.wasm": Built(interface=RUN, functions={"run"}, has_wasi=True),
+    "http-hello/c/http-hello.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
+    "http-echo/c/http-echo.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "types/rust/types.wasm": Built(
         interface="demo:types/echo",
         functions={"echo-everything", "echo-option-thrice", "sum", "nothing"},
@@ -62,7 +65,7 @@ BUILT: Mapping[str, Built] = {
 }
 GREETERS = [name for name in BUILT if name.startswith("greeter/")]
 
-FREESTANDING = [name for name in BUILT if name.split("/")[-2] in ("c", "zig") and "hello" not in name]
+FREESTANDING = [name for name in BUILT if name.split("/")[-2] in ("c", "zig") and "hello-command" not in name]
 TEXTS = [name for name in BUILT if (EXAMPLES / name).with_suffix(".wat").exists()]
 
 
