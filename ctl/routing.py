@@ -69,5 +69,6 @@ async def routing(bus: Bus, lattice: str) -> AsyncIterator[RoutingCaller]:
         await tasks.start(observer.run)
         await tasks.start(Neighbours(bus, lattice, None, observer).run)
         tasks.start_soon(wake)
+        routed.start(tasks)
         yield RoutingCaller(routed, SubjectCaller(bus, lattice))
         tasks.cancel_scope.cancel()

@@ -97,20 +97,28 @@ async def request_body(peer: Peer, call: wire.CallHeaders, data: bytes, *, max_b
     return await _receive(peer, call.request_stream, max_bytes)
 
 
-async def reply(peer: Peer, subject: str, body: bytes, call: wire.CallHeaders) -> None:
-    """Answer a request; returns when all of the body is sent.
+async def reply(
+    peer: Peer,
+    subject: str,
+    body: bytes,
+    call: wire.CallHeaders,
+    *,
+    body_stream: wire.StreamId | None = None,
+) -> None:
+    """Answer a request; returns when all of the body is sent. `body_stream` comes beside it.
 
     A result that needs a stream which the caller can't take is answered by `invalid`.
     """
     if peer.fits(body):
-        await peer.bus.publish(subject, body, headers=wire.reply_headers(call.content_type))
+        headers = wire.reply_headers(call.content_type, body_stream=body_stream)
+        await peer.bus.publish(subject, body, headers=headers)
     elif not call.accepts_stream:
         await reply_error(peer, subject, _too_large(peer, body), call.content_type)
     else:
         await own_task()
         stream = streams.new_stream_id(peer.owner)
         async with await streams.open_sender(peer.bus, peer.lattice, stream, peer.settings) as sender:
-            headers = wire.reply_headers(call.content_type, stream)
+            headers = wire.reply_headers(call.content_type, stream, body_stream)
             await peer.bus.publish(subject, headers=headers)
             await streams.send_body(sender, body)
 

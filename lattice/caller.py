@@ -6,26 +6,31 @@ end at once.
 
 Error handling: `unreachable` and `overloaded` were surely not begun and are retried on another replica;
 `interrupted` only if the function is idempotent; all else goes to the caller as it is. While a component has
-no replica that answers, calls wait for one until their budget ends.
+no replica that answers, calls wait for one until their budget ends. Cancelling a call cancels its callee.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import anyio
+from anyio.abc import TaskGroup
 
 from lattice import bodies, router, subjects, wire
 from lattice.bodies import Peer
 from lattice.bus import Bus, Message
 from lattice.clock import now
 from lattice.errors import Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
+from lattice.exchange import Exchange, ExchangeTarget, Replayable
 from lattice.names import did_you_mean
+from lattice.open_streams import OpenStreams, ReplyBody, Upload
 from lattice.state import LatticeState
+from lattice.streams import ByteReceiver
 from lattice.tasks import own_task
 
 RETRY_SECONDS = 0.02
@@ -35,6 +40,9 @@ REPLY_SECONDS = 0.05
 """How long after the end of its budget a callee's own `timed-out` may take to arrive."""
 
 DEFAULT_BUDGET_SECONDS = 30.0
+
+CANCEL_SECONDS = 1.0
+"""How long telling a callee that nobody waits any more may take; its own budget ends it otherwise."""
 
 Answer = TypeVar("Answer")
 
@@ -54,6 +62,8 @@ class CallRequest:
     caller: str | None = None
     attempt: int = 1
     hops: int = 0
+    link: str | None = None
+    """The name of the link that the call is over; its source is `caller`, its target `component`."""
 
     @property
     def target(self) -> str:
@@ -69,8 +79,8 @@ class Reply:
     content_type: str = wire.MSGPACK
 
 
-class LocalReplicas(Protocol):
-    """The replicas on the caller's own node. Both methods raise `Unreachable` when there is none."""
+class LocalReplicas(ExchangeTarget, Protocol):
+    """The replicas on the caller's own node. Its methods raise `Unreachable` when there is none."""
 
     async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
         """Call with values."""
@@ -88,7 +98,7 @@ def new_call_id() -> str:
 
 
 class Caller:
-    """The mutable state is the bodies under way as streams, by the node that was asked."""
+    """The mutable state is the bodies under way as streams, by node, and the streams open beside calls."""
 
     def __init__(
         self,
@@ -113,7 +123,14 @@ class Caller:
         self._knows_all = knows_all
         self._peer = Peer(bus=bus, lattice=lattice, owner=node or new_call_id())
         self._streaming: dict[str, set[anyio.CancelScope]] = {}
+        self._streams = OpenStreams(self._peer)
+        self._tasks: TaskGroup | None = None
         self._changed = anyio.Event()
+
+    def start(self, tasks: TaskGroup) -> None:
+        """Have the streams beside calls fed by tasks of this group; `exchange` needs it."""
+        self._tasks = tasks
+        tasks.start_soon(self._streams.run)
 
     async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
         """The result of a call with values. Raises any `LatticeError`."""
@@ -134,6 +151,43 @@ class Caller:
 
         return await self._route(request, ask)
 
+    async def exchange(
+        self,
+        request: CallRequest,
+        args: Sequence[Any] | Mapping[str, Any],
+        body: ByteReceiver | None = None,
+    ) -> Exchange:
+        """A call with byte streams beside arguments and result. Raises any `LatticeError`.
+
+        It owns `body` from here. The budget covers the time to the result. It is repeated as `call` is, as
+        long as the callee that failed has had no more of the body than is kept (a window). Leave what is
+        returned, or close its body.
+        """
+        source = None if body is None else Replayable(body)
+        encoded: bytes | None = None
+
+        async def ask(node: str, attempt: int) -> Exchange:
+            nonlocal encoded
+            if source is not None:
+                source.rewind()
+            if node == self._node and self._local is not None:
+                return await self._local.exchange(request, args, source)
+            if encoded is None:
+                encoded = wire.encode_arguments(args)
+            return await self._exchange(node, request, encoded, source, attempt)
+
+        try:
+            exchange = await self._route(request, ask, source)
+        except BaseException:
+            if body is not None:
+                await own_task()
+                with anyio.CancelScope(shield=True):
+                    await body.aclose()
+            raise
+        if source is not None:
+            await source.settle(is_over=exchange.body is None)
+        return exchange
+
     async def forward(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
         """The encoded result of a call with encoded arguments. Raises any `LatticeError`."""
 
@@ -149,6 +203,7 @@ class Caller:
         self._bus.interrupt(subjects.node_calls_prefix(self._lattice, node), _lost(node))
         for scope in self._streaming.pop(node, set()):
             scope.cancel()
+        self._streams.node_lost(node)
 
     def payload_limit(self, component: str) -> int:
         """Bytes that the arguments of a call, and its result, may have."""
@@ -167,7 +222,12 @@ class Caller:
 
     # Routing
 
-    async def _route(self, request: CallRequest, ask: Callable[[str, int], Awaitable[Answer]]) -> Answer:
+    async def _route(
+        self,
+        request: CallRequest,
+        ask: Callable[[str, int], Awaitable[Answer]],
+        body: Replayable | None = None,
+    ) -> Answer:
         excluded: set[str] = set()
         failure: LatticeError | None = None
         attempt = request.attempt
@@ -181,10 +241,12 @@ class Caller:
             try:
                 return await ask(node, attempt)
             except (Unreachable, Overloaded) as error:
+                if body is not None and not body.is_whole:
+                    raise
                 if not isinstance(failure, Interrupted):  # which says more: an attempt may have begun
                     failure = error
             except Interrupted as error:
-                if not self._is_idempotent(request):
+                if not self._is_idempotent(request) or (body is not None and not body.is_whole):
                     raise
                 failure = error
             excluded.add(node)
@@ -237,10 +299,15 @@ class Caller:
     async def _ask(
         self, node: str, request: CallRequest, body: bytes, content_type: str, attempt: int
     ) -> Reply:
+        headers = self._headers(request, content_type, attempt)
+        message = await self._answer(node, request, body, headers)
+        return Reply(data=message.data, content_type=wire.content_type_of(message.headers))
+
+    def _headers(self, request: CallRequest, content_type: str, attempt: int) -> wire.CallHeaders:
         left = request.deadline - now()
         if left <= 0:
             raise TimedOut(f"the budget of the call to {request.target} ended")
-        headers = wire.CallHeaders(
+        return wire.CallHeaders(
             content_type=content_type,
             budget_ms=max(1, int(left * 1000)),
             idempotent=request.idempotent,
@@ -250,15 +317,32 @@ class Caller:
             attempt=attempt,
             hops=request.hops + 1,
             accepts_stream=True,
+            origin=self._peer.owner,
+            link=request.link,
         )
+
+    async def _answer(
+        self, node: str, request: CallRequest, body: bytes, headers: wire.CallHeaders
+    ) -> Message:
+        """The reply of one node; raises the error that it carries. Whoever stops waiting tells the callee."""
         subject = subjects.node_call(
             self._lattice, node, request.component, request.interface, request.function
         )
         limit = self.payload_limit(request.component)
-        message = await self._request(node, subject, body, headers, left + REPLY_SECONDS, limit)
+        seconds = max(0.0, request.deadline - now()) + REPLY_SECONDS
+        try:
+            message = await self._request(node, subject, body, headers, seconds, limit)
+        except (TimedOut, anyio.get_cancelled_exc_class()):
+            await self._cancel(node, request)
+            raise
         if message.headers and (error := wire.decode_error(message.headers, message.data)) is not None:
             raise error
-        return Reply(data=message.data, content_type=wire.content_type_of(message.headers))
+        return message
+
+    async def _cancel(self, node: str, request: CallRequest) -> None:
+        body = wire.encode_message({"call_id": request.call_id, "origin": self._peer.owner})
+        with anyio.move_on_after(CANCEL_SECONDS, shield=True), contextlib.suppress(LatticeError):
+            await self._bus.publish(subjects.node_cancel(self._lattice, node), body)
 
     async def _request(
         self, node: str, subject: str, body: bytes, headers: wire.CallHeaders, seconds: float, limit: int
@@ -274,6 +358,54 @@ class Caller:
             return reply
         left = max(0.0, began + seconds - now())
         return await self._streamed(node, partial(bodies.whole_reply, self._peer, reply, limit), left)
+
+    # One attempt with streams beside it
+
+    async def _exchange(
+        self, node: str, request: CallRequest, body: bytes, source: ByteReceiver | None, attempt: int
+    ) -> Exchange:
+        await own_task()
+        headers = replace(self._headers(request, wire.MSGPACK, attempt), accepts_body=True)
+        upload = None if source is None else await self._upload(node, source)
+        try:
+            if upload is not None:
+                headers = replace(headers, body_stream=upload.stream)
+            exchange = await self._exchanged(node, request, body, headers, upload)
+        except BaseException:
+            if upload is not None:
+                await upload.stop()
+            raise
+        if exchange.body is None and upload is not None:
+            await upload.stop()
+        return exchange
+
+    async def _upload(self, node: str, source: ByteReceiver) -> Upload:
+        if self._tasks is None:
+            raise RuntimeError("`Caller.start` was not called: nothing feeds the body of an exchange")
+        upload = Upload(self._streams, source, await self._streams.sender(node))
+        upload.start(self._tasks)
+        return upload
+
+    async def _exchanged(
+        self,
+        node: str,
+        request: CallRequest,
+        body: bytes,
+        headers: wire.CallHeaders,
+        upload: Upload | None,
+    ) -> Exchange:
+        message = await self._answer(node, request, body, headers)
+        try:
+            limit = self.payload_limit(request.component)
+            decode = partial(wire.decode_result, None, message.data, max_bytes=limit)
+            value = await bodies.coded(len(message.data), decode)
+            stream = wire.body_stream_of(message.headers)
+            if stream is None:
+                return Exchange(value)
+            return Exchange(value, ReplyBody(self._streams, await self._streams.receiver(stream), upload))
+        except BaseException:
+            await self._cancel(node, request)  # it would wait for credit
+            raise
 
     async def _streamed(
         self, node: str, exchange: Callable[[], Awaitable[Message]], seconds: float

@@ -68,6 +68,10 @@ class Cancel:
 Frame: TypeAlias = Data | End | Credit | Cancel
 
 
+ALIVE_FRAME = wire.encode(["alive"])
+"""What a sending end says that has nothing to send: any frame proves that its sender lives."""
+
+
 def encode_frame(frame: Frame) -> bytes:
     """The bytes of a frame. Raises `Invalid` for trailers that are not text."""
     match frame:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from types import TracebackType
 
 import anyio
 import structlog
@@ -18,11 +19,13 @@ from anyio.abc import TaskGroup
 
 from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
-from lattice.caller import Caller, CallRequest, LocalReplicas, Reply, new_call_id
+from lattice.caller import Caller, CallRequest, LocalReplicas, new_call_id
 from lattice.clock import now
-from lattice.errors import LatticeError, Overloaded, Unreachable
+from lattice.errors import Invalid, LatticeError, Overloaded, Unreachable
+from lattice.exchange import Exchange, ExchangeTarget
 from lattice.failures import FailureLog, internal_failure
-from lattice.tasks import start_at_once
+from lattice.open_streams import OpenStreams, pump
+from lattice.tasks import own_task, start_at_once
 
 log = structlog.get_logger()
 
@@ -30,8 +33,38 @@ QUEUE_GROUP = "nodes"
 """All nodes of a lattice share the calls that name no node."""
 
 
+CallKey = tuple[str | None, str | None]
+"""Who waits for the result of a call, and what that one calls it."""
+
+
+class _Call:
+    """A call taken: the context of its task, if it waits at all, in which it can be cancelled."""
+
+    __slots__ = ("_scope", "key")
+
+    def __init__(self) -> None:
+        self._scope: anyio.CancelScope | None = None
+        self.key: CallKey = (None, None)
+
+    def cancel(self) -> None:
+        """End it, where it waits for the first time at the earliest; nobody is answered."""
+        if self._scope is None:
+            self._scope = anyio.CancelScope()
+        self._scope.cancel()
+
+    def __enter__(self) -> None:
+        self._scope = self._scope or anyio.CancelScope()
+        self._scope.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        assert self._scope is not None
+        return self._scope.__exit__(kind, error, trace)
+
+
 class Serving:
-    """The mutable state is the number of calls in progress, and whether new ones are taken."""
+    """The mutable state is the calls in progress, their streams, and whether new ones are taken."""
 
     def __init__(
         self,
@@ -54,6 +87,8 @@ class Serving:
         self._max_calls = max_calls
         self._is_quiet = is_quiet
         self._failures = FailureLog()
+        self._streams = OpenStreams(self._peer)
+        self._calls: dict[CallKey, _Call] = {}
         self._in_progress = 0
         self._idle = anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -71,6 +106,9 @@ class Serving:
         Who is no entrance takes only calls that name it.
         """
         self._tasks = tasks
+        tasks.start_soon(self._streams.run)
+        await self._bus.subscribe(subjects.node_cancel(self._lattice, self._node), self._cancel)
+        await self._bus.subscribe(subjects.cancel(self._lattice), self._cancel)
         # As a group of one: whoever leaves a queue group still gets what is on its way.
         direct = await self._bus.subscribe(
             subjects.node_calls(self._lattice, self._node), self._take, queue=self._node
@@ -93,11 +131,21 @@ class Serving:
             self._idle = anyio.Event()
             await self._idle.wait()
 
+    def node_lost(self, node: str) -> None:
+        """Cancel the calls whose results that node waited for, and end its streams."""
+        self._streams.node_lost(node)
+        for call in list(self._calls.values()):
+            if call.key[0] == node:
+                call.cancel()
+
+    # One call
+
     def _take(self, message: Message) -> None:
         assert self._tasks is not None
         if self._in_progress < self._max_calls:
             self._in_progress += 1
-            start_at_once(self._tasks, self._serve(message))
+            call = _Call()
+            start_at_once(self._tasks, self._serve(message, call), within=call)
         elif message.reply:
             self._tasks.start_soon(
                 self._refuse,
@@ -105,13 +153,14 @@ class Serving:
                 Overloaded(f"node {self._node[:8].lower()} has {self._max_calls} calls"),
             )
 
-    async def _serve(self, message: Message) -> None:
+    async def _serve(self, message: Message, call: _Call) -> None:
         headers = wire.CallHeaders()
         try:
             headers = wire.decode_headers(message.headers)
-            reply = await self._answer(message, headers)
-            if message.reply:
-                await bodies.reply(self._peer, message.reply, reply.data, headers)
+            if headers.origin is not None:
+                call.key = (headers.origin, headers.call_id)
+                self._calls[call.key] = call
+            await self._answer(message, headers)
         except LatticeError as error:
             self._failures.record(message.subject, headers, error)
             await self._refuse(message, error, headers.content_type)
@@ -119,19 +168,35 @@ class Serving:
             internal = internal_failure("call.failed", message.subject)
             await self._refuse(message, internal, headers.content_type)
         finally:
+            if self._calls.get(call.key) is call:
+                del self._calls[call.key]
             self._in_progress -= 1
             if not self._in_progress:
                 self._idle.set()
 
-    async def _answer(self, message: Message, headers: wire.CallHeaders) -> Reply:
+    async def _answer(self, message: Message, headers: wire.CallHeaders) -> None:
         if self._is_quiet():
             raise Unreachable(f"node {self._node[:8].lower()} stood still and waits for its orders")
         subject = subjects.parse_call(message.subject)
+        request = self._request(subject, headers)
+        is_routed = subject.node is None or not headers.hops
+        if headers.accepts_body:
+            await self._exchange(message, headers, request, self._caller if is_routed else self._local)
+            return
+        body = await self._body(message, headers, request)
+        if is_routed:
+            reply = await self._caller.forward(request, body, headers.content_type)
+        else:
+            reply = await self._local.call_encoded(request, body, headers.content_type)
+        if message.reply:
+            await bodies.reply(self._peer, message.reply, reply.data, headers)
+
+    def _request(self, subject: subjects.Call, headers: wire.CallHeaders) -> CallRequest:
         if headers.budget_ms is None:
             budget = self._caller.budget_seconds(subject.component)
         else:
             budget = headers.budget_ms / 1000
-        request = CallRequest(
+        return CallRequest(
             component=subject.component,
             interface=subject.interface,
             function=subject.function,
@@ -142,14 +207,67 @@ class Serving:
             caller=headers.caller,
             attempt=headers.attempt,
             hops=headers.hops,
+            link=headers.link,
         )
-        body = message.data
-        if headers.request_stream is not None:
-            limit = self._caller.payload_limit(request.component)
-            body = await bodies.request_body(self._peer, headers, body, max_bytes=limit)
-        if subject.node is None or not headers.hops:
-            return await self._caller.forward(request, body, headers.content_type)
-        return await self._local.call_encoded(request, body, headers.content_type)
+
+    async def _body(self, message: Message, headers: wire.CallHeaders, request: CallRequest) -> bytes:
+        if headers.request_stream is None:
+            return message.data
+        limit = self._caller.payload_limit(request.component)
+        return await bodies.request_body(self._peer, headers, message.data, max_bytes=limit)
+
+    # One call with streams beside it
+
+    async def _exchange(
+        self, message: Message, headers: wire.CallHeaders, request: CallRequest, target: ExchangeTarget
+    ) -> None:
+        """Serve and answer; returns when the bytes of both directions are over."""
+        if headers.content_type != wire.MSGPACK:
+            raise Invalid(f"a call with byte streams beside it is written as {wire.MSGPACK}")
+        if target is self._local and not self._local.serves(request.component):
+            raise Unreachable(f"nothing serves {request.component!r} on this node")  # before any byte comes
+        await own_task()
+        encoded = await self._body(message, headers, request)
+        limit = self._caller.payload_limit(request.component)
+        args = (
+            await bodies.coded(len(encoded), lambda: wire.decode(encoded, max_bytes=limit)) if encoded else ()
+        )
+        stream = headers.body_stream
+        body = None if stream is None else await self._streams.receiver(stream)
+        try:
+            async with await target.exchange(request, args, body) as exchange:
+                if message.reply:
+                    await self._reply_exchange(message.reply, headers, exchange)
+        finally:
+            if body is not None:
+                await self._streams.close(body)
+
+    async def _reply_exchange(self, subject: str, headers: wire.CallHeaders, exchange: Exchange) -> None:
+        data = await bodies.coded(0, lambda: wire.encode(exchange.value))
+        if exchange.body is None:
+            await bodies.reply(self._peer, subject, data, headers)
+            return
+        sender = await self._streams.sender(headers.origin)
+        try:
+            await bodies.reply(self._peer, subject, data, headers, body_stream=sender.stream)
+            await pump(exchange.body, sender)
+        finally:
+            await self._streams.close(sender)
+
+    # Calls for which nobody waits any more
+
+    def _cancel(self, message: Message) -> None:
+        """Cancel the call that the message names; one that is over, or that nobody knows, is ignored."""
+        try:
+            fields = wire.decode_message(message.data)
+        except Invalid:
+            return
+        call = self._calls.get((fields.get("origin"), fields.get("call_id")))
+        if call is not None:
+            log.debug("call.cancelled", call=call.key[1])
+            call.cancel()
+
+    # Errors
 
     async def _refuse(self, message: Message, error: LatticeError, content_type: str = wire.MSGPACK) -> None:
         headers, body = wire.encode_error(error, content_type)

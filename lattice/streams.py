@@ -11,10 +11,12 @@ the machine and wake whoever waits; frames that answer the peer are published by
 
 from __future__ import annotations
 
+import contextlib
+import math
 import secrets
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -25,6 +27,7 @@ from lattice import subjects
 from lattice.bus import Bus, Message, Subscription
 from lattice.errors import Interrupted, Invalid, LatticeError
 from lattice.frames import (
+    ALIVE_FRAME,
     FIRST_CREDIT_BYTES,
     MAX_CHUNK_BYTES,
     Broken,
@@ -113,6 +116,9 @@ class StreamSettings:
 
 DEFAULT_SETTINGS = StreamSettings()
 
+PIPE_SETTINGS = StreamSettings(idle_seconds=math.inf)
+"""Within a process no end is lost unnoticed: whoever owns an end closes it, or has a budget."""
+
 
 def new_stream_id(owner: str) -> StreamId:
     """A stream whose sending end is `owner`, with an id that nobody can guess."""
@@ -141,7 +147,7 @@ async def open_receiver(
     return receiver
 
 
-def pair(settings: StreamSettings = DEFAULT_SETTINGS) -> tuple[ByteSender, ByteReceiver]:
+def pair(settings: StreamSettings = PIPE_SETTINGS) -> tuple[ByteSender, ByteReceiver]:
     """Both ends of a stream within this process; `send` waits while a window of bytes has not been taken."""
     pipe = _Pipe(settings)
     return PipeSender(pipe), PipeReceiver(pipe)
@@ -229,6 +235,7 @@ class BusSender(_End):
         self._error: LatticeError | None = None
         self._reply: bytes | None = None
         self._subscription: Subscription | None = None
+        self._on_break: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
         return f"<BusSender {self._stream.text} {self._machine!r}>"
@@ -265,8 +272,21 @@ class BusSender(_End):
         self._error = self._error or error
         self._machine.fail(error)
         self._wakeup.notify()
+        self._tell_break()
+
+    def on_break(self, action: Callable[[], object]) -> None:
+        """Have `action` called once the peer wants no more or is lost, at once if that is so already."""
+        self._on_break = action
+        if self._error is not None:
+            self._tell_break()
+
+    async def keep_alive(self) -> None:
+        """Tell the peer that there is nothing to send just now, but that this end lives."""
+        if self._machine.is_open and self._data_subject is not None:
+            await self._bus.publish(self._data_subject, ALIVE_FRAME)
 
     async def aclose(self) -> None:
+        self._on_break = None
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
             try:
                 await self.fail(Interrupted("the sending end gave up"))
@@ -301,8 +321,13 @@ class BusSender(_End):
         if isinstance(event, Broken):
             self._error = self._error or event.error
             self._reply = event.reply
-        if event is not None:
-            self._wakeup.notify()
+            self._tell_break()
+        self._wakeup.notify()  # a credit that repeats the last one says that the peer lives
+
+    def _tell_break(self) -> None:
+        action, self._on_break = self._on_break, None
+        if action is not None:
+            action()
 
     def _peer(self, reply: str | None) -> str | None:
         # Only a subject of this very stream is taken: the peer must not make us publish anywhere else.
@@ -356,7 +381,8 @@ class BusReceiver(_Receiving):
                 self._machine.consume(len(chunk))
                 return chunk
             if self._error is not None:
-                await self._tell()
+                with contextlib.suppress(LatticeError):  # what broke the stream says more
+                    await self._tell()
                 raise self._error
             if self._trailers is not None:
                 raise anyio.EndOfStream
@@ -365,6 +391,11 @@ class BusReceiver(_Receiving):
     def abort(self, error: LatticeError) -> None:
         if self._trailers is None:
             self._on_event(Broken(error, self._machine.cancel(error)))
+
+    async def keep_alive(self) -> None:
+        """Tell the peer that this end lives, although it takes nothing just now."""
+        if self._machine.is_open:
+            await self._give_credit()
 
     async def aclose(self) -> None:
         self._reply = self._reply or self._machine.cancel()
@@ -391,11 +422,9 @@ class BusReceiver(_Receiving):
         self._machine.credit_sent()
 
     def _on_message(self, message: Message) -> None:
-        event = self._machine.receive(message.data)
-        if event is not None:
-            self._on_event(event)
+        self._on_event(self._machine.receive(message.data))
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: Event | None) -> None:
         match event:
             case Received(data):
                 _append(self._chunks, data)

@@ -115,7 +115,15 @@ class Stream:
     part: StreamParts
 
 
-Subject: TypeAlias = Call | Control | Announcement | Request | Event | Log | Stream
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Says that nobody waits for a call any more: to the node that runs it, or to all."""
+
+    lattice: str
+    node: str | None = None
+
+
+Subject: TypeAlias = Call | Cancel | Control | Announcement | Request | Event | Log | Stream
 
 
 # Calls
@@ -146,6 +154,16 @@ def node_calls(lattice: str, node: str) -> str:
 def node_calls_prefix(lattice: str, node: str) -> str:
     """`lattice.1.{lattice}.node.{node}.call.`: what all subjects of calls to that node begin with."""
     return f"{_node(lattice, node)}.call."
+
+
+def cancel(lattice: str) -> str:
+    """`lattice.1.{lattice}.call.cancel`: whichever node took the call ends it."""
+    return f"{_lattice(lattice)}.call.cancel"
+
+
+def node_cancel(lattice: str, node: str) -> str:
+    """`lattice.1.{lattice}.node.{node}.call.cancel`: that node ends the call."""
+    return f"{_node(lattice, node)}.call.cancel"
 
 
 # Control and what nodes tell each other
@@ -292,6 +310,8 @@ def _parse_rest(lattice: str, rest: list[str]) -> Subject | None:
     match rest:
         case ["call", component, interface, function]:
             return _parse_callee(lattice, None, component, interface, function)
+        case ["call", "cancel"]:
+            return Cancel(lattice=lattice)
         case ["node", node, *of_node]:
             return _parse_of_node(lattice, check_node(node), of_node)
         case ["control", *operation]:
@@ -312,6 +332,8 @@ def _parse_of_node(lattice: str, node: str, rest: list[str]) -> Subject | None:
     match rest:
         case ["call", component, interface, function]:
             return _parse_callee(lattice, node, component, interface, function)
+        case ["call", "cancel"]:
+            return Cancel(lattice=lattice, node=node)
         case ["control", *operation]:
             return Control(lattice=lattice, node=node, operation=check_operation(".".join(operation)))
         case [kind] if kind in _REQUESTS:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import AsyncGenerator, Coroutine, Generator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -18,6 +19,8 @@ import anyio.abc
 
 _TASK_WANTED = object()
 """What a coroutine gives that was begun without a task and needs one."""
+_OVER = object()
+"""Stands for a coroutine that ended without waiting."""
 
 
 @asynccontextmanager
@@ -33,22 +36,47 @@ async def open_tasks() -> AsyncGenerator[anyio.abc.TaskGroup]:
         raise error from error.__cause__
 
 
-def start_at_once(tasks: anyio.abc.TaskGroup, coroutine: Coroutine[Any, Any, None]) -> None:
+def start_at_once(
+    tasks: anyio.abc.TaskGroup,
+    coroutine: Coroutine[Any, Any, None],
+    *,
+    within: AbstractContextManager[object] | None = None,
+) -> None:
     """Run a coroutine up to where it first waits; the rest, if any, becomes a task of the group.
 
-    What it raises before it waits is raised here.
+    What it raises before it waits is raised here. The task enters `within` first, a cancel scope say.
     """
+    waits_for = _begin(coroutine)
+    if waits_for is not _OVER:
+        tasks.start_soon(
+            _continue if within is None else partial(_continue_within, within), coroutine, waits_for
+        )
+
+
+def start_cancellable(
+    tasks: anyio.abc.TaskGroup, coroutine: Coroutine[Any, Any, None]
+) -> anyio.CancelScope | None:
+    """The same; the scope that is returned cancels the rest, and it is None when there is no rest."""
+    waits_for = _begin(coroutine)
+    if waits_for is _OVER:
+        return None
+    scope = anyio.CancelScope()
+    tasks.start_soon(_continue_within, scope, coroutine, waits_for)
+    return scope
+
+
+def _begin(coroutine: Coroutine[Any, Any, None]) -> Any:
+    """Run up to the first wait; returns what is waited for, or `_OVER`."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is not None:
         asyncio.tasks._leave_task(loop, task)
     try:
-        waits_for = coroutine.send(None)
+        return coroutine.send(None)
     except StopIteration:
-        return
+        return _OVER
     finally:
         if task is not None:
             asyncio.tasks._enter_task(loop, task)
-    tasks.start_soon(_continue, coroutine, waits_for)
 
 
 @types.coroutine
@@ -60,6 +88,13 @@ def own_task() -> Generator[object]:
 
 async def _continue(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
     await _rest(coroutine, waits_for)
+
+
+async def _continue_within(
+    within: AbstractContextManager[object], coroutine: Coroutine[Any, Any, None], waits_for: Any
+) -> None:
+    with within:
+        await _rest(coroutine, waits_for)
 
 
 @types.coroutine

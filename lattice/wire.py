@@ -54,6 +54,7 @@ _TIMESTAMPS = (b"\xd6\xff", b"\xd7\xff", b"\xc7\x0c\xff")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _CALLER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 _CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LINK = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 # Bodies
@@ -218,6 +219,14 @@ class CallHeaders:
     """Set when the arguments come as a stream: the body of the message is then empty."""
     accepts_stream: bool = False
     """Whether the caller can take a result that comes as a stream."""
+    origin: str | None = None
+    """Who waits for the reply, a node or a client; with the call id it names what is to be cancelled."""
+    link: str | None = None
+    """The name of the link that the call is over."""
+    body_stream: StreamId | None = None
+    """The byte stream that comes beside the arguments, of unknown length."""
+    accepts_body: bool = False
+    """Whether the caller takes a byte stream beside the result."""
 
 
 def encode_headers(call: CallHeaders) -> dict[str, str]:
@@ -243,6 +252,14 @@ def encode_headers(call: CallHeaders) -> dict[str, str]:
         headers["lattice-request-stream"] = call.request_stream.text
     if call.accepts_stream:
         headers["lattice-accept-stream"] = "true"
+    if call.origin is not None:
+        headers["lattice-origin"] = call.origin
+    if call.link is not None:
+        headers["lattice-link"] = call.link
+    if call.body_stream is not None:
+        headers["lattice-body-stream"] = call.body_stream.text
+    if call.accepts_body:
+        headers["lattice-accept-body"] = "true"
     return headers
 
 
@@ -261,13 +278,17 @@ def decode_headers(headers: Mapping[str, str]) -> CallHeaders:
     return CallHeaders(**fields)
 
 
-def reply_headers(content_type: str = MSGPACK, reply_stream: StreamId | None = None) -> dict[str, str] | None:
+def reply_headers(
+    content_type: str = MSGPACK, reply_stream: StreamId | None = None, body_stream: StreamId | None = None
+) -> dict[str, str] | None:
     """The headers of a successful reply; None when there are none, which is cheaper to send."""
     headers: dict[str, str] = {}
     if content_type != MSGPACK:
         headers["content-type"] = content_type
     if reply_stream is not None:
         headers["lattice-reply-stream"] = reply_stream.text
+    if body_stream is not None:
+        headers["lattice-body-stream"] = body_stream.text
     return headers or None
 
 
@@ -275,6 +296,12 @@ def reply_stream_of(headers: Mapping[str, str]) -> StreamId | None:
     """The stream in which the result comes, if it does. Raises `Invalid`."""
     text = _lowered(headers).get("lattice-reply-stream") if headers else None
     return None if text is None else _reply_stream(text)
+
+
+def body_stream_of(headers: Mapping[str, str]) -> StreamId | None:
+    """The byte stream that comes beside the result, if one does. Raises `Invalid`."""
+    text = _lowered(headers).get("lattice-body-stream") if headers else None
+    return None if text is None else _body_stream(text)
 
 
 def check_traceparent(text: str | None) -> str | None:
@@ -412,6 +439,13 @@ def _stream_id(name: str) -> Callable[[str], StreamId]:
     return read
 
 
+def _origin(text: str) -> str:
+    try:
+        return subjects.check_node(text)
+    except Invalid as error:
+        raise Invalid(f"header lattice-origin: {error.message}") from None
+
+
 _READERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "content-type": ("content_type", check_content_type),
     "lattice-budget-ms": ("budget_ms", _number("lattice-budget-ms", MAX_BUDGET_MS)),
@@ -423,10 +457,15 @@ _READERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "lattice-hops": ("hops", _hops),
     "lattice-request-stream": ("request_stream", _stream_id("lattice-request-stream")),
     "lattice-accept-stream": ("accepts_stream", _flag("lattice-accept-stream")),
+    "lattice-origin": ("origin", _origin),
+    "lattice-link": ("link", _matching("lattice-link", _LINK)),
+    "lattice-body-stream": ("body_stream", _stream_id("lattice-body-stream")),
+    "lattice-accept-body": ("accepts_body", _flag("lattice-accept-body")),
 }
 """The field of `CallHeaders` that each header sets, and how it is read; a call has few of them."""
 
 _reply_stream = _stream_id("lattice-reply-stream")
+_body_stream = _stream_id("lattice-body-stream")
 
 
 # Decoding within limits

@@ -278,6 +278,7 @@ class Node(AsyncContextManagerMixin):
         await self.announcer.start(self.replicas, tasks, self._stack)
         await self.control.start(tasks, self._stack)
         await self.micro.start(self._bus, tasks, self._stack)
+        self.caller.start(tasks)
         await self.serving.start(tasks)
         await tasks.start(self.announcer.run)
         await tasks.start(Neighbours(self._bus, self.lattice, self.id, self.observer).run)
@@ -339,13 +340,13 @@ class Node(AsyncContextManagerMixin):
             case NodeJoined(self.id) | NodeSuspected(self.id) | NodeLost(self.id):
                 pass  # of itself a node knows more than its own heartbeats tell it
             case NodeSuspected(node):
-                self.caller.node_lost(node)
+                self._peer_lost(node)
             case NodeLost(node, _, "left"):
                 log.info("node.left", of=node)
-                self.caller.node_lost(node)
+                self._peer_lost(node)
             case NodeLost(node, _, reason):
                 log.warning("node.lost", of=node, reason=reason)
-                self.caller.node_lost(node)
+                self._peer_lost(node)
                 if self.controller.is_leading:
                     name = self.state.observed.nodes[node].name
                     self.announcer.announce("node.lost", {"node": node, "node_name": name, "reason": reason})
@@ -355,6 +356,11 @@ class Node(AsyncContextManagerMixin):
                 self.copies.keep(application)
                 self.announcer.beat_soon()  # the controller compares who knows what
         self.caller.placements_changed()
+
+    def _peer_lost(self, node: str) -> None:
+        """Its calls and ours to it end; nobody waits for the other half any more."""
+        self.caller.node_lost(node)
+        self.serving.node_lost(node)
 
     def _load(self) -> tuple[float, int]:
         statistics = [item.statistics for item in self.replicas.components()]

@@ -27,8 +27,10 @@ from lattice.caller import CallRequest, Reply
 from lattice.clock import now
 from lattice.compatibility import match_interface
 from lattice.errors import LatticeError, NotFound, Unreachable
+from lattice.exchange import Exchange
 from lattice.model import Delta, Limits, Order, OrderReply
 from lattice.names import did_you_mean
+from lattice.streams import ByteReceiver
 from node.artifacts import Artifacts
 from node.engine.compiled import CompiledComponent
 from node.engine.compiler import Compiler
@@ -148,6 +150,17 @@ class Replicas:
         size = len(wire.encode(result))  # quick, and as good as the size in JSON
         data = await coded(size, partial(wire.encode_result, function, result, content_type))
         return Reply(data=data, content_type=content_type)
+
+    async def exchange(
+        self,
+        request: CallRequest,
+        args: Sequence[Any] | Mapping[str, Any],
+        body: ByteReceiver | None,
+    ) -> Exchange:
+        """The result of a call with values; functions of components take and give no streams beside them."""
+        if body is not None:
+            await body.aclose()
+        return Exchange(await self.call(request, args))
 
     def serves(self, component: str) -> bool:
         """Whether a replica takes calls here now."""

@@ -140,7 +140,8 @@ def test_every_header_is_documented() -> None:
     stream = wire.StreamId(owner="NA", stream="0" * 32)
     everything = wire.CallHeaders(
         content_type=wire.JSON, budget_ms=1, idempotent=True, traceparent="x", call_id="c", caller="c",
-        attempt=2, hops=1, request_stream=stream, accepts_stream=True,
+        attempt=2, hops=1, request_stream=stream, accepts_stream=True, origin="NA", link="default",
+        body_stream=stream, accepts_body=True,
     )  # fmt: skip
     assert set(wire.encode_headers(everything)) == documented
 
@@ -160,9 +161,10 @@ def test_the_error_is_an_error() -> None:
 
 
 def test_the_message_is_a_message() -> None:
-    (block,) = _blocks("json message")
+    cancel, message = _blocks("json message")
 
-    assert wire.decode_message(block.encode(), wire.JSON) == {"component": "greeter", "replicas": 3}
+    assert wire.decode_message(message.encode(), wire.JSON) == {"component": "greeter", "replicas": 3}
+    assert set(wire.decode_message(cancel.encode(), wire.JSON)) == {"call_id", "origin"}
 
 
 def test_the_frames_are_frames() -> None:
