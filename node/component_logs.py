@@ -25,6 +25,15 @@ KEPT_LINES = 1000
 """Of each component on this node."""
 QUEUE_LINES = 4096
 MAX_LINE = 8 * 1024
+LEVELS: Mapping[str, str] = {
+    "trace": "debug",
+    "debug": "debug",
+    "info": "info",
+    "warn": "warning",
+    "error": "error",
+    "critical": "critical",
+}
+"""The level in this node's log for each of `wasi:logging`."""
 
 
 class ComponentLogs:
@@ -44,19 +53,19 @@ class ComponentLogs:
     def sink(self, call: GuestCall, stream: str, data: bytes) -> None:
         """Take what a guest wrote; called by the engine, never waits."""
         kept = self._kept.setdefault(call.component, deque(maxlen=KEPT_LINES))
+        level, _, context = stream.partition(" ")
         for raw in data.splitlines():
             text = raw[:MAX_LINE].decode("utf-8", "replace")
             line = {
                 "time": time.time(),
                 "node": self._node_name,
-                "stream": stream,
+                "stream": level,
+                "context": context,
                 "text": text,
                 "call_id": call.call_id,
             }
             kept.append(line)
-            log.info(
-                "guest.printed", component=call.component, call_id=call.call_id, stream=stream, text=text
-            )
+            _write(call, stream, text)
             try:
                 self._send.send_nowait((call.component, line))
             except (anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
@@ -81,3 +90,14 @@ class ComponentLogs:
                     await self._bus.publish(subjects.log(self._lattice, component), wire.encode_message(line))
                 except LatticeError:
                     continue
+
+
+def _write(call: GuestCall, stream: str, text: str) -> None:
+    """To this node's own log."""
+    level, _, context = stream.partition(" ")
+    who = {"component": call.component, "call_id": call.call_id}
+    if level in LEVELS:
+        method = getattr(log, LEVELS[level])
+        method("guest.logged", **who, guest_level=level, context=context, text=text)
+    else:
+        log.info("guest.printed", **who, stream=stream, text=text)

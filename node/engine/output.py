@@ -12,6 +12,9 @@ log = structlog.get_logger()
 
 BURST_SECONDS = 2.0
 """How much of a second's allowance may be used at once."""
+MESSAGE_BYTES = 64
+"""What a log message costs beside its text: printed lines come many at a time, messages one by one."""
+PRINTED = ("stdout", "stderr")
 
 
 def log_output(call: GuestCall, stream: str, data: bytes) -> None:
@@ -37,7 +40,7 @@ class LimitedOutput:
         self._allowance = min(self._allowance + refill, self._rate * BURST_SECONDS)
         self._refilled = now
         kept = data[: max(int(self._allowance), 0)]
-        self._allowance -= len(kept)
+        self._allowance -= len(kept) + (0 if stream in PRINTED else MESSAGE_BYTES + len(stream))
         if kept:
             self._sink(call, stream, kept)
         self._count(call, len(data) - len(kept))

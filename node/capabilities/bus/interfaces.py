@@ -1,0 +1,81 @@
+"""`wasmcloud:bus/lattice` 1.0.0 and 2.0.0: `set-link-name`.
+
+The first version can't say that there is no such link: there the call over it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from lattice.imports import grant_line
+from lattice.names import did_you_mean
+from node.capabilities.bus.selection import DEFAULT, select
+from node.engine.host import GuestCall, HostFunction, HostInterface
+
+LinkNames = Callable[[str, str], Collection[str]]
+"""The names of a component's links of an interface."""
+
+SUPPORT: Mapping[str, str] = {
+    "wasmcloud:bus/lattice": "`set-link-name` of 1.0.0 and 2.0.0; `set-target-component` is refused",
+}
+
+
+def is_builtin(interface: str) -> bool:
+    """Whether an import of this full name is served without a link."""
+    return interface in ("wasmcloud:bus/lattice@1.0.0", "wasmcloud:bus/lattice@2.0.0")
+
+
+class CallTarget:
+    """The resource `call-target-interface`: an interface whose link is to be chosen."""
+
+    __slots__ = ("interface",)
+
+    def __init__(self, interface: str) -> None:
+        self.interface = interface
+
+
+def bus_interfaces(names: LinkNames) -> tuple[HostInterface, ...]:
+    """Both versions; they differ in whether choosing a link can fail."""
+
+    def set_link_name(call: GuestCall, name: str, targets: Sequence[CallTarget]) -> Any:
+        for target in targets:
+            known = names(call.component, target.interface)
+            if name != DEFAULT and name not in known:
+                return {"err": _no_link(call.component, target.interface, name, known)}
+        _choose(call, name, targets)
+        return {"ok": None}
+
+    return (
+        _interface("1.0.0", {"set-link-name": _choose}),
+        _interface("2.0.0", {"set-link-name": set_link_name, "set-target-component": _refuse_target}),
+    )
+
+
+def _interface(version: str, functions: Mapping[str, HostFunction]) -> HostInterface:
+    return HostInterface(
+        name=f"wasmcloud:bus/lattice@{version}",
+        functions={"[constructor]call-target-interface": _make_target, **functions},
+        resources={"call-target-interface": lambda call, target: None},
+    )
+
+
+def _make_target(call: GuestCall, namespace: str, package: str, interface: str) -> CallTarget:
+    return CallTarget(f"{namespace}:{package}/{interface}")
+
+
+def _choose(call: GuestCall, name: str, targets: Sequence[CallTarget]) -> None:
+    select(call, (target.interface for target in targets), name)
+
+
+def _refuse_target(call: GuestCall, target: str, interface: CallTarget, version: str) -> Any:
+    line = grant_line(call.component, interface.interface)
+    return {"err": f"a component calls only what it is linked to; see `{line}`"}
+
+
+def _no_link(component: str, interface: str, name: str, known: Collection[str]) -> str:
+    line = grant_line(component, interface)
+    return (
+        f"{component!r} has no link {name!r} of {interface}{did_you_mean(name, known)}; "
+        f"make it with `{line} --name {name}`"
+    )
