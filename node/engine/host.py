@@ -23,7 +23,10 @@ It raises `Trapped` where dropping is a fault of the guest, such as a parent bef
 """
 
 LogSink: TypeAlias = Callable[["GuestCall", str, bytes], None]
-"""Takes what a guest wrote: the call, the stream's name (`stdout`, `stderr`, `log`) and the bytes."""
+"""Takes what a guest wrote: the call, the stream's name and the bytes.
+
+A stream is `stdout`, `stderr`, or a level of `wasi:logging`, after which a space and a context may come.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
