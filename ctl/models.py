@@ -250,6 +250,7 @@ class LogLine(Value):
     time: Annotated[float, "when, in seconds since 1970"]
     node: Annotated[str, "name of the node on which it ran"] = ""
     stream: Annotated[str, "`stdout`, `stderr` or the level of `wasi:logging`"] = "stdout"
+    context: Annotated[str, "the context that the component gave with its message"] = ""
     text: Annotated[str, "the line"] = ""
     call_id: Annotated[Text, "the call during which it was written"] = None
 
