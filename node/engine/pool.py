@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,6 +149,15 @@ class ComponentPool:
             raise
         finally:
             self._busy_seconds += time.monotonic() - began
+
+    @property
+    def exports(self) -> Mapping[str, wit.Interface]:
+        """What the component exports, by name."""
+        return self._compiled.type.exports
+
+    def start_soon(self, function: Callable[..., Any], *args: Any) -> None:
+        """Run something around calls that outlives who asked for it, in the engine's task group."""
+        self._engine.start_soon(function, *args)
 
     def resize(self, slots: int) -> None:
         """Change how many calls may run at once; calls in progress are not interrupted."""
