@@ -86,7 +86,6 @@ def configuration_options(what: str) -> Decorator[Any]:
         click.option(
             "--config-from",
             "configuration_from",
-            type=NAME,
             multiple=True,
             metavar="NAME",
             help="A configuration of the lattice to use; repeatable, later ones win.",

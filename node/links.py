@@ -1,87 +1,162 @@
-"""What a component imports, bound: links become host functions that call their target.
+"""What a component is linked to: links become host functions that call their target.
 
-The guest does not see where the target runs: the call goes to a replica on this node if there is one, else
-over the lattice. The deadline of the guest's own call bounds it, and its hops are counted, so that a circle
-of links ends.
+Links are looked up at every call in the node's copy of desired state, so that a change of one takes effect
+on the next call, in the replicas that run. The guest does not see where the target runs: the call goes to a
+replica or provider on this node if there is one, else over the lattice. The deadline of the guest's own call
+bounds it, and its hops are counted, so that a circle of links ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from lattice import wire, wit
 from lattice.caller import Caller, CallRequest, new_call_id
 from lattice.compatibility import match_interface
 from lattice.errors import Denied, Failed, Interrupted, LatticeError, Overloaded, Unreachable
+from lattice.exchange import Exchange
 from lattice.imports import grant_line
 from lattice.model import Link, unversioned
+from lattice.streams import ByteReceiver
+from node.capabilities.bus.selection import DEFAULT, selected
 from node.engine.host import GuestCall, HostFunction, HostInterface
 
 ExportsOf = Callable[[str], Collection[str] | None]
 """The names of the interfaces that a component exports, or None while they are not known."""
 
-IsGranted = Callable[[Link], bool]
-"""Whether the source still has a link of that identity: what runs may be older than its links."""
+LinksOf = Callable[[str], Sequence[Link] | None]
+"""The links that a component has now, or None while this node has not heard of the component."""
 
 
-def linked_interfaces(
-    component: wit.ComponentType,
-    links: Sequence[Link],
-    caller: Caller,
-    exports_of: ExportsOf,
-    is_granted: IsGranted,
-) -> list[HostInterface]:
-    """One host interface for each import that a link grants.
+class Links:
+    """The mutable state is the links that came with orders, for components not heard of otherwise yet."""
 
-    Of several links of one interface the one named `default` counts until the guest chooses another.
-    """
-    interfaces = []
-    for name, imported in component.imports.items():
-        link = _link_of(name, links)
-        if link is not None:
-            functions = {
-                function: _linked_function(name, function, link, caller, exports_of, is_granted)
-                for function in imported.functions
-            }
-            interfaces.append(HostInterface(name=name, functions=functions))
-    return interfaces
+    def __init__(self, caller: Caller, links_of: LinksOf, exports_of: ExportsOf) -> None:
+        self._caller = caller
+        self._links_of = links_of
+        self._exports_of = exports_of
+        self._ordered: dict[str, tuple[Link, ...]] = {}
 
+    def ordered(self, component: str, links: Iterable[Link]) -> None:
+        """Use these until this node has heard of the component's application: orders may be faster."""
+        self._ordered[component] = tuple(links)
 
-def _link_of(interface: str, links: Sequence[Link]) -> Link | None:
-    found = [link for link in links if unversioned(link.interface) == unversioned(interface)]
-    return next((link for link in found if link.name == "default"), found[0] if found else None)
+    def of(self, source: str) -> Sequence[Link]:
+        """All links that the component has now."""
+        links = self._links_of(source)
+        if links is None:
+            return self._ordered.get(source, ())
+        self._ordered.pop(source, None)
+        return links
 
+    def names(self, source: str, interface: str) -> list[str]:
+        """The names of the links that cover the interface."""
+        return [link.name for link in self.of(source) if link.covers(interface)]
 
-def _linked_function(
-    interface: str, function: str, link: Link, caller: Caller, exports_of: ExportsOf, is_granted: IsGranted
-) -> HostFunction:
-    async def invoke(call: GuestCall, *args: Any) -> Any:
+    def find(self, source: str, interface: str, name: str = DEFAULT) -> Link:
+        """The link of that name; raises `Denied` with the line that would grant it.
+
+        One of the interface itself counts more than one of its package. Where none is named `default`, the
+        first that covers the interface is.
+        """
+        links = [link for link in self.of(source) if link.covers(interface)]
+        named = [link for link in links if link.name == name] or (links if name == DEFAULT else [])
+        if not named:
+            raise missing_import(source, interface, name)
+        exact = (link for link in named if unversioned(link.interface) == unversioned(interface))
+        return next(exact, named[0])
+
+    async def call(
+        self,
+        call: GuestCall,
+        *,
+        interface: str,
+        function: tuple[str, str],
+        args: Sequence[Any] | Mapping[str, Any],
+        name: str | None = None,
+        idempotent: bool = False,
+    ) -> Any:
+        """Call over the guest's link of that name, or over the one that it chose, and return the value.
+
+        `interface` is the one that the guest imports, `function` the interface and function that the target
+        has. Raises `Denied`, or what the target or the way to it raised; nothing that says that the guest's
+        own call may be repeated.
+        """
+        link, request = self._request(call, interface, function, name, idempotent)
+        try:
+            return await self._caller.call(request, args)
+        except (Unreachable, Overloaded) as error:
+            raise _begun(error, link) from error
+
+    async def exchange(
+        self,
+        call: GuestCall,
+        *,
+        interface: str,
+        function: tuple[str, str],
+        args: Sequence[Any] | Mapping[str, Any],
+        body: ByteReceiver | None = None,
+        name: str | None = None,
+        idempotent: bool = False,
+    ) -> Exchange:
+        """As `call`, with byte streams beside arguments and value; close what is returned."""
+        link, request = self._request(call, interface, function, name, idempotent)
+        try:
+            return await self._caller.exchange(request, args, body)
+        except (Unreachable, Overloaded) as error:
+            raise _begun(error, link) from error
+
+    def _request(
+        self,
+        call: GuestCall,
+        interface: str,
+        function: tuple[str, str],
+        name: str | None,
+        idempotent: bool,
+    ) -> tuple[Link, CallRequest]:
         context = call.context
-        if not is_granted(link):
-            raise missing_import(link.source, interface)
+        link = self.find(call.component, interface, name or selected(call, interface))
         if context.hops >= wire.MAX_HOPS:
             raise Denied(
                 f"the call passed through {context.hops} nodes and components, at most {wire.MAX_HOPS}: "
                 f"is there a circle of links through {link.source!r} and {link.target!r}?"
             )
-        request = CallRequest(
+        return link, CallRequest(
             component=link.target,
-            interface=_exported_name(interface, link.target, exports_of),
-            function=function,
+            interface=self._exported_name(function[0], link.target),
+            function=function[1],
             deadline=context.deadline,
             call_id=new_call_id(),
-            idempotent=link.idempotent,
+            idempotent=idempotent or link.idempotent,
             traceparent=context.traceparent,
             caller=link.source,
             hops=context.hops + 1,
+            link=link.name,
         )
-        try:
-            return await caller.call(request, args)
-        except (Unreachable, Overloaded) as error:
-            raise _begun(error, link) from error
 
-    return invoke
+    def _exported_name(self, interface: str, target: str) -> str:
+        """The target's name of the interface: its version may be another, compatible one."""
+        exports = self._exports_of(target)
+        if exports is None or interface in exports:
+            return interface
+        return match_interface(interface, exports) or interface
+
+    def interfaces(self, names: Mapping[str, wit.Interface]) -> list[HostInterface]:
+        """A host interface for each of these imports, whose functions call the same ones of the target."""
+        return [
+            HostInterface(
+                name=name,
+                functions={function: self._function(name, function) for function in imported.functions},
+            )
+            for name, imported in names.items()
+        ]
+
+    def _function(self, interface: str, function: str) -> HostFunction:
+        async def invoke(call: GuestCall, *args: Any) -> Any:
+            return await self.call(call, interface=interface, function=(interface, function), args=args)
+
+        return invoke
 
 
 def _begun(error: LatticeError, link: Link) -> LatticeError:
@@ -91,17 +166,11 @@ def _begun(error: LatticeError, link: Link) -> LatticeError:
     return Failed(message) if isinstance(error, Overloaded) else Interrupted(message)
 
 
-def _exported_name(interface: str, target: str, exports_of: ExportsOf) -> str:
-    """The target's name of the interface: its version may be another, compatible one."""
-    exports = exports_of(target)
-    if exports is None or interface in exports:
-        return interface
-    return match_interface(interface, exports) or interface
-
-
-def missing_import(component: str, interface: str) -> Denied:
+def missing_import(component: str, interface: str, name: str = DEFAULT) -> Denied:
     """The error that names an import which nothing satisfies, and its cure."""
-    return Denied(
-        f"{component!r} imports {interface}, which nothing provides; "
-        f"grant it with `{grant_line(component, interface)}`"
-    )
+    line = grant_line(component, interface)
+    if name != DEFAULT:
+        return Denied(
+            f"{component!r} has no link of {interface} named {name!r}; grant it with `{line} --name {name}`"
+        )
+    return Denied(f"{component!r} imports {interface}, which nothing provides; grant it with `{line}`")

@@ -27,19 +27,19 @@ from lattice.announcer import Announcer
 from lattice.assignments import Assignments, Prepare
 from lattice.bus import Bus, KeyValue, ObjectStore
 from lattice.caller import Caller
+from lattice.configuration import Configurations
 from lattice.controller import Controller
 from lattice.descriptions import Description
 from lattice.edits import Editor
 from lattice.errors import Conflict, LatticeError, TimedOut, Unreachable
-from lattice.imports import Catalog, missing_imports
-from lattice.model import Link, NodeInfo
+from lattice.imports import Catalog
+from lattice.model import ComponentSpec, Link, NodeInfo
 from lattice.neighbours import Neighbours
 from lattice.observer import Observer
 from lattice.serving import Serving
 from lattice.state import ApplicationChanged, Effect, NodeJoined, NodeLost, NodeSuspected
 from lattice.tasks import open_tasks
 from node.artifacts import Artifacts
-from node.capabilities.wasi import WasiSettings, is_builtin, wasi_interfaces
 from node.component_logs import ComponentLogs
 from node.control import Control
 from node.copies import Copies
@@ -52,7 +52,7 @@ from node.engine.engine import Engine
 from node.engine.host import HostInterface
 from node.handover import Handover
 from node.identity import Identity, default_name
-from node.links import linked_interfaces, missing_import
+from node.links import Links
 from node.micro import EndpointStatistics, MicroService
 from node.operations import Operations
 from node.own_operations import OwnOperations
@@ -61,6 +61,7 @@ from node.reports import Reports
 from node.settings import NodeSettings
 from node.stall import StallGuard
 from node.upkeep import Upkeep
+from node.world import World, is_builtin
 
 log = structlog.get_logger()
 
@@ -121,6 +122,7 @@ class Node(AsyncContextManagerMixin):
             capacity=self.settings.capacity,
             address=f"{platform.node()}, process {os.getpid()}",
             started_at=time.time(),
+            folders={folder.name: folder.mode for folder in self.settings.folder},
         )
 
     def _open_folder(self) -> None:
@@ -214,6 +216,14 @@ class Node(AsyncContextManagerMixin):
             local=self.replicas,
             knows_all=lambda: self.observer.is_caught_up,
         )
+        self.links = Links(self.caller, self._links_of, self._exports_of)
+        self.configurations = Configurations(bus, lattice)
+        self.world = World(
+            self.links,
+            spec_of=self._spec_of,
+            configurations=self.configurations,
+            folders=self.settings.folder,
+        )
         self.serving = Serving(
             bus,
             lattice,
@@ -273,6 +283,7 @@ class Node(AsyncContextManagerMixin):
         self.observer.on_effect(self._effect)
         await tasks.start(self.observer.run)
         await self._refuse_taken_name()
+        await tasks.start(self.configurations.run)
         self.replicas.start(tasks)
         await tasks.start(self.logs.run)
         await self.announcer.start(self.replicas, tasks, self._stack)
@@ -319,16 +330,15 @@ class Node(AsyncContextManagerMixin):
     # What the parts need of each other
 
     def _imports_for(self, step: Prepare, component: wit.ComponentType) -> Sequence[HostInterface]:
-        missing = missing_imports(component.imports, step.links, is_builtin)
-        if missing:
-            raise missing_import(step.spec.name, missing[0])
-        wasi = WasiSettings(environment=step.spec.environment, arguments=(step.spec.name,))
-        linked = linked_interfaces(component, step.links, self.caller, self._exports_of, self._is_granted)
-        return [*wasi_interfaces(wasi), *linked]
+        return self.world.interfaces(step, component)
 
-    def _is_granted(self, link: Link) -> bool:
-        source = self.state.desired.components.get(link.source)
-        return source is None or any(item.identity == link.identity for item in source.links)
+    def _spec_of(self, component: str) -> ComponentSpec | None:
+        desired = self.state.desired.components.get(component)
+        return desired.spec if desired else None
+
+    def _links_of(self, component: str) -> Sequence[Link] | None:
+        desired = self.state.desired.components.get(component)
+        return desired.links if desired else None
 
     def _exports_of(self, component: str) -> Sequence[str] | None:
         desired = self.state.desired.components.get(component)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+import anyio
+
 from lattice import wit
 from lattice.compatibility import check_link, match_interface
 from lattice.descriptions import Description
@@ -25,6 +27,9 @@ from node.artifacts import Artifacts
 from node.engine.compiler import Compiler
 from node.links import missing_import
 from node.replicas import Announce
+
+KNOWN_SECONDS, KNOWN_POLL_SECONDS = 1.0, 0.01
+"""How long a change of what is looked up at each call waits for nodes to say that they know it."""
 
 Fields = Mapping[str, Any]
 Operation = Callable[[Fields], Awaitable[dict[str, Any]]]
@@ -161,6 +166,7 @@ class Operations:
         if source is not None:
             self._check_link(link, await self._described(source.spec.digest))
         edited = await self._editor.edit(self._application_of(link.source), desired_changes.linked(link))
+        await self._known_by_all()
         if edited.is_changed:
             self._announce("link.put", {"component": link.source, **_link_fields(link)})
         return {**_link_fields(link), "changed": edited.is_changed}
@@ -175,6 +181,7 @@ class Operations:
         identity = (source, unversioned(interface), name)
         change = desired_changes.unlinked(source, identity)
         edited = await self._editor.edit(self._application_of(source), change)
+        await self._known_by_all()
         self._announce("link.deleted", {"component": source, "interface": interface, "name": name})
         return {"source": source, "interface": interface, "name": name, "changed": edited.is_changed}
 
@@ -206,6 +213,7 @@ class Operations:
         trigger = Trigger.from_dict({**fields, "component": component})
         change = desired_changes.untriggered(component, trigger.identity)
         edited = await self._editor.edit(self._application_of(component), change)
+        await self._known_by_all()
         self._announce("trigger.deleted", {"component": component, **fields})
         return {"component": component, **fields, "changed": edited.is_changed}
 
@@ -275,7 +283,7 @@ class Operations:
         """What the change breaks or leaves open elsewhere."""
         components = self._observer.state.desired.components
         found = [
-            f"its link of {link.interface} leads to {link.target!r}, which is not deployed, nor offered by a node"
+            f"its link of {link.interface} leads to {link.target!r}, which is neither deployed nor offered"
             for link in self._links_of(spec.name)
             if link.target not in components and link.target not in self._observer.state.observed.offers
         ]
@@ -286,6 +294,16 @@ class Operations:
             if link.target == spec.name and not any(link.covers(name) for name in exports)
         ]
         return found
+
+    async def _known_by_all(self) -> None:
+        """Wait until the nodes know what this one does, so that the change counts for the next call.
+
+        Bounded: a node that is silent just now learns of it when it is back.
+        """
+        state = self._observer.state
+        with anyio.move_on_after(KNOWN_SECONDS):
+            while any(view.heartbeat.copies != state.desired.summary for view in state.observed.live()):
+                await anyio.sleep(KNOWN_POLL_SECONDS)  # noqa: ASYNC110 -- a heartbeat wakes nobody
 
     # Desired state as this node sees it
 

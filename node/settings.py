@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lattice import logs
 from lattice.errors import Invalid
+from lattice.fields import check_unique
 from lattice.names import check_label, check_name
 from lattice.quantities import parse_duration, parse_size
 from lattice.settings import boolean, key_value, one_of, path, setting, text, whole_number
@@ -22,6 +23,33 @@ def _name(raw: str, source: str) -> str:
 
 def _label(raw: str, source: str) -> tuple[str, str]:
     return check_label(*key_value(raw, source))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFolder:
+    """A folder of this machine that components may be granted, under a name."""
+
+    name: str
+    path: Path
+    is_writable: bool = False
+
+    @property
+    def mode(self) -> str:
+        """`rw` or `ro`, as nodes advertise it."""
+        return "rw" if self.is_writable else "ro"
+
+
+def _folder(raw: str, source: str) -> OpenFolder:
+    name, rest = key_value(raw, source)
+    place, separator, mode = rest.rpartition(":")
+    if not separator or mode not in ("ro", "rw"):
+        place, mode = rest, "ro"
+    folder = path(place, source).absolute()
+    if not folder.is_dir():
+        raise Invalid(
+            f"{source}: {folder} is not a folder; use NAME=PATH, or NAME=PATH:rw for a writable one"
+        )
+    return OpenFolder(name=check_name(name, source), path=folder, is_writable=mode == "rw")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +88,14 @@ class NodeSettings:
         (), "Label of this node, for placement; may be repeated. `zone` is also used for routing.", _label,
         metavar="KEY=VALUE", repeated=True,
     )  # fmt: skip
+    folder: tuple[OpenFolder, ...] = setting(
+        (),
+        "Folder that components of this node may be granted, by its name; read-only unless `:rw` is added; "
+        "may be repeated.",
+        _folder,
+        metavar="NAME=PATH[:rw]",
+        repeated=True,
+    )
     capacity: int = setting(
         20_000, "How many replicas this node takes at most.", whole_number(0, 1_000_000), metavar="N"
     )
@@ -99,6 +135,7 @@ class NodeSettings:
     )
 
     def __post_init__(self) -> None:
+        check_unique((folder.name for folder in self.folder), "folder")
         given = [name for name in _OF_A_SERVER if getattr(self, name) is not None]
         if given and self.nats is None:
             flag = "--" + given[0].replace("_", "-")

@@ -1,0 +1,81 @@
+"""What components find in the world of this node: WASI, capabilities, and what their links grant.
+
+A capability is a package below `node.capabilities`. Some are built in, which every component may import and
+whose own grants decide what comes of it; of others only the guest's half is here, and a link says which
+provider serves it. All that remains of a component's imports goes over links as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from lattice import wit
+from lattice.assignments import Prepare
+from lattice.configuration import Configurations
+from lattice.imports import PROVIDED, missing_imports
+from lattice.model import ComponentSpec, package_of
+from node.capabilities import bus, config, logging, wasi
+from node.capabilities.wasi import WasiSettings
+from node.engine.host import HostInterface
+from node.links import Links, missing_import
+from node.settings import OpenFolder
+
+BUILTIN = (wasi, config, logging, bus)
+"""Packages that need no link, in the order in which their interfaces are listed."""
+
+SUPPORT: Mapping[str, str] = {
+    interface: extent for package in BUILTIN for interface, extent in package.SUPPORT.items()
+}
+"""How far each interface that nodes implement goes, in words for a table."""
+
+SpecOf = Callable[[str], ComponentSpec | None]
+"""What is wanted of a component now, as far as this node has heard of it."""
+
+
+def is_builtin(interface: str) -> bool:
+    """Whether an import of this full name is served without a link."""
+    return any(package.is_builtin(interface) for package in BUILTIN)
+
+
+class World:
+    """Holds no state of its own."""
+
+    def __init__(
+        self,
+        links: Links,
+        *,
+        spec_of: SpecOf,
+        configurations: Configurations,
+        folders: Sequence[OpenFolder],
+    ) -> None:
+        self._links = links
+        self._spec_of = spec_of
+        self._configurations = configurations
+        self._folders = {folder.name: folder for folder in folders}
+
+    def interfaces(self, step: Prepare, component: wit.ComponentType) -> list[HostInterface]:
+        """All that the component may import; raises `Denied` that names what nothing grants it."""
+        missing = missing_imports(component.imports, step.links, is_builtin)
+        if missing:
+            raise missing_import(step.spec.name, missing[0])
+        self._links.ordered(step.spec.name, step.links)
+        return [*self._builtin(step.spec, component), *self._linked(component)]
+
+    def _builtin(self, spec: ComponentSpec, component: wit.ComponentType) -> list[HostInterface]:
+        return [
+            *wasi.wasi_interfaces(self._wasi(spec)),
+            *config.config_interfaces(component, self._configurations, self._spec_of),
+            *logging.logging_interfaces(),
+            *bus.bus_interfaces(self._links.names),
+        ]
+
+    def _wasi(self, spec: ComponentSpec) -> WasiSettings:
+        return WasiSettings(environment=spec.environment, arguments=(spec.name,))
+
+    def _linked(self, component: wit.ComponentType) -> list[HostInterface]:
+        others = {
+            name: imported
+            for name, imported in component.imports.items()
+            if package_of(name) not in PROVIDED and not is_builtin(name)
+        }
+        return self._links.interfaces(others)
