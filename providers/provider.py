@@ -26,10 +26,13 @@ time: the caller has given up.
 
 
 class Secret(Protocol):
-    """A text that must not be printed: its `str` and `repr` hide it."""
+    """A value that must not be printed: its `str` and `repr` hide it. Use what it reveals at once."""
 
-    def reveal(self) -> str:
-        """The text itself; use it at once and keep it nowhere."""
+    def reveal(self) -> str | bytes:
+        """The value itself."""
+
+    def text(self) -> str:
+        """The value as text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,170 @@
+"""All providers that a node, or a process of its own, offers: runs them, and serves the calls to them.
+
+`Providers` is to providers what a node's replicas are to components: `lattice.caller.LocalReplicas`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+from anyio.abc import TaskStatus
+
+from lattice import values, wire, wit
+from lattice.bodies import coded
+from lattice.caller import CallRequest, Reply
+from lattice.clock import now
+from lattice.errors import NotFound, TimedOut, Unreachable
+from lattice.exchange import Exchange
+from lattice.model import MIB, Offer
+from lattice.streams import ByteReceiver
+from lattice.tasks import own_task
+from providers.bindings import Bindings, LinkSettings, LinksOf, PlainSettings, Spawn
+from providers.hosted import Hosted, OfferSettings
+from providers.provider import Provider
+
+DESCRIPTION = "lattice:provider/description"
+"""Every provider has it: `describe` gives what it serves, and needs no link."""
+
+Result = TypeVar("Result")
+
+PAYLOAD_BYTES = 8 * MIB
+"""Of the arguments of a call; what is larger goes as a stream beside it."""
+
+
+class Providers:
+    """The mutable state is that of the providers."""
+
+    def __init__(
+        self,
+        offers: Iterable[OfferSettings],
+        *,
+        links_of: LinksOf,
+        wait_for_news: Callable[[], Awaitable[object]],
+        settings: LinkSettings | None = None,
+        on_change: Callable[[Sequence[Offer]], None] = lambda offers: None,
+    ) -> None:
+        """`wait_for_news` returns when links may have changed; `on_change` is given all offers anew."""
+        self._links_of = links_of
+        self._wait_for_news = wait_for_news
+        self._settings = settings or PlainSettings()
+        self._on_change = on_change
+        self._hosted = {
+            offer.name: Hosted(offer, make_bindings=self._bindings, on_change=self._changed)
+            for offer in offers
+        }
+        self._stopped = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Providers {', '.join(self._hosted) or 'none'}>"
+
+    def offers(self) -> list[Offer]:
+        """What is offered now, healthy or not."""
+        return [hosted.offer for hosted in self._hosted.values()]
+
+    def hosted(self) -> Mapping[str, Hosted]:
+        """The providers by name, for people who look at their figures."""
+        return self._hosted
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run all until `stop`, started once each runs or has failed to; cancelling ends them abruptly."""
+        async with anyio.create_task_group() as tasks:
+            for hosted in self._hosted.values():
+                tasks.start_soon(hosted.run)
+            for hosted in self._hosted.values():
+                await hosted.wait_until_tried()
+            task_status.started()
+        self._stopped.set()
+
+    async def stop(self) -> None:
+        """Take no more calls, let those in progress end, close; returns when all is done."""
+        for hosted in self._hosted.values():
+            hosted.stop()
+        await self._stopped.wait()
+
+    def _changed(self) -> None:
+        self._on_change(self.offers())
+
+    def _bindings(self, name: str, provider: Provider, spawn: Spawn) -> Bindings:
+        return Bindings(
+            name,
+            provider,
+            links_of=self._links_of,
+            settings=self._settings,
+            wait_for_news=self._wait_for_news,
+            spawn=spawn,
+        )
+
+    # Calls
+
+    def offered(self, name: str) -> bool:
+        """Whether a provider of that name belongs here, in whatever state it is."""
+        return name in self._hosted
+
+    def serves(self, component: str) -> bool:
+        """Whether it takes calls here now."""
+        hosted = self._hosted.get(component)
+        return hosted is not None and hosted.is_running
+
+    async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
+        """Call with values; whoever calls within the process ends the call at its deadline."""
+        if request.interface == DESCRIPTION:
+            return self._describe(request)
+        return await self._of(request).call(request, args)
+
+    async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
+        """Call with encoded arguments, at most until the request's deadline."""
+        if content_type == wire.MSGPACK:
+            decode = partial(wire.decode, body, max_bytes=PAYLOAD_BYTES)
+            args = await coded(len(body), decode) if body else ()
+            value = await self._timed(request, self.call(request, args))
+            return Reply(data=wire.encode(value))
+        type_ = self._of(request).function_type(request)
+        data = wire.decode_json(body, max_bytes=PAYLOAD_BYTES) if body else []
+        args = data if type_ is None else values.arguments_from_json(type_, data)
+        value = await self._timed(request, self.call(request, args))
+        shown = value if type_ is None else values.result_to_json(type_, value)
+        return Reply(data=wire.encode_json(shown), content_type=content_type)
+
+    async def exchange(
+        self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], body: ByteReceiver | None
+    ) -> Exchange:
+        """Call with byte streams beside arguments and value."""
+        return await self._timed(request, self._of(request).exchange(request, args, body))
+
+    async def _timed(self, request: CallRequest, work: Awaitable[Result]) -> Result:
+        await own_task()
+        try:
+            with anyio.fail_after(max(0.0, request.deadline - now())):
+                return await work
+        except TimeoutError:
+            raise TimedOut(f"the budget of the call to {request.target} ended") from None
+
+    def _of(self, request: CallRequest) -> Hosted:
+        hosted = self._hosted.get(request.component)
+        if hosted is None:
+            raise Unreachable(f"no provider {request.component!r} runs here")
+        return hosted
+
+    def _describe(self, request: CallRequest) -> dict[str, Any]:
+        if request.function != "describe":
+            raise NotFound(f"{DESCRIPTION} has one function, `describe`")
+        hosted = self._of(request)
+        statistics = hosted.statistics
+        return {
+            "offer": hosted.offer.to_dict(),
+            "exports": [wit.interface_to_json(interface) for interface in hosted.types()],
+            "statistics": {
+                "calls": statistics.calls,
+                "errors": dict(statistics.errors),
+                "in_progress": statistics.in_progress,
+                "busy_seconds": statistics.busy_seconds,
+                "starts": statistics.starts,
+            },
+            "links": [
+                {"source": link.source, "name": link.name, "interface": link.interface}
+                for link in hosted.links()
+            ],
+        }
