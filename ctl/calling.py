@@ -6,6 +6,7 @@ program that wants to route by itself gives `ControlClient` another `Caller`.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import anyio
 from ctl.functions import Function
 from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
+from lattice.caller import CANCEL_SECONDS, new_call_id
 from lattice.errors import Interrupted, LatticeError, TimedOut
 
 FIRST_DELAY_SECONDS = 0.02
@@ -55,26 +57,43 @@ class SubjectCaller:
     async def call(self, function: Function, args: Sequence[Any], options: CallOptions) -> Any:
         body = wire.encode_arguments(args)
         deadline = anyio.current_time() + options.budget_seconds
-        attempt = 0
+        attempt, call_id = 0, new_call_id()
         while True:
             attempt += 1
+            left = deadline - anyio.current_time()
             try:
-                reply = await self._attempt(function, body, options, attempt, deadline - anyio.current_time())
-                return _result(function, reply)
+                return _result(function, await self._attempt(function, body, options, call_id, attempt, left))
+            except anyio.get_cancelled_exc_class():
+                await self._cancel(call_id)
+                raise
             except LatticeError as error:
                 delay = retry_delay(attempt, random.random())
                 if not may_repeat(error, options) or anyio.current_time() + delay >= deadline:
                     raise
             await anyio.sleep(delay)
 
+    async def _cancel(self, call_id: str) -> None:
+        """Tell all nodes, as it is not known which one took the call."""
+        body = wire.encode_message({"call_id": call_id, "origin": self._peer.owner})
+        with anyio.move_on_after(CANCEL_SECONDS, shield=True), contextlib.suppress(LatticeError):
+            await self._peer.bus.publish(subjects.cancel(self._lattice), body)
+
     async def _attempt(
-        self, function: Function, body: bytes, options: CallOptions, attempt: int, left_seconds: float
+        self,
+        function: Function,
+        body: bytes,
+        options: CallOptions,
+        call_id: str,
+        attempt: int,
+        left_seconds: float,
     ) -> Message:
         headers = wire.CallHeaders(
             budget_ms=max(1, int(left_seconds * 1000)),
             idempotent=options.idempotent,
             traceparent=options.traceparent,
             attempt=min(attempt, wire.MAX_ATTEMPT),
+            call_id=call_id,
+            origin=self._peer.owner,
         )
         subject = self._subject(function, options.node)
         try:

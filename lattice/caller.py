@@ -164,29 +164,32 @@ class Caller:
         returned, or close its body.
         """
         source = None if body is None else Replayable(body)
-        encoded: bytes | None = None
+        ask = self._exchanger(request, args, source)
+        return await _settled(self._route(request, ask, source), body, source)
 
-        async def ask(node: str, attempt: int) -> Exchange:
-            nonlocal encoded
-            if source is not None:
-                source.rewind()
-            if node == self._node and self._local is not None:
-                return await self._local.exchange(request, args, source)
-            if encoded is None:
-                encoded = wire.encode_arguments(args)
-            return await self._exchange(node, request, encoded, source, attempt)
+    async def exchange_at(
+        self,
+        nodes: Sequence[str],
+        request: CallRequest,
+        args: Sequence[Any] | Mapping[str, Any],
+        body: ByteReceiver | None = None,
+    ) -> Exchange:
+        """As `exchange`, with the first of these nodes that takes it. Raises the last one's error."""
+        source = None if body is None else Replayable(body)
+        ask = self._exchanger(request, args, source)
 
-        try:
-            exchange = await self._route(request, ask, source)
-        except BaseException:
-            if body is not None:
-                await own_task()
-                with anyio.CancelScope(shield=True):
-                    await body.aclose()
-            raise
-        if source is not None:
-            await source.settle(is_over=exchange.body is None)
-        return exchange
+        async def try_all() -> Exchange:
+            failure: LatticeError = Unreachable(f"no node to ask for {request.target}")
+            for attempt, node in enumerate(nodes, request.attempt):
+                try:
+                    return await ask(node, min(attempt, wire.MAX_ATTEMPT))
+                except (Unreachable, Overloaded) as error:
+                    failure = error
+                    if source is not None and not source.is_whole:
+                        break
+            raise failure
+
+        return await _settled(try_all(), body, source)
 
     async def forward(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
         """The encoded result of a call with encoded arguments. Raises any `LatticeError`."""
@@ -361,6 +364,23 @@ class Caller:
 
     # One attempt with streams beside it
 
+    def _exchanger(
+        self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], source: Replayable | None
+    ) -> Callable[[str, int], Awaitable[Exchange]]:
+        encoded: bytes | None = None
+
+        async def ask(node: str, attempt: int) -> Exchange:
+            nonlocal encoded
+            if source is not None:
+                source.rewind()
+            if node == self._node and self._local is not None:
+                return await self._local.exchange(request, args, source)
+            if encoded is None:
+                encoded = wire.encode_arguments(args)
+            return await self._exchange(node, request, encoded, source, attempt)
+
+        return ask
+
     async def _exchange(
         self, node: str, request: CallRequest, body: bytes, source: ByteReceiver | None, attempt: int
     ) -> Exchange:
@@ -425,6 +445,23 @@ class Caller:
             if not streaming:
                 self._streaming.pop(node, None)
         raise Interrupted(_lost(node))
+
+
+async def _settled(
+    exchanging: Awaitable[Exchange], body: ByteReceiver | None, source: Replayable | None
+) -> Exchange:
+    """The exchange, with nothing kept for another attempt; if there is none, the body is closed."""
+    try:
+        exchange = await exchanging
+    except BaseException:
+        if body is not None:
+            await own_task()
+            with anyio.CancelScope(shield=True):
+                await body.aclose()
+        raise
+    if source is not None:
+        await source.settle(is_over=exchange.body is None)
+    return exchange
 
 
 def _lost(node: str) -> str:

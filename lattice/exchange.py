@@ -69,7 +69,7 @@ class ExchangeTarget(Protocol):
 
 
 class Replayable:
-    """A body that may be sent again while all that was taken of it is still here: a window of bytes.
+    """A body that may be sent again while all that was taken of it is still here: a window, and one chunk.
 
     A `ByteReceiver`. Attempts close it as often as they like; the body is closed when `settle` says so.
     """
@@ -107,11 +107,11 @@ class Replayable:
         if self._again:
             return self._again.popleft()
         chunk = await self._body.receive()
-        if self._is_recording:
+        if self._room > 0:
             self._room -= len(chunk)
             self._taken.append(chunk)
-            if self._room < 0:
-                self._forget()
+        elif self._is_recording:
+            self._forget()
         return chunk
 
     def abort(self, error: LatticeError) -> None:
@@ -123,7 +123,7 @@ class Replayable:
             await self._body.aclose()
 
     def _forget(self) -> None:
-        self._is_recording = False
+        self._is_recording, self._room = False, 0
         self._taken = []
 
     def __aiter__(self) -> AsyncIterator[bytes]:

@@ -176,14 +176,23 @@ async def pump(source: ByteReceiver, sender: BusSender) -> None:
     with anyio.CancelScope() as scope:
         sender.on_break(scope.cancel)
         try:
-            async for chunk in source:
-                await sender.send(chunk)
-            await sender.end(source.trailers)
+            while True:
+                await sender.wait_sendable()  # nothing is taken from the source that the peer may not want
+                await sender.send(await source.receive())
+        except anyio.EndOfStream:
+            await _end(sender, source.trailers)
         except LatticeError as error:
             await _fail(sender, error)
         except Exception as error:  # a source may be anybody's; its peer must learn that it broke
             log.warning("stream.source-failed", reason=repr(error))
             await _fail(sender, Failed(f"the source of a byte stream broke: {error}"))
+
+
+async def _end(sender: BusSender, trailers: Mapping[str, str]) -> None:
+    try:
+        await sender.end(trailers)
+    except LatticeError as error:  # trailers that can't be sent, or a peer that is gone
+        await _fail(sender, error)
 
 
 async def _fail(sender: BusSender, error: LatticeError) -> None:

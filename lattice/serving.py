@@ -224,8 +224,6 @@ class Serving:
         """Serve and answer; returns when the bytes of both directions are over."""
         if headers.content_type != wire.MSGPACK:
             raise Invalid(f"a call with byte streams beside it is written as {wire.MSGPACK}")
-        if target is self._local and not self._local.serves(request.component):
-            raise Unreachable(f"nothing serves {request.component!r} on this node")  # before any byte comes
         await own_task()
         encoded = await self._body(message, headers, request)
         limit = self._caller.payload_limit(request.component)

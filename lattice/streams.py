@@ -253,12 +253,12 @@ class BusSender(_End):
     async def send(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
-            size = min(len(rest), await self._wait_sendable(), self._chunk_bytes)
+            size = min(len(rest), await self.wait_sendable(), self._chunk_bytes)
             await self._publish(self._machine.data(bytes(rest[:size])))
             rest = rest[size:]
 
     async def end(self, trailers: Mapping[str, str] | None = None) -> None:
-        await self._wait_sendable(0)
+        await self.wait_sendable(0)
         await self._publish(self._machine.end(trailers))
 
     async def fail(self, error: LatticeError) -> None:
@@ -296,7 +296,8 @@ class BusSender(_End):
                 if self._subscription is not None:
                     await self._subscription.unsubscribe()
 
-    async def _wait_sendable(self, at_least: int = 1) -> int:
+    async def wait_sendable(self, at_least: int = 1) -> int:
+        """Wait until the peer listens and takes so many bytes; raises what ended the stream."""
         while self._error is None and (self._data_subject is None or self._machine.sendable < at_least):
             await self._wakeup.wait()
         if self._error is not None:
