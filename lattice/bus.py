@@ -9,12 +9,15 @@ nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lattice.errors import Invalid
+
+if TYPE_CHECKING:
+    from lattice.streams import ByteReceiver
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 """The headers of the many messages that have none; shared, so that they cost nothing."""
@@ -60,6 +63,43 @@ class BusStatistics:
     reconnects: int = 0
     slow_consumers: int = 0
     handler_errors: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectInfo:
+    """What a store knows of one object; `modified` in seconds since the epoch."""
+
+    name: str
+    size: int
+    modified: float = 0.0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectPage:
+    """Some of a store's objects, and where to go on; an empty cursor means that these were the last."""
+
+    objects: tuple[ObjectInfo, ...]
+    cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSettings:
+    """A durable queue of work: the messages of a stream that have a subject, given to whoever asks."""
+
+    stream: str
+    """Made, for these subjects, if it is missing."""
+    name: str
+    """Of the queue: all who open one of the same name share its messages."""
+    subject: str
+    ack_wait_seconds: float = 30.0
+    """A message that was given and not settled, nor said to be in progress, for so long is given again."""
+    max_pending: int = 1000
+    """So many may be given and not settled at once, among all who share the queue."""
+    prefetch: int = 1
+    """So many are fetched ahead by each who takes; their time to be settled runs from then."""
+    from_start: bool = True
+    """Whether a new queue begins with what the stream has, else with what comes."""
 
 
 Handler = Callable[[Message], None]
@@ -120,7 +160,7 @@ class KeyValue(Protocol):
 
 
 class ObjectStore(Protocol):
-    """A bucket of large values; errors as for `KeyValue`."""
+    """A bucket of large values; errors as for `KeyValue`, `NotFound` where it is not made and missing."""
 
     @property
     def bucket(self) -> str:
@@ -137,6 +177,73 @@ class ObjectStore(Protocol):
 
     async def names(self) -> list[str]:
         """The names of all objects, sorted."""
+
+    async def write(self, name: str, chunks: AsyncIterable[bytes]) -> ObjectInfo:
+        """Store a stream; nothing is visible before its last byte was stored. Holds a few chunks at most.
+
+        What `chunks` raises is raised, and the object is as it was before.
+        """
+
+    async def read(
+        self, name: str, *, start: int = 0, end: int | None = None
+    ) -> tuple[ObjectInfo, ByteReceiver]:
+        """What the store knows of an object, and its bytes from `start` to before `end`. Raises `NotFound`.
+
+        A whole object's digest is verified with its last bytes. Close the stream.
+        """
+
+    async def info(self, name: str) -> ObjectInfo | None:
+        """What the store knows of an object."""
+
+    async def page(self, cursor: str = "", limit: int = 1000) -> ObjectPage:
+        """Objects from a cursor on, about `limit` of them; one replaced meanwhile may come twice."""
+
+    async def clear(self) -> None:
+        """Delete all objects."""
+
+    async def created_at(self) -> float:
+        """When it was made, in seconds since the epoch. Raises `NotFound`."""
+
+
+class Work(Protocol):
+    """One message out of a queue. It is given again, here or elsewhere, unless it is settled.
+
+    Settling raises `Unreachable`, `TimedOut` or `Interrupted` when the server may not know of it.
+    """
+
+    @property
+    def message(self) -> Message:
+        """As it was published."""
+
+    @property
+    def attempt(self) -> int:
+        """How often it was given, this time included."""
+
+    @property
+    def sequence(self) -> int:
+        """Its number in the stream."""
+
+    async def done(self) -> None:
+        """It was handled: never give it again. Returns when the server knows."""
+
+    async def retry(self, delay_seconds: float) -> None:
+        """Give it again after a while."""
+
+    async def in_progress(self) -> None:
+        """It is still being handled: begin the wait anew."""
+
+
+class WorkQueue(Protocol):
+    """What takes from a queue. Closing it gives back nothing: what was not settled is given again in time."""
+
+    async def take(self) -> Work:
+        """The next message; waits for one, over reconnects and the loss of the queue. One at a time may wait.
+
+        A cancelled `take` loses nothing: what was on its way is given again.
+        """
+
+    async def aclose(self) -> None:
+        """Take no more."""
 
 
 class Bus(Protocol):
@@ -203,8 +310,25 @@ class Bus(Protocol):
     async def key_value(self, bucket: str, *, history: int = 1, ttl_seconds: float | None = None) -> KeyValue:
         """Open a bucket, made if it is missing; an existing one keeps its settings."""
 
-    async def object_store(self, bucket: str) -> ObjectStore:
-        """Open an object store, made if it is missing."""
+    async def object_store(self, bucket: str, *, make: bool = True) -> ObjectStore:
+        """Open an object store, made if it is missing; else `NotFound` comes from its operations."""
+
+    async def delete_object_store(self, bucket: str) -> None:
+        """Delete an object store and all that is in it. Raises `NotFound`."""
+
+    async def work_queue(self, settings: QueueSettings) -> WorkQueue:
+        """Open a queue of work, made with its stream if they are missing; messages published before count.
+
+        Raises `Invalid` when the stream exists and has no such subjects, or another stream has them.
+        """
+
+    async def publish_stored(
+        self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None, timeout_seconds: float
+    ) -> int:
+        """Publish to a stream and return the message's number in it once it is stored.
+
+        Raises `NotFound` when no stream has the subject, else as `request`.
+        """
 
     async def watch_disconnects(self, handler: DisconnectHandler) -> bool:
         """Call with every connection that a server reports as ended; False without system credentials."""

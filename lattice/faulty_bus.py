@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,11 +24,16 @@ from lattice.bus import (
     Handler,
     KeyValue,
     Message,
+    ObjectInfo,
+    ObjectPage,
     ObjectStore,
+    QueueSettings,
     Subscription,
     WatchHandler,
+    WorkQueue,
 )
 from lattice.errors import Interrupted, TimedOut, Unreachable
+from lattice.streams import ByteReceiver
 from lattice.tasks import own_task
 
 Result = TypeVar("Result")
@@ -204,8 +209,21 @@ class FaultyBus:
         )
         return _FaultyKeyValue(self, opened)
 
-    async def object_store(self, bucket: str) -> ObjectStore:
-        return _FaultyObjectStore(self, await self.spoil(lambda: self._bus.object_store(bucket)))
+    async def object_store(self, bucket: str, *, make: bool = True) -> ObjectStore:
+        return _FaultyObjectStore(self, await self.spoil(lambda: self._bus.object_store(bucket, make=make)))
+
+    async def delete_object_store(self, bucket: str) -> None:
+        await self.spoil(lambda: self._bus.delete_object_store(bucket))
+
+    async def work_queue(self, settings: QueueSettings) -> WorkQueue:
+        return await self.spoil(lambda: self._bus.work_queue(settings))
+
+    async def publish_stored(
+        self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None, timeout_seconds: float
+    ) -> int:
+        return await self.spoil(
+            lambda: self._bus.publish_stored(subject, data, headers=headers, timeout_seconds=timeout_seconds)
+        )
 
     async def spoil(self, operation: Callable[[], Awaitable[Result]]) -> Result:
         """Do a store's operation, unless it is to fail before, or fail after it was done."""
@@ -329,3 +347,23 @@ class _FaultyObjectStore:
 
     async def names(self) -> list[str]:
         return await self._bus.spoil(self._store.names)
+
+    async def write(self, name: str, chunks: AsyncIterable[bytes]) -> ObjectInfo:
+        return await self._bus.spoil(lambda: self._store.write(name, chunks))
+
+    async def read(
+        self, name: str, *, start: int = 0, end: int | None = None
+    ) -> tuple[ObjectInfo, ByteReceiver]:
+        return await self._bus.spoil(lambda: self._store.read(name, start=start, end=end))
+
+    async def info(self, name: str) -> ObjectInfo | None:
+        return await self._bus.spoil(lambda: self._store.info(name))
+
+    async def page(self, cursor: str = "", limit: int = 1000) -> ObjectPage:
+        return await self._bus.spoil(lambda: self._store.page(cursor, limit))
+
+    async def clear(self) -> None:
+        await self._bus.spoil(self._store.clear)
+
+    async def created_at(self) -> float:
+        return await self._bus.spoil(self._store.created_at)

@@ -118,6 +118,38 @@ async def _create_stream(
         return await call(bus, f"STREAM.CREATE.{name}", {**config, "num_replicas": 1})
 
 
+async def publish_stored(
+    bus: Bus,
+    subject: str,
+    data: bytes,
+    *,
+    headers: Mapping[str, str] | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> int:
+    """Publish to a stream and return the message's number there. Raises `NotFound` if none stores it."""
+    try:
+        reply = await bus.request(subject, data, headers=headers, timeout_seconds=timeout_seconds)
+    except Unreachable:
+        if not bus.is_connected:
+            raise
+        found = await call(bus, "STREAM.NAMES", {"subject": subject})
+        if found.get("streams"):
+            raise
+        raise NotFound(
+            f"no JetStream stream stores {subject!r}: make one, for instance with "
+            f"`nats stream add --subjects {subject}`"
+        ) from None
+    try:
+        return int(check(reply)["seq"])
+    except (ValueError, KeyError, TypeError):
+        raise NotFound(f"what answered on {subject!r} is not a JetStream stream: make one for it") from None
+
+
+def work_stream(name: str, subject: str) -> dict[str, Any]:
+    """The stream of a queue of work where nobody made another; it keeps what comes."""
+    return {"name": name, "subjects": [subject], "storage": "file", "retention": "limits", "discard": "old"}
+
+
 def key_value_stream(bucket: str, *, history: int, ttl_seconds: float | None) -> dict[str, Any]:
     """The stream of a key-value bucket, as every NATS client lays it out."""
     age = int((ttl_seconds or 0) * NANOSECONDS)

@@ -27,11 +27,15 @@ from lattice.bus import (
     KeyValue,
     Message,
     ObjectStore,
+    QueueSettings,
     Subscription,
+    WorkQueue,
     check_subject,
 )
-from lattice.errors import Interrupted, Invalid, TimedOut, Unreachable
-from lattice.memory_store import Bucket, MemoryKeyValue, MemoryObjectStore
+from lattice.errors import Interrupted, Invalid, NotFound, TimedOut, Unreachable
+from lattice.memory_queue import MemoryStream, MemoryWorkQueue
+from lattice.memory_store import Bucket, MemoryKeyValue, MemoryObjectStore, Objects
+from lattice.patterns import matches
 from lattice.tasks import own_task
 
 MAX_PAYLOAD = 1024 * 1024
@@ -49,7 +53,8 @@ class MemoryBroker:
         self.clock = clock
         self.has_system = has_system
         self.is_store_available = True
-        self.objects: dict[str, dict[str, bytes]] = {}
+        self.objects: dict[str, Objects] = {}
+        self.streams: dict[str, MemoryStream] = {}
         self.disconnect_handlers: list[tuple[MemoryBus, DisconnectHandler]] = []
         self.next_client = itertools.count(1).__next__
         self.next_inbox = itertools.count(1).__next__
@@ -69,6 +74,7 @@ class MemoryBroker:
         """Forget all buckets and objects, as a server whose disk was wiped; watches are made anew."""
         lost, self._buckets = self._buckets, {}
         self.objects.clear()
+        self.streams.clear()
         for bucket in lost.values():
             bucket.lose()
 
@@ -96,7 +102,15 @@ class MemoryBroker:
             receivers.append(members[turn % len(members)])
         for subscription in receivers:
             asyncio.get_running_loop().call_soon(subscription.receive, message)
-        return bool(receivers)
+        stream = self.stream_of(message.subject)
+        if stream is not None:
+            stream.add(message)
+        return bool(receivers) or stream is not None
+
+    def stream_of(self, subject: str) -> MemoryStream | None:
+        """The stream that stores messages of this subject."""
+        tokens = subject.split(".")
+        return next((s for s in self.streams.values() if matches(s.subject.split("."), tokens)), None)
 
     def announce_disconnect(self, disconnect: Disconnect) -> None:
         """Tell those who watch and are connected, like a server's advisory."""
@@ -137,15 +151,6 @@ class MemorySubscription:
     async def unsubscribe(self) -> None:
         self.is_active = False
         self.bus.broker.remove(self)
-
-
-def matches(pattern: list[str], subject: list[str]) -> bool:
-    """Whether a subject's tokens match a pattern's, where `*` is one token and a last `>` one or more."""
-    if pattern[-1] == ">":
-        if len(subject) < len(pattern):
-            return False
-        return all(p in ("*", s) for p, s in zip(pattern[:-1], subject, strict=False))
-    return len(pattern) == len(subject) and all(p in ("*", s) for p, s in zip(pattern, subject, strict=True))
 
 
 class MemoryBus(AsyncContextManagerMixin):
@@ -340,15 +345,50 @@ class MemoryBus(AsyncContextManagerMixin):
         self._require_connection()
         return self.broker.bucket(bucket, ttl_seconds=ttl_seconds)
 
-    async def object_store(self, bucket: str) -> ObjectStore:
-        self._objects(bucket)
-        return MemoryObjectStore(bucket, lambda: self._objects(bucket))
+    async def object_store(self, bucket: str, *, make: bool = True) -> ObjectStore:
+        if make:
+            self._objects(bucket, make=True)
+        return MemoryObjectStore(bucket, lambda: self._objects(bucket, make=make))
 
-    def _objects(self, bucket: str) -> dict[str, bytes]:
+    async def delete_object_store(self, bucket: str) -> None:
+        self._objects(bucket, make=False)
+        del self.broker.objects[bucket]
+
+    def _objects(self, bucket: str, *, make: bool) -> Objects:
+        self._require_store()
+        if bucket not in self.broker.objects:
+            if not make:
+                raise NotFound(f"there is no object store {bucket!r}")
+            self.broker.objects[bucket] = Objects()
+        return self.broker.objects[bucket]
+
+    def _require_store(self) -> None:
         self._require_connection()
         if not self.broker.is_store_available:
             raise Unreachable("the store does not answer")
-        return self.broker.objects.setdefault(bucket, {})
+
+    async def work_queue(self, settings: QueueSettings) -> WorkQueue:
+        def open_stream() -> MemoryStream:
+            self._require_store()
+            streams = self.broker.streams
+            if settings.stream not in streams:
+                streams[settings.stream] = MemoryStream(settings.subject)
+            return streams[settings.stream]
+
+        queue = MemoryWorkQueue(self, settings, open_stream)
+        queue.open()
+        return queue
+
+    async def publish_stored(
+        self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None, timeout_seconds: float
+    ) -> int:
+        self._require_store()
+        check_subject(subject)
+        stream = self.broker.stream_of(subject)
+        if stream is None:
+            raise NotFound(f"no stream stores {subject!r}")
+        self._send(subject, data, headers, None)
+        return stream.last
 
     async def watch_disconnects(self, handler: DisconnectHandler) -> bool:
         if self.broker.has_system:

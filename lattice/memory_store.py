@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import itertools
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterable, Callable
 from typing import Protocol
 
-from lattice.bus import ConnectionHandler, Entry, Subscription, WatchHandler, check_key
+from lattice.bus import (
+    ConnectionHandler,
+    Entry,
+    ObjectInfo,
+    ObjectPage,
+    Subscription,
+    WatchHandler,
+    check_key,
+)
 from lattice.errors import Conflict, Invalid, LatticeError, NotFound
+from lattice.sources import BytesSource
+from lattice.streams import ByteReceiver
 
 _created = itertools.count(1)
 
@@ -197,10 +210,18 @@ class MemoryKeyValue:
         return self._open().write(key, value, revision)
 
 
+class Objects(dict[str, tuple[ObjectInfo, bytes]]):
+    """The objects of one store, and when it was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.created_at = time.time()
+
+
 class MemoryObjectStore:
     """An `ObjectStore` in a dictionary."""
 
-    def __init__(self, bucket: str, open_objects: Callable[[], dict[str, bytes]]) -> None:
+    def __init__(self, bucket: str, open_objects: Callable[[], Objects]) -> None:
         self._name = bucket
         self._open = open_objects
 
@@ -214,16 +235,50 @@ class MemoryObjectStore:
     async def put(self, name: str, data: bytes) -> None:
         if not name:
             raise Invalid("an object's name must not be empty")
-        self._open()[name] = bytes(data)
+        digest = f"SHA-256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()}"
+        info = ObjectInfo(name=name, size=len(data), modified=time.time(), digest=digest)
+        self._open()[name] = (info, bytes(data))
 
     async def get(self, name: str) -> bytes:
-        try:
-            return self._open()[name]
-        except KeyError:
-            raise NotFound(f"object {name!r} is not in {self._name}") from None
+        return self._find(name)[1]
 
     async def delete(self, name: str) -> None:
         self._open().pop(name, None)
 
     async def names(self) -> list[str]:
         return sorted(self._open())
+
+    async def write(self, name: str, chunks: AsyncIterable[bytes]) -> ObjectInfo:
+        self._open()
+        data = b"".join([chunk async for chunk in chunks])
+        await self.put(name, data)
+        return self._find(name)[0]
+
+    async def read(
+        self, name: str, *, start: int = 0, end: int | None = None
+    ) -> tuple[ObjectInfo, ByteReceiver]:
+        info, data = self._find(name)
+        return info, BytesSource(data[start:end])
+
+    async def info(self, name: str) -> ObjectInfo | None:
+        found = self._open().get(name)
+        return None if found is None else found[0]
+
+    async def page(self, cursor: str = "", limit: int = 1000) -> ObjectPage:
+        objects = self._open()
+        later = sorted(name for name in objects if name > cursor)
+        names = later[:limit]
+        found = tuple(objects[name][0] for name in names)
+        return ObjectPage(objects=found, cursor=names[-1] if len(later) > limit else "")
+
+    async def clear(self) -> None:
+        self._open().clear()
+
+    async def created_at(self) -> float:
+        return self._open().created_at
+
+    def _find(self, name: str) -> tuple[ObjectInfo, bytes]:
+        try:
+            return self._open()[name]
+        except KeyError:
+            raise NotFound(f"object {name!r} is not in {self._name}") from None

@@ -29,17 +29,20 @@ from lattice.bus import (
     KeyValue,
     Message,
     ObjectStore,
+    QueueSettings,
     Subscription,
+    WorkQueue,
     check_subject,
 )
 from lattice.connection import ConnectionSettings
-from lattice.errors import Denied, Interrupted, Invalid, LatticeError, Unreachable
+from lattice.errors import Denied, Interrupted, Invalid, LatticeError, NotFound, Unreachable
 from lattice.key_value import JetStreamKeyValue
 from lattice.nats_connection import NatsConnection
 from lattice.nats_protocol import publish_command
 from lattice.object_store import JetStreamObjectStore
 from lattice.replies import Replies
 from lattice.tasks import open_tasks
+from lattice.work_queue import JetStreamWorkQueue
 
 BACKOFF_SECONDS = (0.02, 1.0)
 STEADY_SECONDS = 1.0
@@ -408,12 +411,30 @@ class NatsBus(AsyncContextManagerMixin):
         await opened.open()
         return opened
 
-    async def object_store(self, bucket: str) -> ObjectStore:
-        opened = JetStreamObjectStore(
-            self, bucket, jetstream.object_stream(bucket), replicas=self._settings.replicas
-        )
+    async def object_store(self, bucket: str, *, make: bool = True) -> ObjectStore:
+        stream = jetstream.object_stream(bucket)
+        opened = JetStreamObjectStore(self, bucket, stream, replicas=self._settings.replicas, makes=make)
+        if make:
+            await opened.open()
+        return opened
+
+    async def delete_object_store(self, bucket: str) -> None:
+        try:
+            await jetstream.call(self, f"STREAM.DELETE.{jetstream.object_stream(bucket)['name']}")
+        except jetstream.StreamLost:
+            raise NotFound(f"there is no object store {bucket!r}") from None
+
+    async def work_queue(self, settings: QueueSettings) -> WorkQueue:
+        opened = JetStreamWorkQueue(self, settings, replicas=self._settings.replicas)
         await opened.open()
         return opened
+
+    async def publish_stored(
+        self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None, timeout_seconds: float
+    ) -> int:
+        return await jetstream.publish_stored(
+            self, subject, data, headers=headers, timeout_seconds=timeout_seconds
+        )
 
     async def watch_disconnects(self, handler: DisconnectHandler) -> bool:
         if self._settings.system_credentials is None:

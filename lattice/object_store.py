@@ -1,13 +1,18 @@
-"""An object store on JetStream, laid out as by every NATS client, but with many chunks under way at once."""
+"""An object store on JetStream, laid out as by every NATS client, but with many chunks under way at once.
+
+Chunks go up under a subject of their own and become the object by one last message, its description. So a
+store that is cut off leaves nothing behind that anybody could see, and replacing is one step for all readers.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+import math
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterable, Mapping
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,29 +20,42 @@ import anyio
 import anyio.to_thread
 
 from lattice import jetstream
-from lattice.bus import Message
-from lattice.errors import Failed, Invalid, LatticeError, NotFound, TimedOut, Unreachable
+from lattice.bus import ObjectInfo, ObjectPage
+from lattice.errors import Invalid, LatticeError, NotFound
+from lattice.object_reader import BatchReader, ObjectReader
+from lattice.sources import BytesSource, rechunked
+from lattice.streams import ByteReceiver
+from lattice.tasks import open_tasks, own_task
 
 CHUNK_BYTES = 512 * 1024
 """Four times what others choose: each chunk is synced to disk and costs a turn on both sides."""
 CHUNKS_UNDER_WAY = 8
-IDLE_SECONDS = 5.0
+INLINE_DIGEST_BYTES = 64 * 1024
+"""Hashing so little takes less time than asking a thread for it."""
+INDEX_ENTRIES = 64
+"""Places of an object that a range may begin at without reading what is before."""
+INDEX = "lattice-index"
 ROLLUP = {"Nats-Rollup": "sub"}
-END_OF_BATCH = "204"
-NOTHING_FOUND = "404"
 
 
 class JetStreamObjectStore:
-    """An `ObjectStore` whose bucket is made anew, empty, when an operation finds it lost."""
+    """An `ObjectStore`; one that `makes` its bucket makes it anew, empty, when an operation finds it lost."""
 
     def __init__(
-        self, bus: jetstream.Transport, bucket: str, stream: Mapping[str, Any], *, replicas: int | None
+        self,
+        bus: jetstream.Transport,
+        bucket: str,
+        stream: Mapping[str, Any],
+        *,
+        replicas: int | None,
+        makes: bool = True,
     ) -> None:
         self._bus = bus
         self._bucket = bucket
         self._stream = stream
         self._name = str(stream["name"])
         self._replicas = replicas
+        self._makes = makes
 
     def __repr__(self) -> str:
         return f"<JetStreamObjectStore {self._bucket}>"
@@ -50,132 +68,139 @@ class JetStreamObjectStore:
         """Make the bucket if it is missing."""
         await jetstream.open_stream(self._bus, self._stream, replicas=self._replicas)
 
-    async def put(self, name: str, data: bytes) -> None:
-        await self.open()
-        previous = await self._info(name)
-        digest = await anyio.to_thread.run_sync(_digest, data)
-        chunks = _chunks(data, min(CHUNK_BYTES, self._bus.max_payload // 2))
-        unique = secrets.token_hex(11)
-        subject = f"$O.{self._bucket}.C.{unique}"
-        info = {
-            "name": name,
-            "bucket": self._bucket,
-            "nuid": unique,
-            "size": len(data),
-            "mtime": datetime.now(UTC).isoformat(),
-            "chunks": len(chunks),
-            "digest": digest,
-            "options": {"max_chunk_size": CHUNK_BYTES},
-        }
+    async def created_at(self) -> float:
         try:
-            await self._send(subject, chunks)
-            await self._store(self._meta_subject(name), json.dumps(info).encode(), ROLLUP)
+            info = await jetstream.call(self._bus, f"STREAM.INFO.{self._name}")
+        except jetstream.StreamLost:
+            raise self._missing() from None
+        return _seconds(str(info["created"]))
+
+    # Writing
+
+    async def put(self, name: str, data: bytes) -> None:
+        await self.write(name, BytesSource(data, CHUNK_BYTES))
+
+    async def write(self, name: str, chunks: AsyncIterable[bytes]) -> ObjectInfo:
+        await self._require()
+        previous = await self._describe(name)
+        unique = secrets.token_hex(11)
+        upload = _Upload(self._bus, f"$O.{self._bucket}.C.{unique}", self._bus.max_payload // 2)
+        try:
+            await upload.run(chunks)
+            description = self._description(name, unique, upload)
+            await self._store_description(description)
         except BaseException:
             with anyio.move_on_after(jetstream.TIMEOUT_SECONDS, shield=True):
                 await self._purge(unique)
             raise
         if previous is not None:
             await self._purge(previous["nuid"])
+        return _info(description)
 
-    async def get(self, name: str) -> bytes:
-        info = await self._info(name)
-        if info is None:
-            raise NotFound(f"object {name!r} is not in {self._bucket}")
-        data = await self._fetch(info["nuid"], info["size"]) if info["size"] else b""
-        if await anyio.to_thread.run_sync(_digest, data) != info["digest"]:
-            raise Failed(f"object {name!r} of {self._bucket} is damaged: its digest differs; store it again")
-        return data
+    def _description(self, name: str, unique: str, upload: _Upload) -> dict[str, Any]:
+        return {
+            "name": name,
+            "bucket": self._bucket,
+            "nuid": unique,
+            "size": upload.size,
+            "mtime": datetime.now(UTC).isoformat(),
+            "chunks": len(upload.sequences),
+            "digest": f"SHA-256={base64.urlsafe_b64encode(upload.digest.digest()).decode()}",
+            "options": {"max_chunk_size": upload.chunk_bytes},
+            "metadata": {INDEX: _index(upload.sequences)},
+        }
 
     async def delete(self, name: str) -> None:
-        info = await self._info(name)
-        if info is None:
-            return
-        gone = {**info, "size": 0, "chunks": 0, "digest": "", "deleted": True}
-        await self._store(self._meta_subject(name), json.dumps(gone).encode(), ROLLUP)
-        await self._purge(info["nuid"])
+        description = await self._describe(name)
+        if description is not None:
+            gone = {**description, "size": 0, "chunks": 0, "digest": "", "deleted": True}
+            await self._store_description(gone)
+            await self._purge(description["nuid"])
+
+    async def clear(self) -> None:
+        try:
+            await jetstream.call(self._bus, f"STREAM.PURGE.{self._name}")
+        except jetstream.StreamLost:
+            if not self._makes:
+                raise self._missing() from None
+
+    # Reading
+
+    async def get(self, name: str) -> bytes:
+        _, body = await self.read(name)
+        async with body:
+            return b"".join([chunk async for chunk in body])
+
+    async def read(
+        self, name: str, *, start: int = 0, end: int | None = None
+    ) -> tuple[ObjectInfo, ByteReceiver]:
+        description = await self._describe(name)
+        if description is None:
+            raise NotFound(f"object {name!r} is not in {self._bucket}")
+        subject = f"$O.{self._bucket}.C.{description['nuid']}"
+        reader = BatchReader(self._bus, self._name, subject, CHUNKS_UNDER_WAY)
+        return _info(description), ObjectReader(
+            reader, description, start, end, f"{name!r} of {self._bucket}"
+        )
+
+    async def info(self, name: str) -> ObjectInfo | None:
+        description = await self._describe(name)
+        return None if description is None else _info(description)
+
+    async def page(self, cursor: str = "", limit: int = 1000) -> ObjectPage:
+        subject = f"$O.{self._bucket}.M.>"
+        found: list[ObjectInfo] = []
+        async with BatchReader(self._bus, self._name, subject, limit, int(cursor or "1")) as reader:
+            while not found and not reader.is_last:
+                try:
+                    descriptions = [json.loads(message.data) for message in await reader.next()]
+                except NotFound:
+                    await self._require()
+                    break
+                found = [_info(item) for item in descriptions if not item.get("deleted")]
+            return ObjectPage(objects=tuple(found), cursor="" if reader.is_last else str(reader.sequence))
 
     async def names(self) -> list[str]:
-        try:
-            messages = await self._read_all(f"$O.{self._bucket}.M.>")
-        except Unreachable:
+        found: list[str] = []
+        page = await self.page()
+        found.extend(item.name for item in page.objects)
+        while page.cursor:
+            page = await self.page(page.cursor)
+            found.extend(item.name for item in page.objects)
+        return sorted(set(found))
+
+    # Descriptions
+
+    async def _require(self) -> None:
+        if self._makes:
             await self.open()
-            return []
-        infos = [json.loads(message.data) for message in messages]
-        return sorted(info["name"] for info in infos if not info.get("deleted"))
+        else:
+            await self.created_at()
 
-    # Chunks
+    def _missing(self) -> NotFound:
+        return NotFound(f"there is no object store {self._bucket!r}")
 
-    async def _send(self, subject: str, chunks: list[bytes]) -> None:
-        limiter = anyio.Semaphore(CHUNKS_UNDER_WAY)
-        failures: list[LatticeError] = []
-
-        async def store(chunk: bytes) -> None:
-            try:
-                await self._store(subject, chunk)
-            except LatticeError as error:
-                failures.append(error)
-            finally:
-                limiter.release()
-
-        async with anyio.create_task_group() as tasks:
-            for chunk in chunks:
-                await limiter.acquire()
-                if failures:
-                    limiter.release()
-                    break
-                tasks.start_soon(store, chunk)
-        if failures:
-            raise failures[0]
-
-    async def _store(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
-        reply = await self._bus.request(
-            subject, data, headers=headers, timeout_seconds=jetstream.TIMEOUT_SECONDS
-        )
-        jetstream.check(reply)
-
-    async def _fetch(self, unique: str, size: int) -> bytes:
-        messages = await self._read_all(f"$O.{self._bucket}.C.{unique}")
-        data = b"".join([message.data for message in messages])
-        if len(data) != size:
-            raise Failed(f"an object of {self._bucket} has {len(data)} bytes of {size}: store it again")
-        return data
-
-    async def _read_all(self, subject: str) -> list[Message]:
-        """All messages of a subject, asked for in batches so that the server sends no more than we take."""
-        found: list[Message] = []
-        batch = _Batch()
-        inbox = self._bus.new_inbox()
-        subscription = await self._bus.subscribe(inbox, batch.receive)
-        try:
-            sequence = 1
-            while not batch.is_last:
-                asked = {"next_by_subj": subject, "seq": sequence, "batch": CHUNKS_UNDER_WAY}
-                operation = f"{jetstream.API}.DIRECT.GET.{self._name}"
-                await self._bus.publish(operation, json.dumps(asked).encode(), reply=inbox)
-                messages = await batch.wait()
-                found.extend(messages)
-                if messages:
-                    sequence = int(messages[-1].headers["Nats-Sequence"]) + 1
-        finally:
-            with anyio.CancelScope(shield=True), suppress(LatticeError):
-                await subscription.unsubscribe()
-        return found
-
-    # What describes the objects
-
-    def _meta_subject(self, name: str) -> str:
+    def _description_subject(self, name: str) -> str:
         if not name:
             raise Invalid("an object's name must not be empty")
         return f"$O.{self._bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
 
-    async def _info(self, name: str) -> dict[str, Any] | None:
-        subject = self._meta_subject(name)
+    async def _describe(self, name: str) -> dict[str, Any] | None:
+        subject = self._description_subject(name)
         try:
             body = await jetstream.call(self._bus, f"STREAM.MSG.GET.{self._name}", {"last_by_subj": subject})
-        except (NotFound, jetstream.StreamLost):
+        except NotFound:
             return None
-        info: dict[str, Any] = json.loads(base64.b64decode(body["message"]["data"]))
-        return None if info.get("deleted") else info
+        except jetstream.StreamLost:
+            if self._makes:
+                return None
+            raise self._missing() from None
+        description: dict[str, Any] = json.loads(base64.b64decode(body["message"]["data"]))
+        return None if description.get("deleted") else description
+
+    async def _store_description(self, description: Mapping[str, Any]) -> None:
+        subject = self._description_subject(description["name"])
+        await _store(self._bus, subject, json.dumps(description).encode(), ROLLUP)
 
     async def _purge(self, unique: str) -> None:
         subject = f"$O.{self._bucket}.C.{unique}"
@@ -183,43 +208,78 @@ class JetStreamObjectStore:
             await jetstream.call(self._bus, f"STREAM.PURGE.{self._name}", {"filter": subject})
 
 
-class _Batch:
-    """Collects the answers to one request for a batch, up to the status that ends it."""
+class _Upload:
+    """Sends the chunks of one object; holds no more of them than are under way."""
 
-    def __init__(self) -> None:
-        self.is_last = False
-        self._messages: list[Message] = []
-        self._status: str | None = None
-        self._changed = anyio.Event()
+    # The mutable state is what was sent so far and what went wrong.
 
-    def receive(self, message: Message) -> None:
-        self._status = message.headers.get("Status") if not message.data else None
-        if self._status is None:
-            self._messages.append(message)
-        elif self._status == END_OF_BATCH:
-            self.is_last = message.headers.get("Nats-Num-Pending", "0") == "0"
-        self._changed.set()
+    def __init__(self, bus: jetstream.Transport, subject: str, most_bytes: int) -> None:
+        self._bus = bus
+        self._subject = subject
+        self.chunk_bytes = min(CHUNK_BYTES, most_bytes)
+        self.size = 0
+        self.digest = hashlib.sha256()
+        self.sequences: list[int] = []
+        self._failures: list[LatticeError] = []
+        self._limiter = anyio.Semaphore(CHUNKS_UNDER_WAY)
 
-    async def wait(self) -> list[Message]:
-        """The messages of the batch; none when there are none (left)."""
-        while self._status is None:
-            self._changed = anyio.Event()
-            with anyio.move_on_after(IDLE_SECONDS) as scope:
-                await self._changed.wait()
-            if scope.cancelled_caught:
-                raise TimedOut(f"the object store sent nothing for {IDLE_SECONDS:g} s")
-        status, self._status = self._status, None
-        if status == NOTHING_FOUND:
-            self.is_last = True
-        elif status != END_OF_BATCH:
-            raise Unreachable(f"the object store does not answer (status {status})")
-        messages, self._messages = self._messages, []
-        return messages
+    async def run(self, chunks: AsyncIterable[bytes]) -> None:
+        await own_task()
+        async with open_tasks() as tasks, aclosing(rechunked(chunks, self.chunk_bytes)) as pieces:
+            async for chunk in pieces:
+                await self._limiter.acquire()
+                if self._failures:
+                    break
+                await self._add(chunk)
+                self.sequences.append(0)
+                tasks.start_soon(self._send, chunk, len(self.sequences) - 1)
+        if self._failures:
+            raise self._failures[0]
+
+    async def _add(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if len(chunk) <= INLINE_DIGEST_BYTES:
+            self.digest.update(chunk)
+        else:
+            await anyio.to_thread.run_sync(self.digest.update, chunk)
+
+    async def _send(self, chunk: bytes, index: int) -> None:
+        try:
+            self.sequences[index] = await _store(self._bus, self._subject, chunk)
+        except LatticeError as error:
+            self._failures.append(error)
+        finally:
+            self._limiter.release()
 
 
-def _digest(data: bytes) -> str:
-    return f"SHA-256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()}"
+async def _store(
+    bus: jetstream.Transport, subject: str, data: bytes, headers: Mapping[str, str] | None = None
+) -> int:
+    reply = await bus.request(subject, data, headers=headers, timeout_seconds=jetstream.TIMEOUT_SECONDS)
+    return int(jetstream.check(reply)["seq"])
 
 
-def _chunks(data: bytes, size: int) -> list[bytes]:
-    return [data[start : start + size] for start in range(0, len(data), size)]
+def _index(sequences: list[int]) -> str:
+    """`STRIDE:SEQUENCE,SEQUENCE,...` of every so many chunks; empty where chunks came out of order."""
+    if sequences != sorted(sequences):
+        return ""
+    stride = max(1, math.ceil(len(sequences) / INDEX_ENTRIES))
+    return f"{stride}:{','.join(str(sequence) for sequence in sequences[::stride])}"
+
+
+def _info(description: Mapping[str, Any]) -> ObjectInfo:
+    return ObjectInfo(
+        name=description["name"],
+        size=int(description.get("size", 0)),
+        modified=_seconds(str(description.get("mtime", ""))),
+        digest=description.get("digest", ""),
+    )
+
+
+def _seconds(text: str) -> float:
+    """Seconds since the epoch of a time as NATS writes it, with up to nine digits of a second."""
+    head, _, zone = text.replace("Z", "+00:00").partition("+")
+    try:
+        return datetime.fromisoformat(f"{head[:26]}+{zone or '00:00'}").timestamp()
+    except ValueError:
+        return 0.0

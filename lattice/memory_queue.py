@@ -1,0 +1,170 @@
+"""Queues of work within one process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+
+from lattice.bus import Message, QueueSettings, Work
+from lattice.errors import Invalid, Unreachable
+from lattice.patterns import matches
+from lattice.tasks import own_task
+
+LOOK_SECONDS = 0.02
+"""How often whoever waits looks whether the connection is back."""
+
+
+class MemoryStream:
+    """The messages of one subject, and the queues that give them out."""
+
+    # The mutable state is the messages, and per queue what is to be given and what was given.
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self.last = 0
+        self._messages: list[Message] = []
+        self._queues: dict[str, _Queue] = {}
+
+    def add(self, message: Message) -> None:
+        """Store it as the next one."""
+        self.last += 1
+        self._messages.append(message)
+        for queue in self._queues.values():
+            queue.offer(self.last, message)
+
+    def queue(self, settings: QueueSettings) -> _Queue:
+        """The queue of that name, made if it is missing."""
+        if settings.name not in self._queues:
+            queue = self._queues[settings.name] = _Queue(settings)
+            if settings.from_start:
+                for sequence, message in enumerate(self._messages, 1):
+                    queue.offer(sequence, message)
+        return self._queues[settings.name]
+
+
+class _Queue:
+    def __init__(self, settings: QueueSettings) -> None:
+        self.settings = settings
+        self.waiting: deque[tuple[int, Message]] = deque()
+        self.attempts: dict[int, int] = {}
+        self.given: dict[int, asyncio.TimerHandle] = {}
+        self.changed = anyio.Event()
+
+    def offer(self, sequence: int, message: Message) -> None:
+        if matches(self.settings.subject.split("."), message.subject.split(".")):
+            self.waiting.append((sequence, message))
+            self.changed.set()
+
+    def give(self) -> tuple[int, Message] | None:
+        if not self.waiting or len(self.given) >= self.settings.max_pending:
+            return None
+        sequence, message = self.waiting.popleft()
+        self.attempts[sequence] = self.attempts.get(sequence, 0) + 1
+        self.hold(sequence, message, self.settings.ack_wait_seconds)
+        return sequence, message
+
+    def hold(self, sequence: int, message: Message, seconds: float) -> None:
+        """Give it again after so long, unless it is settled by then."""
+        self.settle(sequence)
+        loop = asyncio.get_running_loop()
+        self.given[sequence] = loop.call_later(seconds, self._give_again, sequence, message)
+
+    def settle(self, sequence: int) -> None:
+        timer = self.given.pop(sequence, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _give_again(self, sequence: int, message: Message) -> None:
+        self.settle(sequence)
+        self.waiting.appendleft((sequence, message))
+        self.changed.set()
+
+
+class Connection(Protocol):
+    """What a queue needs of its bus."""
+
+    @property
+    def is_connected(self) -> bool: ...
+
+
+class MemoryWorkQueue:
+    """A `WorkQueue` over a stream that is looked up, and made if need be, at each operation."""
+
+    def __init__(
+        self, bus: Connection, settings: QueueSettings, open_stream: Callable[[], MemoryStream]
+    ) -> None:
+        self._bus = bus
+        self._settings = settings
+        self._open_stream = open_stream
+
+    def __repr__(self) -> str:
+        return f"<MemoryWorkQueue {self._settings.name} of {self._settings.stream}>"
+
+    def open(self) -> _Queue:
+        """Make what is missing; raises `Invalid` if the stream has other subjects."""
+        stream = self._open_stream()
+        if not matches(stream.subject.split("."), self._settings.subject.split(".")):
+            raise Invalid(f"stream {self._settings.stream!r} does not store {self._settings.subject!r}")
+        return stream.queue(self._settings)
+
+    async def take(self) -> Work:
+        await own_task()
+        while True:
+            try:
+                queue = self.open()
+            except Unreachable:
+                await anyio.sleep(LOOK_SECONDS)
+                continue
+            given = queue.give()
+            if given is not None:
+                return MemoryWork(self._bus, queue, *given)
+            queue.changed = anyio.Event()
+            with anyio.move_on_after(LOOK_SECONDS):
+                await queue.changed.wait()
+
+    async def aclose(self) -> None:
+        pass
+
+
+class MemoryWork:
+    """A `Work` of a queue in this process."""
+
+    def __init__(self, bus: Connection, queue: _Queue, sequence: int, message: Message) -> None:
+        self._bus = bus
+        self._queue = queue
+        self._message = message
+        self._sequence = sequence
+        self._attempt = queue.attempts[sequence]
+
+    @property
+    def message(self) -> Message:
+        return self._message
+
+    @property
+    def attempt(self) -> int:
+        return self._attempt
+
+    @property
+    def sequence(self) -> int:
+        return self._sequence
+
+    async def done(self) -> None:
+        self._require_connection()
+        self._queue.settle(self._sequence)
+        self._queue.changed.set()
+
+    async def retry(self, delay_seconds: float) -> None:
+        self._require_connection()
+        self._queue.hold(self._sequence, self._message, delay_seconds)
+
+    async def in_progress(self) -> None:
+        self._require_connection()
+        self._queue.hold(self._sequence, self._message, self._queue.settings.ack_wait_seconds)
+
+    def _require_connection(self) -> None:
+        if not self._bus.is_connected:
+            raise Unreachable("not connected")
