@@ -300,10 +300,14 @@ class Operations:
 
         Bounded: a node that is silent just now learns of it when it is back.
         """
-        state = self._observer.state
         with anyio.move_on_after(KNOWN_SECONDS):
-            while any(view.heartbeat.copies != state.desired.summary for view in state.observed.live()):
-                await anyio.sleep(KNOWN_POLL_SECONDS)  # noqa: ASYNC110 -- a heartbeat wakes nobody
+            # A heartbeat wakes nobody, so this looks again and again.
+            while not self._is_known_by_all():  # noqa: ASYNC110
+                await anyio.sleep(KNOWN_POLL_SECONDS)
+
+    def _is_known_by_all(self) -> bool:
+        state = self._observer.state
+        return all(view.heartbeat.copies == state.desired.summary for view in state.observed.live())
 
     # Desired state as this node sees it
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lattice.errors import Invalid
 from lattice.explain import explain
-from lattice.imports import Catalog, missing_imports
-from lattice.model import CompileAhead, Link, Order
+from lattice.imports import Catalog, check_offer, grant_line, missing_imports
+from lattice.model import CompileAhead, Link, Offer, Order
 from lattice.plan import InFlight, plan
 from lattice.state import NodeLeft
 from tests.lattice.lattices import BOOT, Lattice, Node, application, digest, orders, spec
@@ -380,6 +382,66 @@ def test_missing_import_keeps_a_component_from_being_placed() -> None:
     present = lattice.desired.applications["greeter"]
     lattice.state.apply(present.changed(components=present.components, links=[link]), 0.0)
     assert orders(lattice.plan()) == {"N0": 1}
+
+
+def test_a_component_runs_only_where_its_folders_are_open_wide_enough() -> None:
+    first, second, third = nodes(3)
+    first.info = replace(first.info, folders={"photos": "ro"})
+    second.info = replace(second.info, folders={"photos": "rw"})
+    lattice = Lattice(first, second, third)
+    ask(lattice, replicas=4, folders=[{"folder": "photos", "path": "/data", "writable": True}])
+    assert orders(lattice.plan()) == {"N1": 4}
+
+    ask(lattice, replicas=4, folders=[{"folder": "music", "path": "/data"}])
+    lattice.settle()
+    (pending,) = explain("greeter", lattice.desired, lattice.observed, 0.0, lattice.catalog)
+    assert "lattice-node start --folder music=PATH" in pending.reason
+
+
+def test_provider_processes_hold_no_components_and_compile_none_ahead() -> None:
+    lattice = Lattice(Node("N0"), Node("NP", capacity=0))
+    ask(lattice, spares=2)
+
+    assert {command.node for command in lattice.plan()} == {"N0"}
+
+
+def test_a_link_of_a_package_satisfies_all_its_imports() -> None:
+    link = Link(source="a", interface="wasi:keyvalue", target="keyvalue-nats")
+    imports = [
+        "wasi:keyvalue/store@0.2.0-draft",
+        "wasi:keyvalue/atomics@0.2.0-draft",
+        "wasi:blobstore/container",
+    ]
+
+    assert missing_imports(imports, [link], lambda name: False) == ["wasi:blobstore/container"]
+
+
+def test_the_line_that_grants_an_import_names_a_provider_that_serves_it() -> None:
+    assert (
+        grant_line("a", "wasi:keyvalue/store@0.2.0-draft")
+        == "latticectl link put a wasi:keyvalue keyvalue-nats"
+    )
+    assert grant_line("a", "demo:x/y@1.0.0") == "latticectl link put a demo:x/y TARGET"
+
+
+@pytest.mark.parametrize(
+    ("imported", "offered", "is_served"),
+    [
+        ("wasi:keyvalue/atomics@0.2.0-draft", "lattice:keyvalue/store", True),
+        ("wasi:blobstore/container@0.2.0-draft", "lattice:keyvalue/store", False),
+        ("demo:prices/quotes@1.0.0", "demo:prices/quotes@1.2.0", True),
+        ("demo:prices/quotes@1.0.0", "demo:prices/orders@1.0.0", False),
+    ],
+)
+def test_a_provider_must_serve_what_a_link_to_it_covers(imported: str, offered: str, is_served: bool) -> None:
+    offer = Offer(name="p", kind="k", interfaces=(offered,))
+    link = Link(source="a", interface=imported, target="p")
+
+    if is_served:
+        check_offer(link, [imported], offer)
+    else:
+        with pytest.raises(Invalid, match="does not serve"):
+            check_offer(link, [imported], offer)
 
 
 def test_links_satisfy_imports_of_any_version() -> None:

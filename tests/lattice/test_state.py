@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattice.model import Application, Assignment, AssignmentState, Delta, Heartbeat, InventoryPage
+from lattice.model import Application, Assignment, AssignmentState, Delta, Heartbeat, InventoryPage, Offer
 from lattice.observed import NodeStatus
 from lattice.state import (
     ConnectionEnded,
@@ -348,3 +349,39 @@ def test_draining_and_failed_replicas_take_no_calls() -> None:
     lattice.state.apply(delta(1, assignment(state="draining"), new), 0.0)
 
     assert running(lattice.state) == {"NA": 1}
+
+
+# Offers
+
+
+def test_healthy_offers_are_where_a_provider_can_be_called() -> None:
+    node = Node("NA")
+    lattice = Lattice(node)
+    offer = Offer(name="cache", kind="keyvalue-memory", interfaces=("lattice:keyvalue/store",))
+
+    node.assignments.offer([offer])
+    lattice.report(node)
+    assert [placement.node for placement in lattice.state.placements("cache")] == ["NA"]
+
+    node.assignments.offer([replace(offer, is_healthy=False, reason="no answer")])
+    lattice.report(node)
+    assert lattice.state.placements("cache") == ()
+    assert [found.reason for _, found in lattice.observed.offers["cache"].values()] == ["no answer"]
+
+    node.assignments.offer([])
+    lattice.report(node)
+    assert lattice.observed.offers == {}
+
+
+def test_offers_of_a_lost_node_count_again_when_it_is_back() -> None:
+    node = Node("NA")
+    node.assignments.offer([Offer(name="cache", kind="keyvalue-memory")])
+    node.assignments.take_delta()
+    lattice = Lattice(node)
+    assert [placement.node for placement in lattice.state.placements("cache")] == ["NA"]
+
+    lattice.state.apply(ConnectionEnded("S", 7), 0.1)
+    assert lattice.state.placements("cache") == ()
+
+    lattice.state.apply(node.heartbeat(client_id=8), 0.15)
+    assert [placement.node for placement in lattice.state.placements("cache")] == ["NA"]
