@@ -7,7 +7,15 @@ from typing import Any
 
 from lattice.errors import Trapped
 from node.capabilities.wasi.pollables import Pollable, wait_any
-from node.capabilities.wasi.streams import InputStream, OutputStream, StreamClosed, StreamFailed
+from node.capabilities.wasi.streams import (
+    InputStream,
+    OutputStream,
+    SlowInput,
+    SlowOutput,
+    StreamClosed,
+    StreamFailed,
+    slow_read,
+)
 from node.engine.host import GuestCall, HostFunction, HostInterface
 
 POLL_LENGTH = 1024
@@ -58,12 +66,56 @@ def _failed(error: StreamFailed) -> Any:
     return {"err": {"last-operation-failed": IoError(error)}}
 
 
+def _if_slow(
+    is_slow: Callable[..., bool], slow: Callable[..., Awaitable[Any]], fast: Callable[..., Any]
+) -> HostFunction:
+    """A method that is done at once with most streams, and awaited with those that take a moment."""
+    waits, goes_on = waiting(slow), at_once(fast)
+
+    def function(call: GuestCall, *args: Any) -> Any:
+        return (waits if is_slow(*args) else goes_on)(call, *args)
+
+    return function
+
+
+def _reads_slowly(stream: InputStream, length: int) -> bool:
+    return isinstance(stream, SlowInput)
+
+
+def _writes_slowly(stream: OutputStream, contents: object) -> bool:
+    return isinstance(stream, SlowOutput)
+
+
+def _splices_slowly(stream: OutputStream, source: InputStream, length: int) -> bool:
+    return isinstance(stream, SlowOutput) or isinstance(source, SlowInput)
+
+
 def _skip(stream: InputStream, length: int) -> int:
     return len(stream.read(length))
 
 
 async def _blocking_skip(stream: InputStream, length: int) -> int:
     return len(await stream.blocking_read(length))
+
+
+async def _slow_write(stream: SlowOutput, contents: bytes) -> None:
+    await stream.slow_write(contents)
+
+
+async def _slow_write_zeroes(stream: SlowOutput, length: int) -> None:
+    stream.check_permit(length)
+    await stream.slow_write(bytes(length))
+
+
+async def _slow_splice(stream: OutputStream, source: InputStream, length: int) -> int:
+    if isinstance(stream, SlowOutput):
+        return await stream.slow_splice(source, length)
+    room = min(length, stream.check_write())
+    if not room:
+        return 0
+    contents = await slow_read(source, room)
+    stream.write(contents)
+    return len(contents)
 
 
 def _subscribe(call: GuestCall, stream: InputStream | OutputStream) -> Pollable:
@@ -116,22 +168,24 @@ def _streams(version: str) -> HostInterface:
     return HostInterface(
         name=f"wasi:io/streams@{version}",
         functions={
-            "[method]input-stream.read": at_once(InputStream.read),
+            "[method]input-stream.read": _if_slow(_reads_slowly, InputStream.blocking_read, InputStream.read),
             "[method]input-stream.blocking-read": waiting(InputStream.blocking_read),
-            "[method]input-stream.skip": at_once(_skip),
+            "[method]input-stream.skip": _if_slow(_reads_slowly, _blocking_skip, _skip),
             "[method]input-stream.blocking-skip": waiting(_blocking_skip),
             "[method]input-stream.subscribe": _subscribe,
             "[method]output-stream.check-write": at_once(OutputStream.check_write),
-            "[method]output-stream.write": at_once(OutputStream.write),
+            "[method]output-stream.write": _if_slow(_writes_slowly, _slow_write, OutputStream.write),
             "[method]output-stream.blocking-write-and-flush": waiting(OutputStream.blocking_write_and_flush),
             "[method]output-stream.flush": at_once(OutputStream.flush),
             "[method]output-stream.blocking-flush": waiting(OutputStream.blocking_flush),
             "[method]output-stream.subscribe": _subscribe,
-            "[method]output-stream.write-zeroes": at_once(OutputStream.write_zeroes),
+            "[method]output-stream.write-zeroes": _if_slow(
+                _writes_slowly, _slow_write_zeroes, OutputStream.write_zeroes
+            ),
             "[method]output-stream.blocking-write-zeroes-and-flush": waiting(
                 OutputStream.blocking_write_zeroes_and_flush
             ),
-            "[method]output-stream.splice": at_once(OutputStream.splice),
+            "[method]output-stream.splice": _if_slow(_splices_slowly, _slow_splice, OutputStream.splice),
             "[method]output-stream.blocking-splice": waiting(OutputStream.blocking_splice),
         },
         resources={"input-stream": _close, "output-stream": _close},

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from node.capabilities.wasi.streams import BytesInput, LineOutput
+from node.capabilities.wasi.streams import BytesInput, InputStream, LineOutput, OutputStream
 from node.engine.host import GuestCall
 
 
@@ -36,14 +36,16 @@ class StandardOutput(LineOutput):
         self._call.log(self._name, block)
 
 
-def standard_output(call: GuestCall, name: str) -> StandardOutput:
-    """`stdout` or `stderr` of the sandbox that the call is in."""
-    return _once(call, (StandardOutput, name), lambda: StandardOutput(name, call))
+def standard_output(call: GuestCall, name: str, sink: OutputStream | None) -> OutputStream:
+    """`stdout` or `stderr` of the sandbox that the call is in: `sink`, or else its log."""
+    return sink or _once(call, (StandardOutput, name), lambda: StandardOutput(name, call))
 
 
-def standard_input(call: GuestCall, data: bytes) -> BytesInput:
+def standard_input(call: GuestCall, source: bytes | InputStream) -> InputStream:
     """`stdin` of the sandbox that the call is in: what one handle has read, another does not read again."""
-    return _once(call, BytesInput, lambda: BytesInput(data))
+    if isinstance(source, InputStream):
+        return source
+    return _once(call, BytesInput, lambda: BytesInput(source))
 
 
 T = TypeVar("T")

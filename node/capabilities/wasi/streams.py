@@ -29,7 +29,14 @@ class StreamClosed(Exception):
 
 
 class StreamFailed(Exception):
-    """Raised when an operation of a stream failed; the guest sees `last-operation-failed` with this text."""
+    """Raised when an operation of a stream failed; the guest sees `last-operation-failed` with this text.
+
+    `cause` is what the interface that the stream came from can say of it more precisely.
+    """
+
+    def __init__(self, text: str, cause: object = None) -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 class InputStream(ABC):
@@ -61,6 +68,31 @@ class InputStream(ABC):
 
     def close(self) -> None:  # noqa: B027 - most streams hold nothing
         """The guest dropped it."""
+
+
+class SlowInput(InputStream):
+    """A stream, such as a file's, that always has an answer, but one that takes a moment.
+
+    For the guest it is ready at any time; its reads are awaited while the guest is suspended.
+    """
+
+    __slots__ = ()
+
+    def is_ready(self) -> bool:
+        return True
+
+    def arm(self, wake: Callable[[], None]) -> Disarm:
+        return Always().arm(wake)
+
+    @abstractmethod
+    async def _fetch(self, limit: int) -> bytes:
+        """One to `limit` bytes; raises `StreamClosed` or `StreamFailed`."""
+
+    def _read(self, limit: int) -> bytes:
+        return b""
+
+    async def blocking_read(self, length: int) -> bytes:
+        return await self._fetch(min(length, READ_BYTES)) if length else b""
 
 
 class BytesInput(InputStream):
@@ -178,13 +210,78 @@ class OutputStream(ABC):
         await wait_any((self,))
         return self._room()
 
-    def _use_permit(self, length: int) -> None:
+    def check_permit(self, length: int) -> None:
+        """Raises `Trapped` for a write that was not permitted; leaves the permit."""
         if length > self._permit:
             raise Trapped(
                 f"the component wrote {length} bytes to a stream that had permitted {self._permit}: "
                 "each write needs a check-write before it"
             )
+
+    def _use_permit(self, length: int) -> None:
+        self.check_permit(length)
         self._permit = 0
+
+
+class SlowOutput(OutputStream):
+    """A stream, such as to a file, that takes bytes at any time, but needs a moment for them.
+
+    Its writes are awaited while the guest is suspended, so that nothing is held back and a flush is done.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_failed = False
+
+    def arm(self, wake: Callable[[], None]) -> Disarm:
+        return Always().arm(wake)
+
+    @abstractmethod
+    async def _store(self, contents: bytes) -> None:
+        """Take all the bytes; raises `StreamFailed`."""
+
+    async def slow_write(self, contents: bytes) -> None:
+        """Like `write`, waiting until the bytes are stored."""
+        self._use_permit(len(contents))
+        await self._put(contents)
+
+    async def blocking_write_and_flush(self, contents: bytes) -> None:
+        _check_blocking_write(len(contents))
+        await self._put(contents)
+
+    async def slow_splice(self, source: InputStream, length: int) -> int:
+        """Like `splice`, waiting until the bytes are stored."""
+        self._room()
+        contents = await slow_read(source, min(length, WRITE_BYTES))
+        await self._put(contents)
+        return len(contents)
+
+    async def blocking_splice(self, source: InputStream, length: int) -> int:
+        self._room()
+        contents = await source.blocking_read(min(length, WRITE_BYTES))
+        await self._put(contents)
+        return len(contents)
+
+    def _room(self) -> int:
+        if self._has_failed:
+            raise StreamClosed
+        return WRITE_BYTES
+
+    def _write(self, contents: bytes) -> None:
+        raise AssertionError("a slow stream is written to by slow_write")
+
+    async def _put(self, contents: bytes) -> None:
+        self._room()
+        try:
+            await self._store(contents)
+        except StreamFailed:
+            self._has_failed = True
+            raise
+
+
+async def slow_read(source: InputStream, length: int) -> bytes:
+    """A read that does not wait for bytes to come, only for those that take a moment."""
+    return await source.blocking_read(length) if isinstance(source, SlowInput) else source.read(length)
 
 
 class LineOutput(OutputStream):
