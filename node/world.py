@@ -53,17 +53,25 @@ class World:
         self._configurations = configurations
         self._folders = {folder.name: folder for folder in folders}
 
-    def interfaces(self, step: Prepare, component: wit.ComponentType) -> list[HostInterface]:
-        """All that the component may import; raises `Denied` that names what nothing grants it."""
+    def interfaces(
+        self,
+        step: Prepare,
+        component: wit.ComponentType,
+        adapt: Callable[[WasiSettings], WasiSettings] = lambda settings: settings,
+    ) -> list[HostInterface]:
+        """All that the component may import; raises `Denied` that names what nothing grants it.
+
+        `adapt` may change what it sees of WASI, such as a job's arguments and standard streams.
+        """
         missing = missing_imports(component.imports, step.links, is_builtin)
         if missing:
             raise missing_import(step.spec.name, missing[0])
         self._links.ordered(step.spec.name, step.links)
-        return [*self._builtin(step.spec, component), *self._linked(component)]
+        return [*self._builtin(component, adapt(self._wasi(step.spec))), *self._linked(component)]
 
-    def _builtin(self, spec: ComponentSpec, component: wit.ComponentType) -> list[HostInterface]:
+    def _builtin(self, component: wit.ComponentType, settings: WasiSettings) -> list[HostInterface]:
         return [
-            *wasi.wasi_interfaces(self._wasi(spec)),
+            *wasi.wasi_interfaces(settings),
             *config.config_interfaces(component, self._configurations, self._spec_of),
             *logging.logging_interfaces(),
             *bus.bus_interfaces(self._links.names),

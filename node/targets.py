@@ -1,0 +1,49 @@
+"""What calls can be served by within this node: its replicas, its providers, and services of its own.
+
+Components and providers share one namespace. A service, such as HTTP or jobs, is called with streams and
+known by its interface, whichever component the call names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lattice.caller import CallRequest, LocalReplicas, Reply
+from lattice.exchange import Exchange, ExchangeTarget
+from lattice.streams import ByteReceiver
+
+
+class Targets:
+    """`lattice.caller.LocalReplicas` over all of them; holds no state of its own."""
+
+    def __init__(
+        self, replicas: LocalReplicas, providers: LocalReplicas, services: Mapping[str, ExchangeTarget]
+    ) -> None:
+        """`services` by the interface that they serve instead of the component."""
+        self._replicas = replicas
+        self._providers = providers
+        self._services = services
+
+    def serves(self, component: str) -> bool:
+        """Whether a replica or provider of that name takes calls here now."""
+        return self._replicas.serves(component) or self._providers.serves(component)
+
+    async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
+        """Call with values."""
+        return await self._of(request.component).call(request, args)
+
+    async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
+        """Call with encoded arguments; the reply has the same encoding."""
+        return await self._of(request.component).call_encoded(request, body, content_type)
+
+    async def exchange(
+        self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], body: ByteReceiver | None
+    ) -> Exchange:
+        """Call with byte streams beside arguments and value."""
+        target = self._services.get(request.interface) or self._of(request.component)
+        return await target.exchange(request, args, body)
+
+    def _of(self, component: str) -> LocalReplicas:
+        """Whom to ask, and who says that there is nothing: the replicas, unless a provider has the name."""
+        return self._providers if self._providers.serves(component) else self._replicas
