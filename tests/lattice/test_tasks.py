@@ -6,7 +6,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from lattice.tasks import open_tasks, own_task, start_at_once
+from lattice.tasks import open_tasks, own_task, start_at_once, start_cancellable
 
 
 async def test_what_never_waits_is_done_before_the_next_line() -> None:
@@ -104,3 +104,28 @@ async def test_later_errors_are_raised_by_the_group() -> None:
     with pytest.raises(ValueError):
         async with open_tasks() as tasks:
             start_at_once(tasks, fail())
+
+
+async def test_what_never_waits_cannot_be_cancelled() -> None:
+    async def work() -> None:
+        pass
+
+    async with anyio.create_task_group() as tasks:
+        assert start_cancellable(tasks, work()) is None
+
+
+async def test_what_waits_can_be_cancelled_alone() -> None:
+    ended = []
+
+    async def wait() -> None:
+        try:
+            await anyio.Event().wait()
+        finally:
+            ended.append("cleaned up")
+
+    async with anyio.create_task_group() as tasks:
+        scope = start_cancellable(tasks, wait())
+        assert scope is not None
+        scope.cancel()
+
+    assert ended == ["cleaned up"] and not tasks.cancel_scope.cancel_called

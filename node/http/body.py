@@ -1,0 +1,122 @@
+"""The body of a request while it comes: a `ByteReceiver` that holds back its client when nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from lattice.errors import Interrupted, LatticeError
+from lattice.http import HttpRequest
+from node.http.failures import Refusal
+
+WINDOW_BYTES = 256 * 1024
+"""Above this the connection is not read; it goes on below a quarter of it."""
+
+
+class RequestBody:
+    """Implements `lattice.streams.ByteReceiver`. One task receives at a time.
+
+    The mutable state is what came and was not taken, and how the body ended.
+    """
+
+    def __init__(self, wanted: Callable[[], None], taken: Callable[[], None]) -> None:
+        """`wanted` is called when somebody begins to wait, `taken` when there is room again."""
+        self._wanted = wanted
+        self._taken = taken
+        self._chunks: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._trailers: Mapping[str, str] | None = None
+        self._error: LatticeError | None = None
+        self.waiting_bytes = 0
+        """What came and was not taken."""
+        self.refusal: Refusal | None = None
+        """What to tell the client instead of a response, should the body have been refused half-way."""
+
+    @property
+    def trailers(self) -> Mapping[str, str]:
+        return self._trailers or {}
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for more."""
+        return self._waiter is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be taken."""
+        return self._trailers is not None or self._error is not None
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes that came; dropped when nobody wants them any more."""
+        if self._error is None:
+            self._chunks.append(data)
+            self.waiting_bytes += len(data)
+            self._wake()
+
+    def end(self, trailers: Mapping[str, str]) -> None:
+        """Say that these were all."""
+        self._trailers = trailers
+        self._wake()
+
+    async def receive(self) -> bytes:
+        while not self._chunks:
+            if self._error is not None:
+                raise self._error
+            if self._trailers is not None:
+                raise anyio.EndOfStream
+            await self._wait()
+        chunk = self._chunks.popleft()
+        self.waiting_bytes -= len(chunk)
+        if self.waiting_bytes < WINDOW_BYTES // 4:
+            self._taken()
+        return chunk
+
+    def abort(self, error: LatticeError) -> None:
+        if self._trailers is None:
+            self._error = self._error or error
+        self._wake()
+
+    async def aclose(self) -> None:
+        self._chunks.clear()
+        self.waiting_bytes = 0
+        self.abort(Interrupted("the body of the request is not wanted any more"))
+        self._taken()
+
+    async def _wait(self) -> None:
+        self._wanted()
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def is_clients_fault(request: HttpRequest) -> bool:
+    """Whether the request can't be answered because the rest of its body was refused."""
+    return isinstance(request.body, RequestBody) and request.body.refusal is not None

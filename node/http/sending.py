@@ -1,0 +1,117 @@
+"""The sending half of a connection: writes responses, and waits while the client does not take them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lattice.errors import Interrupted, Invalid
+from lattice.http import INLINE_BYTES, Headers, HttpResponse
+from lattice.streams import ByteReceiver
+from lattice.tasks import own_task
+from node.http.responses import Framing, ResponseHead, trailer_lines
+
+HIGH_WATER_BYTES = 128 * 1024
+"""Unsent bytes above which the sending half waits."""
+
+
+class Outlet:
+    """The mutable state is whether the client takes bytes, and whether the connection is lost."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        self.transport = transport
+        self.is_paused = False
+        self.is_lost = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def pause(self) -> None:
+        """The client is behind."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        self.is_paused = False
+        self._wake()
+
+    def lose(self) -> None:
+        """The connection is gone; whoever waits here gets `Interrupted`."""
+        self.is_lost = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def drained(self) -> None:
+        """Return when the client takes bytes again; raises `Interrupted` when it has left."""
+        while self.is_paused and not self.is_lost:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self.is_lost:
+            raise Interrupted("the client has left")
+
+    async def send_whole(self, head: ResponseHead, response: HttpResponse) -> None:
+        """Write a response whose body is all here, in one piece if it is small."""
+        body, lines = response.body, head.lines
+        assert isinstance(body, bytes)
+        if head.framing is Framing.CHUNKED:
+            lines += _chunk(body) if body else ()
+            lines.append(trailer_lines(response.trailers))
+        elif head.framing is not Framing.NONE:
+            if len(body) > INLINE_BYTES:
+                self.transport.write(b"".join(lines))
+                lines = [body]
+            else:
+                lines.append(body)
+        self.transport.write(b"".join(lines) if len(lines) > 1 else lines[0])
+        if self.is_paused:
+            await self.drained()
+
+    async def send_stream(self, head: ResponseHead, body: ByteReceiver) -> None:
+        """Write a response whose body comes as a stream, and close that stream.
+
+        Raises what broke the stream; the response is incomplete then.
+        """
+        await own_task()
+        async with body:
+            self.transport.write(b"".join(head.lines))
+            if head.framing is Framing.CHUNKED:
+                await self._send_chunks(body)
+            elif head.framing is Framing.LENGTH:
+                await self._send_length(body, head.length)
+            elif head.framing is Framing.CLOSE:
+                async for data in body:
+                    await self._write(data)
+
+    async def _send_chunks(self, body: ByteReceiver) -> None:
+        async for data in body:
+            self.transport.writelines(_chunk(data))
+            if self.is_paused or self.is_lost:
+                await self.drained()
+        self.transport.write(trailer_lines(_trailers(body)))
+
+    async def _send_length(self, body: ByteReceiver, length: int) -> None:
+        left = length
+        async for data in body:
+            left -= len(data)
+            if left < 0:
+                raise Invalid(f"the component sends more than the {length} bytes of its `content-length`")
+            await self._write(data)
+        if left:
+            raise Invalid(f"the component sent {length - left} of the {length} bytes of its `content-length`")
+
+    async def _write(self, data: bytes) -> None:
+        self.transport.write(data)
+        if self.is_paused or self.is_lost:
+            await self.drained()
+
+
+def _chunk(data: bytes) -> tuple[bytes, bytes, bytes]:
+    return b"%x\r\n" % len(data), data, b"\r\n"
+
+
+def _trailers(body: ByteReceiver) -> Headers:
+    return tuple((name, value.encode("latin-1", "replace")) for name, value in body.trailers.items())

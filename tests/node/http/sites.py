@@ -1,0 +1,184 @@
+"""A listening site whose answers are scripted, and a client that sends and reads raw bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import anyio
+import httptools
+
+from lattice.errors import LatticeError
+from lattice.http import HttpRequest, HttpResponse
+from node.http import failures
+from node.http.body import is_clients_fault
+from node.http.limits import HttpLimits
+from node.http.protocol import Connection
+from node.http.site import Site
+
+Script: TypeAlias = Callable[[HttpRequest], Awaitable[HttpResponse]]
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 5) -> None:
+    """Return once the condition holds."""
+    with anyio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 - what happens in a connection tells nobody
+            await anyio.sleep(0.005)
+
+
+async def hello(request: HttpRequest) -> HttpResponse:
+    """The simplest script."""
+    return HttpResponse(status=200, headers=(("content-type", b"text/plain"),), body=b"hello\n")
+
+
+@dataclass
+class ScriptedResponder:
+    """Answers by a script and remembers what it was asked."""
+
+    script: Script
+    requests: list[HttpRequest] = field(default_factory=list)
+    failures: list[LatticeError] = field(default_factory=list)
+
+    async def answer(self, request: HttpRequest, traceparent: str | None) -> HttpResponse:
+        self.requests.append(request)
+        try:
+            return await self.script(request)
+        except LatticeError as error:
+            return self.failed(request, error)
+
+    def failed(self, request: HttpRequest, error: LatticeError) -> HttpResponse:
+        if not is_clients_fault(request):
+            self.failures.append(error)
+        return failures.response(failures.of_component(error, "guest", "0badf00d"), request.headers)
+
+    def broke_off(self, request: HttpRequest, error: LatticeError) -> None:
+        self.failures.append(error)
+
+
+@dataclass
+class Response:
+    """A response as a client reads it."""
+
+    status: int = 0
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+    body: bytes = b""
+    is_complete: bool = False
+
+    def header(self, name: str) -> bytes | None:
+        """The first value of that name."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+class _Reading:
+    def __init__(self) -> None:
+        self.response = Response()
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_status(self, status: bytes) -> None:
+        self.response.status = self.parser.get_status_code()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.response.headers.append((name.decode().lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.response.status = self.parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        self.response.body += body
+
+    def on_message_complete(self) -> None:
+        self.response.is_complete = True
+
+
+class Client:
+    """A raw connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def read_head(self) -> bytes:
+        """Up to the next blank line."""
+        with anyio.fail_after(5):
+            return await self.reader.readuntil(b"\r\n\r\n")
+
+    async def read_all(self) -> bytes:
+        """Until the server closes."""
+        with anyio.fail_after(5):
+            return await self.reader.read()
+
+    async def response(self, *, is_head: bool = False) -> Response:
+        """The next response, with a body unless it answers HEAD."""
+        head = await self.read_head()
+        reading = _Reading()
+        reading.parser.feed_data(head)
+        if is_head:
+            return reading.response
+        left = int(reading.response.header("content-length") or 0)
+        is_chunked = reading.response.header("transfer-encoding") is not None
+        with anyio.fail_after(5):
+            if left:
+                reading.parser.feed_data(await self.reader.readexactly(left))
+            while is_chunked and not reading.response.is_complete:
+                reading.parser.feed_data(await self.reader.readexactly(1))  # no byte of the next response
+        return reading.response
+
+    async def close(self) -> None:
+        """Leave."""
+        self.writer.close()
+        with contextlib.suppress(OSError, ssl.SSLError):  # the server was first
+            await self.writer.wait_closed()
+
+
+@dataclass
+class Listening:
+    """A site with its port."""
+
+    site: Site
+    responder: ScriptedResponder
+    port: int
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """A connection, closed at the end."""
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    async def ask(self, data: bytes) -> Response:
+        """The response to one request on a connection of its own."""
+        async with self.client() as client:
+            await client.send(data)
+            return await client.response()
+
+
+@asynccontextmanager
+async def listening(
+    script: Script = hello, limits: HttpLimits | None = None, *, trusts_forwarded: bool = False
+) -> AsyncIterator[Listening]:
+    """A site on a free port."""
+    responder = ScriptedResponder(script)
+    async with anyio.create_task_group() as tasks:
+        site = Site(responder, limits or HttpLimits(), tasks, trusts_forwarded=trusts_forwarded)
+        tasks.start_soon(site.run)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Connection(site), "127.0.0.1", 0)
+        try:
+            yield Listening(site, responder, server.sockets[0].getsockname()[1])
+        finally:
+            server.close()
+            for connection in list(site.connections):
+                connection.abort()
+            tasks.cancel_scope.cancel()

@@ -1,0 +1,116 @@
+"""Whatever bytes come, the client gets answers or the connection ends; nothing else happens."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lattice.errors import LatticeError
+from lattice.http import HttpRequest, HttpResponse
+from node.http.limits import HttpLimits
+from node.http.protocol import Connection
+from node.http.site import Site
+from tests.node.http.sites import ScriptedResponder
+
+PIECES = [
+    b"GET ", b"POST ", b"HEAD ", b"/", b"/a?b", b"http://a/", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n",
+    b"Host: a\r\n", b"Host: ", b"Content-Length: ", b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close\r\n", b"\r\n", b"\n", b"\r", b"Expect: 100-continue\r\n", b"Upgrade: x\r\n",
+    b"Connection: upgrade\r\n", b"0\r\n\r\n", b"3\r\nabc\r\n", b"5", b"X: y\r\n", b": ", b"\0", b"\xff", b" ",
+    b"\t", b";", b"a" * 5000, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+]  # fmt: skip
+
+
+class _Transport(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = bytearray()
+        self.is_closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+async def _script(request: HttpRequest) -> HttpResponse:
+    size = 0
+    if isinstance(request.body, bytes):
+        size = len(request.body)
+    else:
+        async for chunk in request.body:
+            size += len(chunk)
+    return HttpResponse(status=200, body=b"%d" % size)
+
+
+async def _feed(pieces: list[bytes]) -> tuple[bytes, list[LatticeError]]:
+    responder, transport = ScriptedResponder(_script), _Transport()
+    async with anyio.create_task_group() as tasks:
+        site = Site(responder, HttpLimits(header_bytes=8192), tasks)
+        connection = Connection(site)
+        connection.connection_made(transport)
+        for piece in pieces:
+            if transport.is_closed:
+                break
+            connection.data_received(piece)
+            await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+    return bytes(transport.sent), responder.failures
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=20)), max_size=25), st.booleans())
+def test_any_bytes_get_answers_of_the_listener_or_the_script(pieces: list[bytes], is_joined: bool) -> None:
+    sent, failures = asyncio.run(_feed([b"".join(pieces)] if is_joined else pieces))
+
+    assert failures == []
+    allowed = {200, 100, 400, 408, 413, 417, 431, 501, 505}
+    statuses = {int(line.split(b" ")[1]) for line in sent.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")}
+    assert statuses <= allowed
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([1, 7, 100, 4096, 70_000]), min_size=1, max_size=4), st.data())
+def test_cutting_bytes_differently_changes_no_answer(sizes: list[int], data: st.DataObject) -> None:
+    stream = b"".join(
+        b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (size, size) + bytes(size)
+        for size in sizes
+    )
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    pieces = [stream[low:high] for low, high in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+
+    sent, failures = asyncio.run(_feed(pieces))
+
+    assert failures == []
+    bodies = [part.split(b"HTTP/1.1")[0] for part in sent.split(b"\r\n\r\n")[1:]]
+    assert [int(body) for body in bodies] == sizes
