@@ -1,0 +1,319 @@
+"""Named secrets: sealed to the nodes that may read them, replaced without restarting anything.
+
+The store and the bus carry only what is sealed. Whoever puts a secret seals it to the nodes that there are;
+one node, the leader if it can, seals it to those that join later, as far as its policy and the secret's own
+list of readers allow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import anyio
+import structlog
+from anyio.abc import TaskStatus
+
+from lattice import subjects
+from lattice.bus import Bus
+from lattice.errors import Conflict, Denied, Invalid, LatticeError, NotFound
+from lattice.fields import check_range
+from lattice.names import check_name, did_you_mean
+from lattice.records import Copies, Record, Records, next_version
+from lattice.sealing import SealKey, Secret, announced_keys, decrypt, encrypt, is_sealed_to, seal_key_to
+from lattice.subjects import check_node
+
+log = structlog.get_logger()
+
+MAX_BYTES = 64 * 1024
+MAX_SEALS = 512
+"""Nodes that one secret is sealed to; those that are gone make room for new ones."""
+RESEAL_SECONDS = 1.0
+TEXT, BINARY = "string", "bytes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretRecord(Record):
+    """A secret as it is stored: of its value, only what nodes can open."""
+
+    lattice: str
+    kind: str = TEXT
+    box: str = ""
+    """The value, encrypted with the data key."""
+    sealed: Mapping[str, str] = field(default_factory=dict)
+    """The data key, sealed to each node by its id."""
+    readers: tuple[str, ...] = ()
+    """Ids of the nodes that may read it; all when empty."""
+    seals: int = 0
+    """Counts the times that it was sealed to further nodes."""
+    changed_at: int = 0
+    """When the value was put, in milliseconds since 1970, for people."""
+
+    def __post_init__(self) -> None:
+        Record.__post_init__(self)
+        if self.kind not in (TEXT, BINARY):
+            raise Invalid(f"kind of the secret is {self.kind[:20]!r}: use {TEXT} or {BINARY}")
+        check_range(len(self.box), 0, 2 * MAX_BYTES, "length of the encrypted secret")
+        check_range(len(self.sealed), 0, MAX_SEALS, "nodes that the secret is sealed to")
+        for node in (*self.readers, *self.sealed):
+            check_node(node)
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The value's version, then how often it was sealed anew."""
+        return self.incarnation, self.generation, self.seals
+
+    def deleted(self, now_ms: int) -> Self:
+        """The tombstone, without anything to open."""
+        return replace(
+            self, generation=self.generation + 1, deleted_at=now_ms, box="", sealed={}, changed_at=now_ms
+        )
+
+    def may_be_read_by(self, node: str) -> bool:
+        """Whether who put it allows that node."""
+        return not self.readers or node in self.readers
+
+    def open(self, node: str, key: SealKey) -> bytes:
+        """The data key; raises `Denied` if it is not sealed to that node."""
+        sealed = self.sealed.get(node)
+        if sealed is None:
+            raise Denied(
+                f"secret {self.name!r} is not sealed to this node ({node}): "
+                "put it again with `--for` this node, or see `--secrets-for` of the node that leads"
+            )
+        return key.open(sealed)
+
+    def reveal(self, data_key: bytes) -> Secret:
+        """The value; raises `Failed` for what is not what was put under this name and version."""
+        value = decrypt(self.box, data_key, self.binding)
+        return Secret(value.decode() if self.kind == TEXT else value)
+
+    @property
+    def binding(self) -> bytes:
+        """What the encrypted value belongs to, so that it can't be passed off as another."""
+        parts = [self.lattice, self.name, self.incarnation, self.generation, self.kind]
+        return json.dumps(parts).encode()
+
+
+def sealed_record(
+    name: str,
+    value: Secret,
+    previous: SecretRecord | None,
+    now_ms: int,
+    *,
+    lattice: str,
+    nodes: Mapping[str, bytes],
+    readers: Iterable[str] = (),
+) -> SecretRecord:
+    """The record that replaces `previous`, sealed to these nodes by their public keys."""
+    plain = value.reveal()
+    data = plain.encode() if isinstance(plain, str) else plain
+    check_range(len(data), 0, MAX_BYTES, "bytes of the secret")
+    incarnation, generation = next_version(previous, now_ms)
+    record = SecretRecord(
+        name=name,
+        incarnation=incarnation,
+        generation=generation,
+        lattice=lattice,
+        kind=TEXT if isinstance(plain, str) else BINARY,
+        readers=tuple(readers),
+        changed_at=now_ms,
+    )
+    data_key, box = encrypt(data, record.binding)
+    sealed = {node: seal_key_to(data_key, key) for node, key in nodes.items() if record.may_be_read_by(node)}
+    return replace(record, box=box, sealed=sealed)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretsPolicy:
+    """For which nodes this one seals secrets; None is all."""
+
+    nodes: frozenset[str] | None = None
+
+    @classmethod
+    def parse(cls, text: str, field_name: str = "secrets-for") -> SecretsPolicy:
+        """Of `all` or a list of node ids; raises `Invalid`."""
+        if text == "all":
+            return cls()
+        try:
+            return cls(frozenset(check_node(node.strip()) for node in text.split(",") if node.strip()))
+        except Invalid as error:
+            raise Invalid(
+                f"{field_name}: {error.message}; use `all` or ids, see `latticectl get nodes`"
+            ) from None
+
+    def allows(self, node: str) -> bool:
+        """Whether secrets may be sealed to that node."""
+        return self.nodes is None or node in self.nodes
+
+
+class Secrets:
+    """The secrets that this process knows, and its key; the mutable state beside is what it has opened."""
+
+    def __init__(
+        self, bus: Bus, lattice: str, *, node: str, key: SealKey, copies: Copies | None = None
+    ) -> None:
+        self.lattice = lattice
+        self._node = node
+        self._key = key
+        self._records = Records(bus, subjects.secrets_bucket(lattice), SecretRecord, copies)
+        self._opened: dict[str, tuple[tuple[int, ...], Secret]] = {}
+        self._changed = anyio.Event()
+        self._records.on_change(self._record_changed)
+
+    def __repr__(self) -> str:
+        return f"<Secrets of {self._node[:8]} {self._records!r}>"
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Follow the store until cancelled; started when it was read."""
+        await self._records.run(task_status=task_status)
+
+    def reveal(self, name: str) -> Secret:
+        """The present value. Raises `NotFound`, or `Denied` if it is not for this node; both name the cure."""
+        record = self._records.get(name)
+        if record is None:
+            raise self._missing(name)
+        opened = self._opened.get(name)
+        if opened is None or opened[0] != record.version:
+            opened = record.version, record.reveal(record.open(self._node, self._key))
+            self._opened[name] = opened
+        return opened[1]
+
+    def resolve(self, names: Mapping[str, str]) -> dict[str, Secret]:
+        """The present values of secrets, by the keys under which they were granted."""
+        return {key: self.reveal(name) for key, name in names.items()}
+
+    def record(self, name: str) -> SecretRecord | None:
+        """A secret as it is stored."""
+        return self._records.get(name)
+
+    def last(self, name: str) -> SecretRecord | None:
+        """The same, a tombstone too."""
+        return self._records.last(name)
+
+    def records(self) -> list[SecretRecord]:
+        """All secrets as they are stored."""
+        return self._records.all()
+
+    def on_change(self, listener: Callable[[str], None]) -> None:
+        """Call with the name of every secret that is new, changed or gone."""
+        self._records.on_change(lambda record: listener(record.name))
+
+    async def put(self, record: SecretRecord) -> SecretRecord:
+        """Store what was sealed for the present version; raises `Conflict` if another one came first."""
+        if record.lattice != self.lattice or record.is_deleted or not record.sealed:
+            raise Invalid("the secret is sealed to no node of this lattice")
+
+        def change(previous: SecretRecord | None, now_ms: int) -> SecretRecord:
+            if not _follows(record, previous):
+                raise Conflict(f"secret {record.name!r} was changed by somebody else meanwhile; put it again")
+            return record
+
+        return (await self._records.edit(record.name, change))[0]
+
+    async def delete(self, name: str) -> None:
+        """Delete; raises `NotFound`."""
+        check_name(name, "secret name")
+
+        def change(previous: SecretRecord | None, now_ms: int) -> SecretRecord:
+            if previous is None or previous.is_deleted:
+                raise self._missing(name)
+            return previous.deleted(now_ms)
+
+        await self._records.edit(name, change)
+
+    # Nodes that join
+
+    async def keep_sealed(
+        self,
+        announcements: Callable[[], Mapping[str, str]],
+        leader: Callable[[], str | None],
+        policy: SecretsPolicy,
+        announce: Callable[[str, Mapping[str, object]], None] = lambda event, details: None,
+    ) -> None:
+        """Seal secrets to nodes that lack them, where that is this node's part; until cancelled.
+
+        `announcements` gives the seal keys of all live nodes by id, `leader` the id of the node that leads.
+        """
+        while True:
+            nodes = {node: text for node, text in announcements().items() if text}
+            for record in self.records():
+                if _responsible(record, nodes, leader()) == self._node:
+                    await self._seal_to_more(record, nodes, policy, announce)
+            with anyio.move_on_after(RESEAL_SECONDS):
+                await self._changed.wait()
+
+    async def _seal_to_more(
+        self,
+        record: SecretRecord,
+        nodes: Mapping[str, str],
+        policy: SecretsPolicy,
+        announce: Callable[[str, Mapping[str, object]], None],
+    ) -> None:
+        missing = {
+            node: text
+            for node, text in nodes.items()
+            if not is_sealed_to(record.sealed.get(node, ""), text)
+            and record.may_be_read_by(node)
+            and policy.allows(node)
+        }
+        keys = announced_keys(missing)
+        if not keys:
+            return
+
+        def change(previous: SecretRecord | None, now_ms: int) -> SecretRecord:
+            if previous is None or previous.version != record.version:
+                return previous or record
+            return resealed(previous, self._node, self._key, keys, live=nodes)
+
+        try:
+            _, is_changed = await self._records.edit(record.name, change)
+        except LatticeError as error:
+            log.warning("secret.not-sealed", name=record.name, reason=error.message)
+            return
+        if is_changed:
+            log.info("secret.sealed", name=record.name, to=sorted(keys))
+            announce("secret.sealed", {"name": record.name, "nodes": sorted(keys)})
+
+    def _record_changed(self, record: SecretRecord) -> None:
+        opened = self._opened.get(record.name)
+        if opened is not None and opened[0][:2] != record.version[:2]:
+            del self._opened[record.name]
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def _missing(self, name: str) -> NotFound:
+        names = [record.name for record in self._records.all()]
+        return NotFound(
+            f"there is no secret {name!r}{did_you_mean(name, names)}; "
+            f"make it with `latticectl secret put {name}`"
+        )
+
+
+def resealed(
+    record: SecretRecord, node: str, key: SealKey, keys: Mapping[str, bytes], *, live: Collection[str]
+) -> SecretRecord:
+    """The record sealed to further nodes; forgets those that are gone when there would be too many."""
+    data_key = record.open(node, key)
+    sealed = dict(record.sealed)
+    if len(sealed) + len(keys) > MAX_SEALS:
+        sealed = {known: text for known, text in sealed.items() if known in live}
+    room = MAX_SEALS - len(sealed)
+    added = {known: seal_key_to(data_key, keys[known]) for known in sorted(keys)[: max(room, 0)]}
+    return replace(record, sealed={**sealed, **added}, seals=record.seals + 1)
+
+
+def _responsible(record: SecretRecord, live: Mapping[str, str], leader: str | None) -> str | None:
+    """The node that seals it to others: the leader if it can read it, else the first that can."""
+    readers = sorted(node for node, text in live.items() if is_sealed_to(record.sealed.get(node, ""), text))
+    return leader if leader in readers else next(iter(readers), None)
+
+
+def _follows(record: SecretRecord, previous: SecretRecord | None) -> bool:
+    if previous is None:
+        return record.generation == 1
+    if previous.is_deleted:
+        return record.generation == 1 and record.incarnation > previous.incarnation
+    return (record.incarnation, record.generation) == (previous.incarnation, previous.generation + 1)
