@@ -280,6 +280,11 @@ def ticks_bucket(lattice: str) -> str:
     return f"LATTICE_{check_name(lattice, 'lattice')}_ticks"
 
 
+def keyvalue_bucket(lattice: str, namespace: str) -> str:
+    """`LATTICE_{lattice}_keyvalue_{namespace}`: what components store; letters, digits, `-` and `_`."""
+    return f"LATTICE_{check_name(lattice, 'lattice')}_keyvalue_{namespace}"
+
+
 # Parsing
 
 
