@@ -61,7 +61,7 @@ from node.reports import Reports
 from node.settings import NodeSettings
 from node.stall import StallGuard
 from node.upkeep import Upkeep
-from node.world import World, is_builtin
+from node.world import World, check_grants, is_builtin
 
 log = structlog.get_logger()
 
@@ -244,6 +244,7 @@ class Node(AsyncContextManagerMixin):
             compiler=self.compiler,
             catalog=self.catalog,
             announce=self.announcer.announce,
+            check_grants=check_grants,
             trigger_checks={},
         )
         self.reports = Reports(

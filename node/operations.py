@@ -47,15 +47,17 @@ class Operations:
         compiler: Compiler,
         catalog: Catalog,
         announce: Announce,
+        check_grants: Callable[[ComponentSpec], None],
         trigger_checks: Mapping[TriggerKind, Callable[[Trigger], object]],
     ) -> None:
-        """`trigger_checks` raise `Invalid` for a configuration that a trigger of the kind can't have."""
+        """The checks raise `Invalid` for grants, and for a trigger's configuration, that can't be read."""
         self._editor = editor
         self._observer = observer
         self._artifacts = artifacts
         self._compiler = compiler
         self._catalog = catalog
         self._announce = announce
+        self._check_grants = check_grants
         self._trigger_checks = trigger_checks
 
     def table(self) -> dict[str, Operation]:
@@ -109,6 +111,7 @@ class Operations:
         links = desired_changes.links_from_request(request, spec.name)
         triggers = desired_changes.triggers_from_request(request, spec.name)
         self._check_owner(spec.name)
+        self._check_grants(spec)
         description = await self._described(spec.digest)
         self._check_imports(spec, description, desired_changes.with_added(self._links_of(spec.name), links))
         for trigger in triggers:

@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from lattice import wit
 from lattice.assignments import Prepare
 from lattice.configuration import Configurations
+from lattice.errors import Denied
 from lattice.imports import PROVIDED, missing_imports
-from lattice.model import ComponentSpec, package_of
+from lattice.model import ComponentSpec, FolderGrant, package_of
 from node.capabilities import bus, config, logging, wasi
 from node.capabilities.wasi import WasiSettings
+from node.capabilities.wasi.filesystem import Folder
+from node.capabilities.wasi.network import parse_grants
 from node.engine.host import HostInterface
 from node.links import Links, missing_import
 from node.settings import OpenFolder
@@ -27,6 +30,12 @@ SUPPORT: Mapping[str, str] = {
     interface: extent for package in BUILTIN for interface, extent in package.SUPPORT.items()
 }
 """How far each interface that nodes implement goes, in words for a table."""
+
+
+def check_grants(spec: ComponentSpec) -> None:
+    """Raise `Invalid` for a grant that can't be read; whether any node can give it is seen when placing."""
+    parse_grants(spec.network)
+
 
 SpecOf = Callable[[str], ComponentSpec | None]
 """What is wanted of a component now, as far as this node has heard of it."""
@@ -78,7 +87,22 @@ class World:
         ]
 
     def _wasi(self, spec: ComponentSpec) -> WasiSettings:
-        return WasiSettings(environment=spec.environment, arguments=(spec.name,))
+        return WasiSettings(
+            environment=spec.environment,
+            arguments=(spec.name,),
+            folders=tuple(self._folder(grant) for grant in spec.folders),
+            network=parse_grants(spec.network),
+        )
+
+    def _folder(self, grant: FolderGrant) -> Folder:
+        opened = self._folders.get(grant.folder)
+        if opened is None or (grant.writable and not opened.is_writable):
+            how = "for writing " if grant.writable else ""
+            raise Denied(
+                f"folder {grant.folder!r} is not open {how}on this node; "
+                f"`lattice-node start --folder {grant.folder}=PATH{':rw' if grant.writable else ''}` opens it"
+            )
+        return Folder(host_path=opened.path, guest_path=grant.path, writable=grant.writable)
 
     def _linked(self, component: wit.ComponentType) -> list[HostInterface]:
         others = {
