@@ -171,7 +171,7 @@ class Secrets:
         await self._records.run(task_status=task_status)
 
     def reveal(self, name: str) -> Secret:
-        """The present value. Raises `NotFound`, or `Denied` if it is not for this node; both name the cure."""
+        """The present value. Raises `NotFound` or, if it is not for this node, `Denied`."""
         record = self._records.get(name)
         if record is None:
             raise self._missing(name)
