@@ -1,0 +1,200 @@
+"""Bodies that a guest reads: the resources `incoming-body` and `future-trailers`, and the stream between.
+
+A body that is not all here comes through a `BodyBuffer`: a task of whoever made the body pumps into it, a
+window ahead of the guest, which reads without waiting.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from lattice.errors import LatticeError, Trapped
+from lattice.streams import ByteReceiver
+from node.capabilities.http.errors import BodyFailed, HttpError, from_lattice
+from node.capabilities.http.fields import Fields
+from node.capabilities.wasi.pollables import Disarm, Signal
+from node.capabilities.wasi.streams import InputStream, StreamClosed
+
+WINDOW_BYTES = 128 * 1024
+"""What is received ahead of a guest that does not read."""
+
+
+class BodyBuffer:
+    """What came of a body and has not been read."""
+
+    # The mutable state: the chunks, how far the first one was read, and how the body ended.
+
+    def __init__(
+        self, data: bytes = b"", trailers: Fields | None = None, *, is_complete: bool = True
+    ) -> None:
+        self._chunks: deque[bytes] = deque([data] if data else ())
+        self._position = 0
+        self._size = len(data)
+        self._is_complete = is_complete
+        self._is_discarding = False
+        self.trailers = trailers
+        self.error: HttpError | None = None
+        self._came = Signal()
+        self._room = anyio.Event()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more comes, well or not."""
+        return self._is_complete or self.error is not None
+
+    @property
+    def is_readable(self) -> bool:
+        return bool(self._chunks) or self.has_ended
+
+    def arm(self, wake: Callable[[], None]) -> Disarm:
+        return self._came.arm(wake)
+
+    def read(self, limit: int) -> bytes:
+        """Up to so many bytes that are here; raises `StreamClosed` at the end, `BodyFailed` if it broke."""
+        if not self._chunks:
+            if self.error is not None:
+                raise BodyFailed(self.error)
+            if self._is_complete:
+                raise StreamClosed
+            return b""
+        first = self._chunks[0]
+        part = first[self._position : self._position + limit]
+        self._position += len(part)
+        if self._position == len(first):
+            self._chunks.popleft()
+            self._position = 0
+        self._took(len(part))
+        return part
+
+    def discard(self) -> None:
+        """Nobody reads any more: only the trailers are wanted."""
+        self._is_discarding = True
+        self._chunks.clear()
+        self._position = 0
+        self._took(self._size)
+        self._came.notify()
+
+    async def pump(self, receiver: ByteReceiver) -> None:
+        """Receive the whole body, a window ahead of the guest at most; never raises for a broken body."""
+        try:
+            async for chunk in receiver:
+                await self._give(chunk)
+        except LatticeError as error:
+            self.error = from_lattice(error)
+        else:
+            self._is_complete = True
+            found = [(name, value.encode("latin-1", "replace")) for name, value in receiver.trailers.items()]
+            self.trailers = Fields.received(found) if found else None
+        self._came.notify()
+
+    async def _give(self, chunk: bytes) -> None:
+        if self._is_discarding:
+            return
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        self._came.notify()
+        while self._size >= WINDOW_BYTES and not self._is_discarding:
+            self._room = anyio.Event()
+            await self._room.wait()
+
+    def _took(self, size: int) -> None:
+        self._size -= size
+        if self._size < WINDOW_BYTES:
+            self._room.set()
+
+
+class BodyInput(InputStream):
+    """The `input-stream` of a body."""
+
+    __slots__ = ("_body", "_buffer")
+
+    def __init__(self, body: IncomingBody, buffer: BodyBuffer) -> None:
+        self._body = body
+        self._buffer = buffer
+
+    def is_ready(self) -> bool:
+        return self._buffer.is_readable
+
+    def arm(self, wake: Callable[[], None]) -> Disarm:
+        return self._buffer.arm(wake)
+
+    def _read(self, limit: int) -> bytes:
+        return self._buffer.read(limit)
+
+    def close(self) -> None:
+        self._body.stream_closed()
+
+
+class IncomingBody:
+    """The resource `incoming-body`."""
+
+    def __init__(self, buffer: BodyBuffer, on_close: Callable[[], None] | None = None) -> None:
+        """`on_close` is called when nobody wants the body, nor its trailers, any more."""
+        self._buffer = buffer
+        self._on_close = on_close
+        self._has_streamed = False
+        self._is_streaming = False
+
+    def stream(self) -> BodyInput | None:
+        """The stream to read from, once."""
+        if self._has_streamed:
+            return None
+        self._has_streamed = self._is_streaming = True
+        return BodyInput(self, self._buffer)
+
+    def stream_closed(self) -> None:
+        """The guest dropped the stream; the body may end now."""
+        self._is_streaming = False
+
+    def finish(self) -> FutureTrailers:
+        """Give up the rest of the body for the trailers behind it."""
+        self._check_stream_closed("finished")
+        self._buffer.discard()
+        return FutureTrailers(self._buffer, self._on_close)
+
+    def close(self) -> None:
+        """The guest dropped it."""
+        if self._on_close is not None:
+            self._on_close()
+        self._check_stream_closed("dropped")
+
+    def _check_stream_closed(self, what: str) -> None:
+        if self._is_streaming:
+            raise Trapped(
+                f"the component {what} an incoming body whose stream it still holds: drop that first"
+            )
+
+
+class FutureTrailers:
+    """The resource `future-trailers`; also the source that its pollables wait for."""
+
+    def __init__(self, buffer: BodyBuffer, on_close: Callable[[], None] | None) -> None:
+        self._buffer = buffer
+        self._on_close = on_close
+        self._was_taken = False
+
+    def is_ready(self) -> bool:
+        return self._buffer.has_ended
+
+    def arm(self, wake: Callable[[], None]) -> Disarm:
+        return self._buffer.arm(wake)
+
+    def get(self) -> Any:
+        """The WIT value: nothing yet, the trailers or an error once, an error of its own ever after."""
+        if not self.is_ready():
+            return None
+        if self._was_taken:
+            return {"err": None}
+        self._was_taken = True
+        if self._buffer.error is not None:
+            return {"ok": {"err": self._buffer.error.error_code}}
+        return {"ok": {"ok": self._buffer.trailers}}
+
+    def close(self) -> None:
+        """The guest dropped it."""
+        if self._on_close is not None:
+            self._on_close()

@@ -1,0 +1,246 @@
+"""Bodies that a guest writes: the resource `outgoing-body`, its stream, and the pipe out of the sandbox.
+
+The guest writes without waiting as long as the pipe has room; whoever sends the body receives from the other
+end, as from any byte stream. So the guest waits for the slowest peer, and holds a window at most.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from lattice.errors import Interrupted, LatticeError, Trapped
+from node.capabilities.http.errors import BodyFailed, HttpError
+from node.capabilities.http.fields import Fields
+from node.capabilities.wasi.pollables import Disarm, Signal
+from node.capabilities.wasi.streams import OutputStream, StreamClosed
+
+WINDOW_BYTES = 128 * 1024
+"""What a guest may be ahead of who sends its body."""
+
+SMALL_CHUNK_BYTES = 4096
+"""Chunks are joined up to this size while they wait."""
+
+
+class BodyPipe:
+    """A stream of bytes from a guest; implements `lattice.streams.ByteReceiver` for who sends them on."""
+
+    # The mutable state: what was written and not received, and how the stream ended, at either end.
+
+    def __init__(self) -> None:
+        self.on_abandoned: Callable[[], None] | None = None
+        """Called if the receiving end is closed before the guest has finished."""
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._trailers: Mapping[str, str] | None = None
+        self._error: LatticeError | None = None
+        self._is_abandoned = False
+        self._written = anyio.Event()
+        self._taken = Signal()
+
+    # The guest's end: never waits
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the guest has written all of the body."""
+        return self._trailers is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be written any more, for whatever reason."""
+        return self.is_finished or self._error is not None or self._is_abandoned
+
+    @property
+    def size(self) -> int:
+        """The bytes that wait here."""
+        return self._size
+
+    def room(self) -> int:
+        """How many bytes may be written; raises `StreamClosed` when nobody wants any."""
+        if self.is_over:
+            raise StreamClosed
+        return max(0, WINDOW_BYTES - self._size)
+
+    def write(self, data: bytes) -> None:
+        """Take bytes for which there is room."""
+        if not data:
+            return
+        if self._chunks and len(self._chunks[-1]) + len(data) <= SMALL_CHUNK_BYTES:
+            self._chunks[-1] += data
+        else:
+            self._chunks.append(data)
+        self._size += len(data)
+        self._notify()
+
+    def finish(self, trailers: Mapping[str, str] | None = None) -> None:
+        """Say that these were all bytes."""
+        if not self.is_over:
+            self._trailers = dict(trailers or {})
+            self._notify()
+
+    def fail(self, error: LatticeError) -> None:
+        """Break the stream unless it is over: what was written is received, then `error` is raised."""
+        if not self.is_over:
+            self._error = error
+            self._notify()
+
+    def arm(self, wake: Callable[[], None]) -> Disarm:
+        """Have the guest woken when there may be room."""
+        return self._taken.arm(wake)
+
+    def take_all(self) -> bytes:
+        """All that waits here; for a body that is finished."""
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        return data
+
+    def _notify(self) -> None:
+        self._written.set()
+        self._taken.notify()
+
+    # The receiving end
+
+    @property
+    def trailers(self) -> Mapping[str, str]:
+        return self._trailers or {}
+
+    async def receive(self) -> bytes:
+        while not self._chunks:
+            if self._error is not None:
+                raise self._error
+            if self._trailers is not None:
+                raise anyio.EndOfStream
+            if self._is_abandoned:
+                raise Interrupted("the body was given up")
+            self._written = anyio.Event()
+            await self._written.wait()
+        chunk = self._chunks.popleft()
+        self._size -= len(chunk)
+        self._taken.notify()
+        return chunk
+
+    def abort(self, error: LatticeError) -> None:
+        self.fail(error)
+
+    async def aclose(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The receiving end wants no more: the guest's next write meets the end of the stream."""
+        is_early = not self.is_over
+        self._is_abandoned = True
+        self._chunks.clear()
+        self._size = 0
+        self._notify()
+        if is_early and self.on_abandoned is not None:
+            self.on_abandoned()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class BodyOutput(OutputStream):
+    """The `output-stream` of a body: it counts what is written against the announced length."""
+
+    def __init__(self, body: OutgoingBody) -> None:
+        super().__init__()
+        self._body = body
+
+    def arm(self, wake: Callable[[], None]) -> Disarm:
+        return self._body.pipe.arm(wake)
+
+    def _room(self) -> int:
+        return self._body.pipe.room()
+
+    def _write(self, contents: bytes) -> None:
+        self._body.count(len(contents))
+        self._body.pipe.write(contents)
+
+    def close(self) -> None:
+        self._body.stream_closed()
+
+
+class OutgoingBody:
+    """The resource `outgoing-body`. Whatever ends it other than `finish` breaks the stream."""
+
+    def __init__(self, pipe: BodyPipe, length: int | None, size_error: str) -> None:
+        """`length` is what `content-length` announces; `size_error` the error code of breaking that."""
+        self.pipe = pipe
+        self._length = length
+        self._size_error = size_error
+        self._written = 0
+        self._has_streamed = False
+        self._is_streaming = False
+
+    def write(self) -> BodyOutput | None:
+        """The stream to write to, once."""
+        if self._has_streamed:
+            return None
+        self._has_streamed = self._is_streaming = True
+        return BodyOutput(self)
+
+    def count(self, size: int) -> None:
+        """Note that so much is written; raises `BodyFailed` beyond the announced length."""
+        self._written += size
+        if self._length is not None and self._written > self._length:
+            error = self._mismatch()
+            self.pipe.fail(error)
+            raise BodyFailed(error)
+
+    def stream_closed(self) -> None:
+        """The guest dropped the stream; the body may end now."""
+        self._is_streaming = False
+
+    def finish(self, trailers: Fields | None) -> None:
+        """End the body; raises `HttpError` if it is shorter or longer than announced."""
+        self._check_stream_closed("finished")
+        if self._length is not None and self._written != self._length:
+            error = self._mismatch()
+            self.pipe.fail(error)
+            raise error
+        self.pipe.finish(_as_text(trailers))
+
+    def close(self) -> None:
+        """The guest dropped it: what is not finished by then never will be."""
+        self.pipe.fail(
+            HttpError("HTTP-protocol-error", reason="the component dropped a body that it had not finished")
+        )
+        self._check_stream_closed("dropped")
+
+    def _mismatch(self) -> HttpError:
+        reason = f"the component wrote {self._written} bytes and had announced {self._length}"
+        return HttpError(self._size_error, self._written, reason=reason)
+
+    def _check_stream_closed(self, what: str) -> None:
+        if self._is_streaming:
+            raise Trapped(
+                f"the component {what} an outgoing body whose stream it still holds: drop that first"
+            )
+
+
+def _as_text(trailers: Fields | None) -> Mapping[str, str]:
+    """Trailers as byte streams carry them: one text for each name."""
+    found: dict[str, str] = {}
+    for name, value in trailers.headers() if trailers else ():
+        text = value.decode("latin-1")
+        found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
