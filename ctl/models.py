@@ -139,6 +139,17 @@ class TriggerChange(Trigger):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grant(Value):
+    """Where calls of an import go, and what was granted."""
+
+    interface: Annotated[str, "the interface that the component imports"]
+    route: Annotated[str, "`built-in`, `local`, `remote`, `unresolved` or `denied`"]
+    target: Annotated[str, "the component or provider that a link leads to"] = ""
+    name: Annotated[str, "the link's name"] = ""
+    granted: Annotated[str, "what it may do there; where it is denied, what would grant it"] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentDescription(Component):
     """A component with its interfaces, settings and placements."""
 
@@ -151,6 +162,7 @@ class ComponentDescription(Component):
         default_factory=dict
     )
     links: Annotated[tuple[Link, ...], "its links"] = ()
+    grants: Annotated[tuple[Grant, ...], "where calls of each import go, and what was granted"] = ()
     placements: Annotated[tuple[Placement, ...], "where its replicas are"] = ()
     pending: Annotated[tuple[Pending, ...], "replicas that have no node, and why"] = ()
     ready_to_take_over: Annotated[tuple[str, ...], "nodes that have it compiled"] = ()

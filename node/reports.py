@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import anyio
 
 from lattice import subjects, wire, wit
 from lattice.bus import Bus
+from lattice.descriptions import Description
 from lattice.desired import DesiredComponent
 from lattice.errors import Invalid, LatticeError, NotFound
 from lattice.explain import explain
+from lattice.grants import import_routes
 from lattice.imports import Catalog
 from lattice.model import Assignment, AssignmentState
 from lattice.names import did_you_mean
@@ -151,6 +154,7 @@ class Reports:
                 "limits": spec.limits.to_dict(),
                 "labels": dict(spec.labels),
                 "links": links,
+                "grants": self._grants(wanted, description),
                 "placements": self._placements(name),
                 "pending": [{"count": item.count, "reason": item.reason} for item in self._pending(name)],
                 "ready_to_take_over": sorted(state.observed.nodes[node].name for node in ready),
@@ -190,6 +194,16 @@ class Reports:
             "state": _component_state(spec.replicas, running, starting, failed),
             "reason": pending[0].reason if pending else None,
         }
+
+    def _grants(self, wanted: DesiredComponent, description: Description | None) -> list[dict[str, Any]]:
+        routes = import_routes(
+            wanted.spec,
+            description.type.imports if description else (),
+            wanted.links,
+            is_builtin=self._catalog.is_builtin,
+            route=self._operations.route,
+        )
+        return [asdict(route) for route in routes]
 
     def _pending(self, component: str) -> list[Any]:
         state = self._observer.state

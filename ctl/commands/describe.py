@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,7 +64,7 @@ def component_text(component: models.ComponentDescription) -> str:
             ("ready to take over", component.ready_to_take_over),
         ]
     )
-    return "\n".join([head, *_placements(component), *_links(component), *_interfaces(component)])
+    return "\n".join([head, *_placements(component), *_grants(component), *_interfaces(component)])
 
 
 def node_text(node: models.NodeDescription) -> str:
@@ -144,13 +145,33 @@ def _links(component: models.ComponentDescription) -> list[str]:
     return _section("links", lines)
 
 
+_ROUTES = {"built-in": "this node", "local": "this node", "remote": "another node"}
+
+
+def _grants(component: models.ComponentDescription) -> list[str]:
+    """Where each import goes; links as they are, where no node has described the component yet."""
+    if not component.grants:
+        return _links(component)
+    return _section("imports", [f"  {visible(_grant_text(grant))}" for grant in component.grants])
+
+
+def _grant_text(grant: models.Grant) -> str:
+    target = f" -> {grant.target}" if grant.target else ""
+    name = f" (name {grant.name})" if grant.name not in ("", "default") else ""
+    granted = f": {grant.granted}" if grant.granted else ""
+    return f"{grant.interface}{target}{name}  {_ROUTES.get(grant.route, grant.route)}{granted}"
+
+
 def _interfaces(component: models.ComponentDescription) -> list[str]:
     if not component.type:
         return []
     from ctl.interfaces import component_text as interfaces_text
     from lattice.wit import component_type_from_json
 
-    text = interfaces_text(component_type_from_json(component.type), imports_in_full=False)
+    type_ = component_type_from_json(component.type)
+    if component.grants:
+        type_ = replace(type_, imports={})  # shown with where they go
+    text = interfaces_text(type_, imports_in_full=False)
     return _section("interfaces", [f"  {line}" for line in text.splitlines()])
 
 
