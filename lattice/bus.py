@@ -133,6 +133,15 @@ class KeyValue(Protocol):
     async def get(self, key: str) -> Entry | None:
         """The present entry, or None when there is none or it was deleted."""
 
+    async def peek(self, key: str) -> Entry | None:
+        """As `get`, in half the time; a copy of the bucket may answer that lags behind the last writes."""
+
+    async def keys(self, prefix: str, *, after: int = 0, limit: int) -> tuple[list[str], int | None]:
+        """Keys below a prefix of whole tokens (`a.b.`) in the order of their revisions, from `after` on.
+
+        The second value is where the next page begins, None after the last one; a page may be empty.
+        """
+
     async def create(self, key: str, value: bytes) -> int:
         """Write a key that is absent or deleted and return its revision; else raise `Conflict`."""
 

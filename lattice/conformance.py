@@ -307,6 +307,37 @@ async def entries_come_in_the_order_of_their_revisions(setting: Setting) -> None
     assert [entry.revision for entry in entries] == sorted(entry.revision for entry in entries)
 
 
+async def keys_below_a_prefix_come_in_pages(setting: Setting) -> None:
+    store = await setting.one.key_value(setting.name)
+    for number in range(7):
+        await store.put(f"a.k{number}", b"x" * 1000)
+    await store.put("b.other", b"")
+    await store.delete("a.k2")
+    await store.put("a.k0", b"again")
+
+    found: list[str] = []
+    after: int | None = 0
+    pages = 0
+    while after is not None:
+        page, after = await store.keys("a.", after=after, limit=3)
+        found.extend(page)
+        pages += 1
+
+    assert found == ["a.k1", "a.k3", "a.k4", "a.k5", "a.k6", "a.k0"]
+    assert pages == 3
+    assert await store.keys("c.", limit=3) == ([], None)
+
+
+async def a_peek_sees_what_was_written_and_what_was_deleted(setting: Setting) -> None:
+    store = await setting.one.key_value(setting.name)
+    revision = await store.put("a", b"\x00value")
+
+    assert await store.peek("a") == Entry("a", b"\x00value", revision)
+    assert await store.peek("never") is None
+    await store.delete("a")
+    assert await store.peek("a") is None
+
+
 async def a_watch_gives_all_then_none_then_changes(setting: Setting) -> None:
     store, other = await setting.one.key_value(setting.name), await setting.two.key_value(setting.name)
     await store.put("a", b"1")
@@ -551,6 +582,8 @@ CHECKS: tuple[Callable[[Setting], Awaitable[None]], ...] = (
     a_key_is_written_by_compare_and_set,
     a_deleted_key_can_be_created_again,
     entries_come_in_the_order_of_their_revisions,
+    keys_below_a_prefix_come_in_pages,
+    a_peek_sees_what_was_written_and_what_was_deleted,
     a_watch_gives_all_then_none_then_changes,
     a_watch_of_an_empty_bucket_says_so,
     bad_keys_are_invalid,

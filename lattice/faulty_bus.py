@@ -306,6 +306,12 @@ class _FaultyKeyValue:
     async def get(self, key: str) -> Entry | None:
         return await self._bus.spoil(lambda: self._store.get(key))
 
+    async def peek(self, key: str) -> Entry | None:
+        return await self._bus.spoil(lambda: self._store.peek(key))
+
+    async def keys(self, prefix: str, *, after: int = 0, limit: int) -> tuple[list[str], int | None]:
+        return await self._bus.spoil(lambda: self._store.keys(prefix, after=after, limit=limit))
+
     async def create(self, key: str, value: bytes) -> int:
         return await self._bus.spoil(lambda: self._store.create(key, value))
 

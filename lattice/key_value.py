@@ -12,11 +12,13 @@ import anyio.abc
 from lattice import jetstream
 from lattice.bus import Entry, Message, Subscription, WatchHandler, check_key
 from lattice.errors import Conflict, NotFound, Unreachable
+from lattice.key_page import KeyPage
 from lattice.watch import Watch
 
 EXPECTED_REVISION = "Nats-Expected-Last-Subject-Sequence"
 OPERATION = "KV-Operation"
 MARKER = "Nats-Marker-Reason"
+SEQUENCE = "Nats-Sequence"
 
 Result = TypeVar("Result")
 
@@ -54,6 +56,23 @@ class JetStreamKeyValue:
     async def get(self, key: str) -> Entry | None:
         entry = await self._last(key)
         return entry if entry is not None and entry.value is not None else None
+
+    async def peek(self, key: str) -> Entry | None:
+        subject = f"{jetstream.API}.DIRECT.GET.{self._stream['name']}.{self._subject(key)}"
+        try:
+            reply = await self._bus.request(subject, timeout_seconds=jetstream.TIMEOUT_SECONDS)
+        except Unreachable:
+            return await self.get(key)  # which makes a lost bucket anew, or finds no server
+        if "Status" in reply.headers:
+            return None
+        if OPERATION in reply.headers or MARKER in reply.headers:
+            return None
+        return Entry(key, reply.data, int(reply.headers[SEQUENCE]))
+
+    async def keys(self, prefix: str, *, after: int = 0, limit: int) -> tuple[list[str], int | None]:
+        page = KeyPage(self._bus, self._stream["name"], f"{self._prefix}{prefix}>")
+        found, following = await self._restoring(lambda: page.read(after, limit))
+        return [subject.removeprefix(self._prefix) for subject in found], following
 
     async def create(self, key: str, value: bytes) -> int:
         try:

@@ -177,6 +177,20 @@ class MemoryKeyValue:
         entry = self._open().last(key)
         return entry if entry is not None and entry.value is not None else None
 
+    async def peek(self, key: str) -> Entry | None:
+        return await self.get(key)
+
+    async def keys(self, prefix: str, *, after: int = 0, limit: int) -> tuple[list[str], int | None]:
+        await asyncio.sleep(0)
+        entries = [
+            entry
+            for entry in self._open().entries()
+            if entry.revision > after and entry.key.startswith(prefix)
+        ]
+        page = entries[:limit]
+        keys = [entry.key for entry in page if entry.value is not None]
+        return keys, page[-1].revision if len(entries) > limit else None
+
     async def create(self, key: str, value: bytes) -> int:
         check_key(key)
         await asyncio.sleep(0)
