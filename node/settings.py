@@ -12,6 +12,7 @@ from lattice.fields import check_unique
 from lattice.names import check_label, check_name
 from lattice.quantities import parse_duration, parse_size
 from lattice.settings import boolean, key_value, one_of, path, setting, text, whole_number
+from node.http.address import Address, parse_address
 
 OTHER_VARIABLES = ("LATTICE_STATE", "LATTICE_TIMEOUT", "LATTICE_OUTPUT")
 """Variables that other programs of the lattice read."""
@@ -128,6 +129,51 @@ class NodeSettings:
     connect_timeout: float = setting(
         10.0, "How long to try to reach NATS at start before giving up.", parse_duration, metavar="TIME"
     )
+    http: Address | None = setting(
+        None, "Listen for HTTP here and send requests to components by their routes.", parse_address,
+        metavar="ADDRESS:PORT",
+    )  # fmt: skip
+    http_tls_cert: Path | None = setting(
+        None, "Certificate of the HTTP listener (PEM, with its chain); turns TLS on.", path, metavar="FILE"
+    )
+    http_tls_key: Path | None = setting(None, "Key of that certificate.", path, metavar="FILE")
+    http_workers: int = setting(
+        1, "Processes that serve the HTTP port, this node's own being one.", whole_number(1, 64), metavar="N"
+    )
+    http_admin: Address | None = setting(
+        None, "Answer /livez and /readyz here.", parse_address, metavar="ADDRESS:PORT"
+    )
+    http_trust_forwarded: bool = setting(
+        False, "Pass on what clients say of themselves in X-Forwarded-*; for a listener behind a proxy.",
+        boolean, metavar="BOOL",
+    )  # fmt: skip
+    http_max_connections: int = setting(
+        10_000, "Connections of HTTP clients, per process.", whole_number(1, 1_000_000), metavar="N"
+    )
+    http_max_requests: int = setting(
+        4096, "HTTP requests in progress, per process.", whole_number(1, 1_000_000), metavar="N"
+    )
+    http_max_header: int = setting(
+        64 * 1024, "Size of an HTTP request's head, and of its trailers.", parse_size, metavar="SIZE"
+    )
+    http_max_body: int = setting(
+        16 * 2**30, "Size of an HTTP request's body; it is never held whole.", parse_size, metavar="SIZE"
+    )
+    http_header_timeout: float = setting(
+        10.0, "How long an HTTP request's head, or a small body, may take to come.", parse_duration,
+        metavar="TIME",
+    )  # fmt: skip
+    http_body_timeout: float = setting(
+        30.0, "How long an HTTP client may send nothing of a body, or take nothing of a response.",
+        parse_duration, metavar="TIME",
+    )  # fmt: skip
+    http_idle_timeout: float = setting(
+        75.0, "How long an HTTP connection is kept without a request.", parse_duration, metavar="TIME"
+    )
+    http_request_timeout: float = setting(
+        3600.0, "The most time that an HTTP request gets, whatever its component's budget is.",
+        parse_duration, metavar="TIME",
+    )  # fmt: skip
     controller: bool = setting(True, "Whether this node may become the controller.", boolean, metavar="BOOL")
     log_level: str = setting("info", "Least level to log.", one_of(*logs.LEVELS), metavar="LEVEL")
     log_format: str = setting(
@@ -135,6 +181,10 @@ class NodeSettings:
     )
 
     def __post_init__(self) -> None:
+        if (self.http_tls_cert is None) != (self.http_tls_key is None):
+            raise Invalid("--http-tls-cert and --http-tls-key need each other: name both files, or none")
+        if self.http is None and (self.http_tls_cert is not None or self.http_workers > 1):
+            raise Invalid("--http-tls-cert and --http-workers mean nothing without --http ADDRESS:PORT")
         check_unique((folder.name for folder in self.folder), "folder")
         given = [name for name in _OF_A_SERVER if getattr(self, name) is not None]
         if given and self.nats is None:

@@ -34,6 +34,7 @@ class RequestBody:
         self._error: LatticeError | None = None
         self.waiting_bytes = 0
         """What came and was not taken."""
+        self.taken_bytes = 0
         self.refusal: Refusal | None = None
         """What to tell the client instead of a response, should the body have been refused half-way."""
 
@@ -72,6 +73,7 @@ class RequestBody:
             await self._wait()
         chunk = self._chunks.popleft()
         self.waiting_bytes -= len(chunk)
+        self.taken_bytes += len(chunk)
         if self.waiting_bytes < WINDOW_BYTES // 4:
             self._taken()
         return chunk

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lattice.model import GIB, KIB
+from node.settings import NodeSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +13,7 @@ class HttpLimits:
     """Limits of a listener; each connection and request has its own count."""
 
     header_bytes: int = 64 * KIB
-    """Of a request's head, and of its trailers."""
+    """Of a request's head, and of its trailers; kept to a few KiB."""
     header_count: int = 128
     body_bytes: int = 16 * GIB
     header_seconds: float = 10.0
@@ -26,3 +27,17 @@ class HttpLimits:
     connections: int = 10_000
     requests: int = 4096
     """In progress at a time, over all connections."""
+
+
+def limits_of(settings: NodeSettings) -> HttpLimits:
+    """The limits that the operator set."""
+    return HttpLimits(
+        header_bytes=settings.http_max_header,
+        body_bytes=settings.http_max_body,
+        header_seconds=settings.http_header_timeout,
+        body_seconds=settings.http_body_timeout,
+        idle_seconds=settings.http_idle_timeout,
+        request_seconds=settings.http_request_timeout,
+        connections=settings.http_max_connections,
+        requests=settings.http_max_requests,
+    )

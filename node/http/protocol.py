@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import deque
+from random import getrandbits
 
 import anyio
 import structlog
@@ -192,16 +193,20 @@ class Connection(asyncio.Protocol):
         assert head is not None
         body = incoming.body
         self._owes_continue = head.expects_continue and body.__class__ is not bytes
+        traceparent, headers = head.traceparent, head.headers
+        if traceparent is None:
+            traceparent = f"00-{getrandbits(128):032x}-{getrandbits(64):016x}-01"
+            headers += (("traceparent", traceparent.encode("ascii")),)
         request = HttpRequest(
             method=head.method,
             scheme=head.scheme,
             authority=head.authority,
             path=head.path,
-            headers=head.headers,
+            headers=headers,
             body=body,
         )
         try:
-            response = await self._site.responder.answer(request, head.traceparent)
+            response = await self._site.responder.answer(request, traceparent)
             if isinstance(body, RequestBody) and body.refusal is not None:
                 await _discard(response)
                 return await self._refuse(incoming, body.refusal)

@@ -7,6 +7,7 @@ could read in two ways: two hosts, a target that contradicts its host, codings t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,6 +24,7 @@ FORWARDED = frozenset(
 
 _APART = HOP_BY_HOP | FORWARDED | {"host", "content-length", "expect", "traceparent"}
 _MAX_KNOWN_NAMES = 1024
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +105,9 @@ class Head:
                 raise Refusal(417, "the only expectation that is understood is `100-continue`")
             self.expects_continue = version == "1.1"
         elif name == "traceparent":
-            self.traceparent = value.decode("latin-1")
-            headers.append((name, value))
+            if _TRACEPARENT.fullmatch(value):
+                self.traceparent = value.decode("ascii")
+                headers.append((name, value))
         elif name == "connection":
             options = value.decode("latin-1").lower().split(",")
             dropped.update(option.strip() for option in options)

@@ -24,7 +24,7 @@ TICK_SECONDS = 0.25
 class Responder(Protocol):
     """Who answers requests, whatever happens."""
 
-    def answer(self, request: HttpRequest, traceparent: str | None) -> Awaitable[HttpResponse]:
+    def answer(self, request: HttpRequest, traceparent: str) -> Awaitable[HttpResponse]:
         """The response; failures are responses too. May be begun without a task."""
 
     def failed(self, request: HttpRequest, error: LatticeError) -> HttpResponse:

@@ -44,7 +44,7 @@ class ScriptedResponder:
     requests: list[HttpRequest] = field(default_factory=list)
     failures: list[LatticeError] = field(default_factory=list)
 
-    async def answer(self, request: HttpRequest, traceparent: str | None) -> HttpResponse:
+    async def answer(self, request: HttpRequest, traceparent: str) -> HttpResponse:
         self.requests.append(request)
         try:
             return await self.script(request)

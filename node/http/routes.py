@@ -1,0 +1,155 @@
+"""Which component answers a request: routes by host and path prefix, from the triggers of kind `http`. Pure.
+
+Of all routes that match, one of the exact host wins over one of `*.domain`, that over one of any host, then
+the longer prefix wins. Of two routes with the same host and prefix the older application's has it; the other
+is shown as shadowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lattice.errors import Invalid
+from lattice.http import is_authority, is_target
+from lattice.model import Trigger
+
+KEYS = ("host", "prefix")
+_MAX_CACHED = 4096
+_MAX_CACHED_PATH = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Requests for a host, below a path, go to a component."""
+
+    host: str
+    """Lower case; `*.domain` for all hosts below it, empty for any."""
+    prefix: str
+    """Empty or with a leading slash, without one at its end: matches whole segments of the path."""
+    component: str
+    application: str
+    incarnation: int
+    """The application's age: the lower, the older."""
+
+    @property
+    def text(self) -> str:
+        """As people write it."""
+        return (self.host or "*") + (self.prefix or "/")
+
+
+def parse_route(trigger: Trigger, application: str, incarnation: int) -> Route:
+    """The route that a trigger asks for; raises `Invalid` that names the key and the cure."""
+    configuration = trigger.configuration
+    for key in configuration:
+        if key not in KEYS:
+            raise Invalid(f"the configuration of a route has no key {key!r}: use `host` and `prefix`")
+    return Route(
+        host=check_host(configuration.get("host", "")),
+        prefix=check_prefix(configuration.get("prefix", "")),
+        component=trigger.component,
+        application=application,
+        incarnation=incarnation,
+    )
+
+
+def check_trigger(trigger: Trigger) -> None:
+    """Raise `Invalid` unless the trigger's configuration is that of a route."""
+    parse_route(trigger, "", 0)
+
+
+def check_host(host: str) -> str:
+    """The host in lower case, empty for any; raises `Invalid`."""
+    host = host.strip().lower().rstrip(".")
+    if host in ("", "*"):
+        return ""
+    bare = host.removeprefix("*.")
+    if "*" in bare or not is_authority(bare) or (":" in bare and not bare.startswith("[")) or "]:" in bare:
+        raise Invalid(f"host {host!r} is not a host name: use `example.org`, `*.example.org` or nothing")
+    return host
+
+
+def check_prefix(prefix: str) -> str:
+    """The prefix without a slash at its end; raises `Invalid`."""
+    if prefix in ("", "/"):
+        return ""
+    if not prefix.startswith("/") or not is_target(prefix) or "?" in prefix or "#" in prefix:
+        raise Invalid(f"prefix {prefix!r} is not a path: begin it with `/`, without `?`, `#` and blanks")
+    return prefix.rstrip("/")
+
+
+class RouteTable:
+    """All routes of a lattice; the mutable state is what was looked up lately."""
+
+    def __init__(self, routes: Iterable[Route] = ()) -> None:
+        self._by_host: dict[str, list[Route]] = {}
+        self._cache: dict[tuple[str, str], str | None] = {}
+        self.shadowed: list[Route] = []
+        """Routes that an older application has already."""
+        taken: dict[tuple[str, str], Route] = {}
+        for route in sorted(routes, key=_age):
+            if taken.setdefault((route.host, route.prefix), route) is not route:
+                self.shadowed.append(route)
+        for route in taken.values():
+            self._by_host.setdefault(route.host, []).append(route)
+        for of_host in self._by_host.values():
+            of_host.sort(key=lambda route: len(route.prefix), reverse=True)
+
+    @property
+    def routes(self) -> list[Route]:
+        """Those in force, by host and prefix."""
+        return sorted(
+            (route for of_host in self._by_host.values() for route in of_host), key=lambda route: route.text
+        )
+
+    def find(self, authority: str, path: str) -> str | None:
+        """The component that answers, or None."""
+        key = (authority, path)
+        try:
+            return self._cache[key]
+        except KeyError:
+            pass
+        if len(self._cache) >= _MAX_CACHED:
+            self._cache.clear()
+        found = self._find(authority, path)
+        if len(path) <= _MAX_CACHED_PATH:
+            self._cache[key] = found
+        return found
+
+    def _find(self, authority: str, path: str) -> str | None:
+        path = path.partition("?")[0]
+        for host in _hosts(authority):
+            for route in self._by_host.get(host, ()):
+                if not route.prefix or path == route.prefix or path.startswith(route.prefix + "/"):
+                    return route.component
+        return None
+
+
+def _age(route: Route) -> tuple[int, str, str]:
+    return route.incarnation, route.application, route.component
+
+
+def _hosts(authority: str) -> list[str]:
+    """Which hosts of routes match, the most exact first."""
+    host = authority.lower()
+    if host.startswith("["):
+        return [host.partition("]")[0] + "]", ""]
+    host = host.partition(":")[0].rstrip(".")
+    found = [host]
+    rest = host
+    while "." in rest:
+        rest = rest.partition(".")[2]
+        found.append(f"*.{rest}")
+    return [*found, ""]
+
+
+def route_table(triggers: Iterable[tuple[Trigger, str, int]]) -> tuple[RouteTable, Mapping[str, str]]:
+    """The table of the triggers with their applications and ages, and why others are no routes."""
+    routes: list[Route] = []
+    broken: dict[str, str] = {}
+    for trigger, application, incarnation in triggers:
+        try:
+            routes.append(parse_route(trigger, application, incarnation))
+        except Invalid as error:
+            broken[f"{trigger.component}/{trigger.name}"] = error.message
+    return RouteTable(routes), broken
