@@ -110,6 +110,9 @@ class NodeSettings:
         whole_number(8, 100_000),
         metavar="N",
     )
+    max_jobs: int = setting(
+        64, "Jobs of `latticectl run` that may run at once.", whole_number(0, 100_000), metavar="N"
+    )
     workers: int = setting(
         max(2, os.cpu_count() or 2),
         "Threads for guests that compute for longer than a tick.",
