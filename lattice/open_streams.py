@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 import anyio
 import structlog
@@ -22,7 +20,7 @@ from lattice import streams
 from lattice.bodies import Peer
 from lattice.clock import now
 from lattice.errors import Failed, Interrupted, LatticeError, TimedOut
-from lattice.streams import BusReceiver, BusSender, ByteReceiver, _Receiving
+from lattice.streams import BusReceiver, BusSender, ByteReceiver, DelegatingReceiver
 from lattice.wire import StreamId
 
 log = structlog.get_logger()
@@ -132,17 +130,14 @@ class Upload:
             self._is_over.set()
 
 
-class ReplyBody(_Receiving):
+class ReplyBody(DelegatingReceiver):
     """The bytes beside a result, as the caller reads them; at their end all of the exchange is over."""
 
     def __init__(self, opened: OpenStreams, receiver: BusReceiver, upload: Upload | None) -> None:
+        super().__init__(receiver)
         self._opened = opened
         self._receiver = receiver
         self._upload = upload
-
-    @property
-    def trailers(self) -> Mapping[str, str]:
-        return self._receiver.trailers
 
     async def receive(self) -> bytes:
         try:
@@ -151,21 +146,10 @@ class ReplyBody(_Receiving):
             await self.aclose()
             raise
 
-    def abort(self, error: LatticeError) -> None:
-        self._receiver.abort(error)
-
     async def aclose(self) -> None:
         if self._upload is not None:
             self._upload.stop_soon()
         await self._opened.close(self._receiver)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 async def pump(source: ByteReceiver, sender: BusSender) -> None:

@@ -525,6 +525,26 @@ class PipeReceiver(_Receiving):
         self._pipe.break_off(Interrupted("the receiving end wants no more"))
 
 
+class DelegatingReceiver(_Receiving):
+    """A receiving end around another one, for those that do something more when they are closed."""
+
+    def __init__(self, inner: ByteReceiver) -> None:
+        self._inner = inner
+
+    @property
+    def trailers(self) -> Mapping[str, str]:
+        return self._inner.trailers
+
+    async def receive(self) -> bytes:
+        return await self._inner.receive()
+
+    def abort(self, error: LatticeError) -> None:
+        self._inner.abort(error)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
 def _append(chunks: deque[bytes], data: bytes) -> None:
     if chunks and len(chunks[-1]) + len(data) <= SMALL_CHUNK_BYTES:
         chunks[-1] += data

@@ -47,8 +47,9 @@ class Kind(Enum):
 
 
 _CURES = {
-    Kind.MODULE: "this is a core WebAssembly module, not a component: make one with "
-    "`wasm-tools component new` (with the WASI adapter), or build for a target such as wasm32-wasip2",
+    Kind.MODULE: "this is a core WebAssembly module, not a component: run it with `latticectl run` if it is "
+    "a command; else make a component with `wasm-tools component new` (with the WASI adapter), or build for "
+    "a target such as wasm32-wasip2",
     Kind.OLD_COMPONENT: "this component has an outdated encoding: build it again with current tools",
     Kind.NEW_WASM: "this is WebAssembly of an unknown version: build it as a WASI 0.2 component",
     Kind.TEXT_FORMAT: "this is WebAssembly text: convert it with `wasm-tools parse FILE -o FILE.wasm`",
@@ -118,6 +119,15 @@ def require_component(data: bytes) -> None:
     kind = identify(data)
     if kind is not Kind.COMPONENT:
         raise Invalid(_CURES[kind], details={"kind": kind.value})
+
+
+def require_module(data: bytes) -> None:
+    """Raise `Invalid`, saying what the file is and what to do, unless it begins as a core module."""
+    kind = identify(data)
+    if kind is not Kind.MODULE:
+        raise Invalid(
+            _CURES.get(kind, "this is a component, not a core module"), details={"kind": kind.value}
+        )
 
 
 class Reader:

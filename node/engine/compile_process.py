@@ -68,17 +68,17 @@ async def run_worker(
     *,
     output: Path | None,
     progress: Progress | None = None,
+    is_module: bool = False,
 ) -> dict[str, Any]:
-    """Describe, and with `output` also compile, a component in a process of its own.
+    """Describe, and with `output` also compile, a component or a core module in a process of its own.
 
     Raises `Invalid` when the component is at fault (also when it exceeds a limit), `Failed` otherwise. The
     process is killed when the caller is cancelled.
     """
     with anyio.move_on_after(limits.wall_seconds):
         async with await _start() as process:
-            return await _converse(
-                process, _request(artifact, limits, settings, output), artifact, limits, progress
-            )
+            request = _request(artifact, limits, settings, output, is_module)
+            return await _converse(process, request, artifact, limits, progress)
     raise Invalid(
         f"compiling takes longer than {limits.wall_seconds:g} s: make the component smaller, "
         "or raise the limit wall_seconds"
@@ -96,12 +96,15 @@ async def _start() -> Process:
         raise Failed(f"the compile process can't be started: {error}") from error
 
 
-def _request(artifact: bytes, limits: CompileLimits, settings: EngineSettings, output: Path | None) -> bytes:
+def _request(
+    artifact: bytes, limits: CompileLimits, settings: EngineSettings, output: Path | None, is_module: bool
+) -> bytes:
     request = {
         "size": len(artifact),
         "limits": asdict(limits),
         "settings": shaping(settings),
         "output": str(output) if output else None,
+        "is_module": is_module,
     }
     return json.dumps(request).encode() + b"\n"
 

@@ -26,9 +26,10 @@ from wasmtime import component as wasm
 from lattice import wit
 from lattice.errors import Invalid
 from node.engine import adapter
-from node.engine.binary import import_names, require_component
+from node.engine.binary import import_names, require_component, require_module
 from node.engine.capi import EngineSettings, make_engine
 from node.engine.describe import describe
+from node.engine.preview1_module import check_command
 from node.engine.skeleton import skeleton
 
 _PR_SET_PDEATHSIG = 1
@@ -83,6 +84,8 @@ def _answer(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
 def _prepare(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
     settings = EngineSettings(**request["settings"], is_pooling=False)
     engine = make_engine(settings)
+    if request["is_module"]:
+        return _prepare_module(engine, request["output"], artifact)
     _say(phase="describe")
     started = time.perf_counter()
     type_ = describe_artifact(engine, artifact)
@@ -101,6 +104,18 @@ def _prepare(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
     done["adapted_imports"] = sorted(plan.imports)
     done["adapted_exports"] = sorted(plan.exports)
     return done
+
+
+def _prepare_module(engine: wasmtime.Engine, output: str, artifact: bytes) -> dict[str, Any]:
+    require_module(artifact)
+    _say(phase="compile")
+    started = time.perf_counter()
+    module = wasmtime.Module(engine, artifact)
+    check_command(module)
+    return {
+        "code_bytes": _write(output, module.serialize()),
+        "compile_seconds": time.perf_counter() - started,
+    }
 
 
 def describe_artifact(engine: wasmtime.Engine, artifact: bytes) -> wit.ComponentType:

@@ -1,0 +1,1 @@
+"""Jobs: commands that run once on this node, for a caller that takes their output."""

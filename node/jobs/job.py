@@ -1,0 +1,74 @@
+"""One job from its beginning to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import anyio
+
+from lattice.errors import LatticeError
+from lattice.failures import internal_failure
+from lattice.jobs import FAILED, STOPPED, JobSpec, Outcome
+from lattice.streams import ByteReceiver, DelegatingReceiver
+from node.jobs.program import LoggedOutput, Program, StreamedOutput
+
+END_SECONDS = 5.0
+"""How long telling how a job ended may take when nobody reads its output."""
+
+
+class Job:
+    """The mutable state is how it ended, and whether somebody stopped it."""
+
+    def __init__(self, job_id: str, spec: JobSpec) -> None:
+        self.id = job_id
+        self.spec = spec
+        self.started_at = time.time()
+        self.outcome: Outcome | None = None
+        self._scope = anyio.CancelScope()
+
+    def stop(self) -> None:
+        """End the guest; whoever reads the output learns that it was stopped."""
+        self._scope.cancel()
+
+    async def run(
+        self, program: Program, source: ByteReceiver | None, output: StreamedOutput | LoggedOutput
+    ) -> Outcome:
+        """Run to the end, and say how it was. Raises nothing: only the reader of its output waits for it."""
+        outcome = Outcome(exit_code=STOPPED, reason="it was stopped")
+        try:
+            with self._scope:
+                outcome = await program.run(source, output.write)
+        except LatticeError as error:  # its reader is lost
+            outcome = Outcome(exit_code=STOPPED, reason=error.message)
+        except Exception:
+            internal = internal_failure("job.failed", self.id)
+            outcome = Outcome(exit_code=FAILED, reason=internal.message)
+        with anyio.move_on_after(END_SECONDS, shield=True), suppress(LatticeError):
+            await output.end(outcome)
+        self.outcome = outcome
+        return outcome
+
+    def description(self) -> Mapping[str, Any]:
+        """For people."""
+        return {
+            "job": self.id,
+            "name": self.spec.component.name,
+            "digest": self.spec.component.digest,
+            "is_detached": self.spec.is_detached,
+            "since_seconds": time.time() - self.started_at,
+        }
+
+
+class JobOutput(DelegatingReceiver):
+    """The output of a job as its caller reads it; who closes it early stops the job."""
+
+    def __init__(self, inner: ByteReceiver, stop: Callable[[], None]) -> None:
+        super().__init__(inner)
+        self._stop = stop
+
+    async def aclose(self) -> None:
+        self._stop()
+        await super().aclose()
