@@ -66,6 +66,11 @@ def _failed(error: StreamFailed) -> Any:
     return {"err": {"last-operation-failed": IoError(error)}}
 
 
+def _method(name: str) -> Callable[..., Any]:
+    """A stream's own method of this name."""
+    return lambda stream, *args: getattr(stream, name)(*args)
+
+
 def _if_slow(
     is_slow: Callable[..., bool], slow: Callable[..., Awaitable[Any]], fast: Callable[..., Any]
 ) -> HostFunction:
@@ -168,25 +173,25 @@ def _streams(version: str) -> HostInterface:
     return HostInterface(
         name=f"wasi:io/streams@{version}",
         functions={
-            "[method]input-stream.read": _if_slow(_reads_slowly, InputStream.blocking_read, InputStream.read),
-            "[method]input-stream.blocking-read": waiting(InputStream.blocking_read),
+            "[method]input-stream.read": _if_slow(_reads_slowly, _method("blocking_read"), _method("read")),
+            "[method]input-stream.blocking-read": waiting(_method("blocking_read")),
             "[method]input-stream.skip": _if_slow(_reads_slowly, _blocking_skip, _skip),
             "[method]input-stream.blocking-skip": waiting(_blocking_skip),
             "[method]input-stream.subscribe": _subscribe,
-            "[method]output-stream.check-write": at_once(OutputStream.check_write),
-            "[method]output-stream.write": _if_slow(_writes_slowly, _slow_write, OutputStream.write),
-            "[method]output-stream.blocking-write-and-flush": waiting(OutputStream.blocking_write_and_flush),
-            "[method]output-stream.flush": at_once(OutputStream.flush),
-            "[method]output-stream.blocking-flush": waiting(OutputStream.blocking_flush),
+            "[method]output-stream.check-write": at_once(_method("check_write")),
+            "[method]output-stream.write": _if_slow(_writes_slowly, _slow_write, _method("write")),
+            "[method]output-stream.blocking-write-and-flush": waiting(_method("blocking_write_and_flush")),
+            "[method]output-stream.flush": at_once(_method("flush")),
+            "[method]output-stream.blocking-flush": waiting(_method("blocking_flush")),
             "[method]output-stream.subscribe": _subscribe,
             "[method]output-stream.write-zeroes": _if_slow(
-                _writes_slowly, _slow_write_zeroes, OutputStream.write_zeroes
+                _writes_slowly, _slow_write_zeroes, _method("write_zeroes")
             ),
             "[method]output-stream.blocking-write-zeroes-and-flush": waiting(
-                OutputStream.blocking_write_zeroes_and_flush
+                _method("blocking_write_zeroes_and_flush")
             ),
-            "[method]output-stream.splice": _if_slow(_splices_slowly, _slow_splice, OutputStream.splice),
-            "[method]output-stream.blocking-splice": waiting(OutputStream.blocking_splice),
+            "[method]output-stream.splice": _if_slow(_splices_slowly, _slow_splice, _method("splice")),
+            "[method]output-stream.blocking-splice": waiting(_method("blocking_splice")),
         },
         resources={"input-stream": _close, "output-stream": _close},
     )

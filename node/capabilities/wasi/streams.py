@@ -31,12 +31,9 @@ class StreamClosed(Exception):
 class StreamFailed(Exception):
     """Raised when an operation of a stream failed; the guest sees `last-operation-failed` with this text.
 
-    `cause` is what the interface that the stream came from can say of it more precisely.
+    Interfaces that know more of it, such as a code, raise a class of their own and find it again as the
+    `cause` of the guest's error.
     """
-
-    def __init__(self, text: str, cause: object = None) -> None:
-        super().__init__(text)
-        self.cause = cause
 
 
 class InputStream(ABC):

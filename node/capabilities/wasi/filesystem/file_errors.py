@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from node.capabilities.wasi.streams import StreamFailed
+
 OTHER = "io"
 
 _CODES = {
@@ -54,6 +56,14 @@ class FileError(Exception):
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
+        self.code = code
+
+
+class FileStreamFailed(StreamFailed):
+    """The same for a stream over a file."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"the file operation failed: {code}")
         self.code = code
 
 

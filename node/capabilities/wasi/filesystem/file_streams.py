@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from node.capabilities.wasi.filesystem.descriptors import Descriptor, checked_offset
-from node.capabilities.wasi.filesystem.file_errors import FileError, from_os
+from node.capabilities.wasi.filesystem.file_errors import FileStreamFailed, from_os
 from node.capabilities.wasi.filesystem.file_threads import FileThreads
-from node.capabilities.wasi.streams import SlowInput, SlowOutput, StreamClosed, StreamFailed
+from node.capabilities.wasi.streams import SlowInput, SlowOutput, StreamClosed
 
 T = TypeVar("T")
 
@@ -67,7 +67,6 @@ async def _on_thread(work: Callable[[], T], threads: FileThreads) -> T:
     try:
         return await threads.run(work)
     except OSError as error:
-        cause = from_os(error)
-        raise StreamFailed(f"the file operation failed: {cause.code}", cause) from None
+        raise FileStreamFailed(from_os(error).code) from None
     except OverflowError:
-        raise StreamFailed("the file operation failed: invalid", FileError("invalid")) from None
+        raise FileStreamFailed("invalid") from None

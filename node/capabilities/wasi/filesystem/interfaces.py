@@ -10,7 +10,7 @@ import structlog
 
 from node.capabilities.wasi.filesystem import descriptors, directories
 from node.capabilities.wasi.filesystem.descriptors import Descriptor
-from node.capabilities.wasi.filesystem.file_errors import FileError, from_os
+from node.capabilities.wasi.filesystem.file_errors import FileError, FileStreamFailed, from_os
 from node.capabilities.wasi.filesystem.file_streams import FileInput, FileOutput
 from node.capabilities.wasi.filesystem.file_threads import FileThreads
 from node.capabilities.wasi.filesystem.folders import Folder
@@ -164,4 +164,4 @@ def _close(call: GuestCall, opened: Descriptor | Listing) -> None:
 
 
 def _error_code(call: GuestCall, error: IoError) -> str | None:
-    return error.cause.code if isinstance(error.cause, FileError) else None
+    return error.cause.code if isinstance(error.cause, FileStreamFailed) else None

@@ -26,10 +26,11 @@ class Listing:
         files.check_room()
         number = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
         try:
-            self._entries = os.scandir(number)  # holds the directory open by itself
-        finally:
+            self._entries = os.scandir(number)
+        except BaseException:
             os.close(number)
-        self._file = files.keep(-1, self._entries.close)
+            raise
+        self._file = files.keep(number, self._close)
         self._ahead: deque[dict[str, str] | None] = deque()
         self._has_ended = False
 
@@ -51,6 +52,10 @@ class Listing:
 
     def close(self) -> None:
         self._file.release()
+
+    def _close(self) -> None:
+        self._entries.close()
+        os.close(self._file.number)  # entries of unknown type are looked at through it
 
     def _read_ahead(self) -> None:
         for entry in self._entries:

@@ -93,6 +93,8 @@ class _Walk:
             name = self._pending.popleft()
             if name == b"..":
                 self._ascend()
+            elif name == b".":
+                continue  # at the end it has made what is before it a directory that is walked into
             elif self._pending:
                 self._descend(name)
             elif not follows or (target := self._link(name)) is None:
@@ -168,7 +170,8 @@ class _Walk:
 
 
 def _components(path: bytes) -> list[bytes]:
-    return [part for part in path.split(b"/") if part not in (b"", b".")]
+    parts = [part for part in path.split(b"/") if part]
+    return [part for part in parts[:-1] if part != b"."] + parts[-1:]
 
 
 def _identity(directory: int) -> _Identity:
@@ -180,6 +183,6 @@ def climb(target: bytes) -> int:
     """How many directories a link's relative target goes above the one that the link is in."""
     level = lowest = 0
     for part in _components(target):
-        level += -1 if part == b".." else 1
+        level += {b"..": -1, b".": 0}.get(part, 1)
         lowest = min(lowest, level)
     return -lowest

@@ -1,0 +1,47 @@
+"""A guest without wasm: calls host functions as a component would, and drops what it holds at its end."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import MutableMapping
+from typing import Any
+
+from node.capabilities.wasi import WasiSettings, wasi_interfaces
+from node.engine.host import CallContext, GuestCall
+
+
+class BareGuest:
+    """One sandbox with these settings."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._interfaces = {
+            interface.name.partition("@")[0]: interface
+            for interface in wasi_interfaces(WasiSettings(**settings))
+        }
+        self.state: MutableMapping[Any, Any] = {}
+        self.logged: list[tuple[str, bytes]] = []
+        self.call: GuestCall | None = GuestCall("demo", CallContext(deadline=0), self, self._log)
+
+    async def __call__(self, interface: str, function: str, *args: Any) -> Any:
+        """Call `wasi:interface#function`."""
+        value = self._interfaces[f"wasi:{interface}"].functions[function](self.call, *args)
+        return await value if inspect.isawaitable(value) else value
+
+    async def file(self, method: str, *args: Any) -> Any:
+        """Call a method of a descriptor; the value of its success, or its error code."""
+        return plain(await self("filesystem/types", f"[method]descriptor.{method}", *args))
+
+    async def stream(self, method: str, *args: Any) -> Any:
+        """Call a method of a stream, as in `input-stream.read`; the value of its success, or its error."""
+        return plain(await self("io/streams", f"[method]{method}", *args))
+
+    def drop(self, interface: str, resource: str, value: Any) -> None:
+        self._interfaces[f"wasi:{interface}"].resources[resource](self.call, value)
+
+    def _log(self, call: GuestCall, stream: str, data: bytes) -> None:
+        self.logged.append((stream, data))
+
+
+def plain(result: Any) -> Any:
+    """The value of `{"ok": value}`, or what is in `{"err": ...}`."""
+    return result["ok"] if "ok" in result else result["err"]
