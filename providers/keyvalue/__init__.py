@@ -1,0 +1,1 @@
+"""`lattice:keyvalue`: what stands behind `wasi:keyvalue`, over several kinds of stores."""
