@@ -150,7 +150,7 @@ class JetStreamObjectStore:
     async def page(self, cursor: str = "", limit: int = 1000) -> ObjectPage:
         subject = f"$O.{self._bucket}.M.>"
         found: list[ObjectInfo] = []
-        async with BatchReader(self._bus, self._name, subject, limit, int(cursor or "1")) as reader:
+        async with BatchReader(self._bus, self._name, subject, limit, _sequence(cursor)) as reader:
             while not found and not reader.is_last:
                 try:
                     descriptions = [json.loads(message.data) for message in await reader.next()]
@@ -257,6 +257,12 @@ async def _store(
 ) -> int:
     reply = await bus.request(subject, data, headers=headers, timeout_seconds=jetstream.TIMEOUT_SECONDS)
     return int(jetstream.check(reply)["seq"])
+
+
+def _sequence(cursor: str) -> int:
+    if cursor and not (cursor.isascii() and cursor.isdigit()):
+        raise Invalid(f"{cursor!r} is not a cursor of a list")
+    return int(cursor or "1")
 
 
 def _index(sequences: list[int]) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from providers.blobstore import filesystem as blobstore_filesystem
+from providers.blobstore import nats as blobstore_nats
+from providers.blobstore import s3 as blobstore_s3
 from providers.keyvalue import memory, nats, redis
 from providers.registry import Kind
 
@@ -13,5 +16,8 @@ KINDS: Mapping[str, Kind] = {
         nats.KIND,
         memory.KIND,
         redis.KIND,
+        blobstore_nats.KIND,
+        blobstore_filesystem.KIND,
+        blobstore_s3.KIND,
     )
 }
