@@ -36,7 +36,6 @@ if version ~= ARGV[2] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1])
 return 1
 """
-SWAP_DIGEST = hashlib.sha1(SWAP.encode()).hexdigest()
 ABSENT = "-"
 SCAN_ROUNDS = 100
 """Steps through a large server in search of one page; few of its keys may be the bucket's."""
@@ -141,7 +140,7 @@ class RedisKeyValue(KeyValueProvider):
                     return connection
                 await connection.disconnect(nowait=True)
             made: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-            await made.connect()
+            await made.connect()  # type: ignore[no-untyped-call]
             return made
         except AuthenticationError as error:
             raise Failed(f"Redis refuses the provider: {error}") from None
@@ -194,13 +193,7 @@ class RedisStore(Store):
         return value, ABSENT if value is None else hashlib.sha1(value).hexdigest()
 
     async def swap(self, key: str, value: bytes, version: str) -> bool:
-        keys_and_arguments = (1, self._prefix + key, value, version)
-        try:
-            return bool(await self._do("EVALSHA", SWAP_DIGEST, *keys_and_arguments))
-        except Refused as error:
-            if "NOSCRIPT" not in str(error):
-                raise
-        return bool(await self._do("EVAL", SWAP, *keys_and_arguments))
+        return bool(await self._do("EVAL", SWAP, 1, self._prefix + key, value, version))
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         return list(await self._do("MGET", *(self._prefix + key for key in keys))) if keys else []
