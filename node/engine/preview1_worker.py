@@ -20,7 +20,7 @@ from typing import Any
 import wasmtime
 
 from node.engine.capi import EngineSettings, make_engine
-from node.engine.preview1_module import START
+from node.engine.preview1_module import START, WASI_MODULES
 from node.engine.traps import explain
 
 _PR_SET_PDEATHSIG = 1
@@ -41,12 +41,12 @@ def main() -> None:
 def _run(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         _call(request)
-    except wasmtime.ExitTrap as end:
-        return {"status": end.code}
-    except wasmtime.WasmtimeError as error:
+    except _Exit as end:
+        return {"status": end.status}
+    except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
         return {"trap": explain(str(error)).message}
-    except OSError as error:
-        return {"failed": str(error)}
+    except Exception as error:  # the guest's standard error is no place for our traceback
+        return {"failed": f"{type(error).__name__}: {error}"}
     return {"status": 0}
 
 
@@ -58,10 +58,31 @@ def _call(request: Mapping[str, Any]) -> None:
     store.set_wasi(_wasi(request))
     linker = wasmtime.Linker(engine)
     linker.define_wasi()
+    _define_exit(linker)
     module = wasmtime.Module.deserialize_file(engine, request["module"])
     start = linker.instantiate(store, module).exports(store)[START]
     assert isinstance(start, wasmtime.Func)
     start(store)
+
+
+class _Exit(Exception):
+    """Raised where the guest ends itself."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status & 0xFFFFFFFF
+
+
+def _define_exit(linker: wasmtime.Linker) -> None:
+    """Let any status through: wasmtime's own function traps for those above 125."""
+
+    def leave(status: int) -> None:
+        raise _Exit(status)
+
+    linker.allow_shadowing = True
+    type_ = wasmtime.FuncType([wasmtime.ValType.i32()], [])
+    for module in WASI_MODULES:
+        linker.define_func(module, "proc_exit", type_, leave)
 
 
 def _wasi(request: Mapping[str, Any]) -> wasmtime.WasiConfig:
