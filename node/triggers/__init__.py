@@ -1,0 +1,1 @@
+"""What makes calls of components, beside links and clients."""
