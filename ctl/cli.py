@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "delete": "ctl.commands.component",
     "wait": "ctl.commands.component",
     "link": "ctl.commands.link",
+    "route": "ctl.commands.route",
     "logs": "ctl.commands.log",
     "events": "ctl.commands.event",
     "drain": "ctl.commands.node",

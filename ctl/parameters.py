@@ -10,6 +10,7 @@ import click
 from lattice.errors import Invalid
 from lattice.names import check_label, check_name
 from lattice.quantities import parse_duration, parse_size
+from lattice.routes import parse_route
 
 T = TypeVar("T")
 
@@ -70,6 +71,13 @@ def _link(text: str, field: str) -> tuple[str, str]:
     return interface, check_name(target, f"{field} target")
 
 
+def _route(text: str, field: str) -> tuple[str, str]:
+    try:
+        return parse_route(text)
+    except Invalid as error:
+        raise Invalid(f"{field}: {error.message}") from None
+
+
 def _folder(text: str, field: str) -> dict[str, Any]:
     name, _, rest = text.partition(":")
     path, _, mode = rest.partition(":")
@@ -87,3 +95,4 @@ LABEL = Checked("key=value", _label)
 PAIR = Checked("key=value", _pair)
 LINK = Checked("interface=target", _link)
 FOLDER = Checked("folder:path", _folder)
+ROUTE = Checked("host/prefix", _route)

@@ -23,6 +23,7 @@ OUTPUTS: Mapping[str, tuple[type[Value], ...]] = {
     "get nodes": (models.Node,),
     "get components": (models.Component, models.ReplicaCounts),
     "get replicas": (models.Replica,),
+    "get routes": (models.Trigger,),
     "describe": (
         models.ComponentDescription,
         models.Placement,
@@ -34,6 +35,8 @@ OUTPUTS: Mapping[str, tuple[type[Value], ...]] = {
     "link put": (models.LinkChange,),
     "link delete": (models.LinkChange,),
     "link get": (models.Link,),
+    "route put": (models.TriggerChange,),
+    "route delete": (models.TriggerChange,),
     "logs": (models.LogLine,),
     "events": (models.Event,),
     "drain": (models.Drained,),

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from lattice.errors import Invalid
-from lattice.streams import ByteReceiver
+
+if TYPE_CHECKING:
+    from lattice.streams import ByteReceiver
 
 Headers: TypeAlias = tuple[tuple[str, bytes], ...]
 """Header fields in their order; names in lower case, one entry for each line."""
 
-Body: TypeAlias = bytes | ByteReceiver
+Body: TypeAlias = "bytes | ByteReceiver"
 """A body that is all here, or its stream; trailers are those of the stream."""
 
 INLINE_BYTES = 64 * 1024

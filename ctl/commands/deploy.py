@@ -16,8 +16,9 @@ from ctl.arguments import (
 )
 from ctl.command import command, session_of
 from ctl.output import Output
-from ctl.parameters import DURATION, LABEL, LINK, NAME, SIZE
+from ctl.parameters import DURATION, LABEL, LINK, NAME, ROUTE, SIZE
 from ctl.session import Session
+from lattice.routes import route_configuration, route_name
 
 if TYPE_CHECKING:
     from ctl.client import ControlClient
@@ -61,6 +62,14 @@ if TYPE_CHECKING:
     "--idempotent", is_flag=True, help="Calls may be repeated: no function does harm when called twice."
 )
 @click.option("--link", "links", type=LINK, multiple=True, help="Let TARGET answer an import; repeatable.")
+@click.option(
+    "--http",
+    "routes",
+    type=ROUTE,
+    multiple=True,
+    metavar="HOST/PREFIX",
+    help="Send HTTP requests for this host and path to it; `/` is all; repeatable.",
+)
 @grant_options()
 @configuration_options("the component")
 @wait_option()
@@ -76,12 +85,14 @@ def deploy(session: Session, /, file: Path, name: str | None, waits: bool, **opt
       latticectl deploy greeter.wasm
       latticectl deploy greeter.wasm --name hello --replicas 3 --spread zone
       latticectl deploy shop.wasm --link demo:stock/items=stock --memory 128MiB --deadline 5s
+      latticectl deploy shop.wasm --http shop.example.org/
     """
     from ctl.artifact import name_for, read_artifact
     from ctl.deployment import Deployment
     from ctl.rollout import PLACE_SECONDS, release
 
     artifact = read_artifact(file)
+    options["triggers"] = tuple(_http_trigger(*route) for route in options.pop("routes"))
     options |= {key: dict(options[key]) for key in ("labels", "environment", "configuration", "secrets")}
     deployment = Deployment(name=name or name_for(file), digest=artifact.digest, **options)
     wait_seconds = session.timeout_or(PLACE_SECONDS) if waits else None
@@ -92,6 +103,14 @@ def deploy(session: Session, /, file: Path, name: str | None, waits: bool, **opt
         )
 
     report(session.output, session.run(run))
+
+
+def _http_trigger(host: str, prefix: str) -> dict[str, Any]:
+    return {
+        "kind": "http",
+        "name": route_name(host, prefix),
+        "configuration": route_configuration(host, prefix),
+    }
 
 
 def steps(output: Output) -> Any:

@@ -12,6 +12,7 @@ from ctl.output import Column
 from ctl.parameters import NAME
 from ctl.session import Session
 from lattice.quantities import duration_text, size_text
+from lattice.routes import route_text
 
 if TYPE_CHECKING:
     from ctl import models
@@ -53,9 +54,16 @@ REPLICA_COLUMNS: list[Column[models.Replica]] = [
 ]
 
 
+ROUTE_COLUMNS: list[Column[models.Trigger]] = [
+    ("ROUTE", lambda trigger: _route(trigger)),
+    ("COMPONENT", lambda trigger: trigger.component),
+    ("NAME", lambda trigger: trigger.name),
+]
+
+
 @click.group(cls=Group)
 def get() -> None:
-    """List nodes, components or replicas.
+    """List nodes, components, replicas or routes.
 
     \b
     Examples:
@@ -118,5 +126,31 @@ def replicas(session: Session, component: str | None) -> None:
     session.output.items(session.run(run), REPLICA_COLUMNS, empty="there are no replicas")
 
 
-for _listing in (nodes, components, replicas):
+@command()
+@click.argument("component", type=NAME, required=False, shell_complete=complete_component)
+@session_of
+def routes(session: Session, component: str | None) -> None:
+    """List the HTTP routes of one component, or all.
+
+    Where two components have the same route, the one of the older application is in force.
+
+    \b
+    Examples:
+      latticectl get routes
+      latticectl get routes shop
+    """
+
+    async def run(client: ControlClient) -> list[models.Trigger]:
+        return sorted(await client.triggers(component, kind="http"), key=_route)
+
+    empty = "there are no routes; `latticectl route put HOST/PREFIX COMPONENT` makes one"
+    session.output.items(session.run(run), ROUTE_COLUMNS, empty=empty)
+
+
+def _route(trigger: models.Trigger) -> str:
+    configuration = trigger.configuration
+    return route_text(configuration.get("host", ""), configuration.get("prefix", ""))
+
+
+for _listing in (nodes, components, replicas, routes):
     get.add_command(_listing)

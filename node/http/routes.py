@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lattice.errors import Invalid
-from lattice.http import is_authority, is_target
 from lattice.model import Trigger
+from lattice.routes import route_of, route_text
 
-KEYS = ("host", "prefix")
 _MAX_CACHED = 4096
 _MAX_CACHED_PATH = 256
 
@@ -35,18 +34,15 @@ class Route:
     @property
     def text(self) -> str:
         """As people write it."""
-        return (self.host or "*") + (self.prefix or "/")
+        return route_text(self.host, self.prefix)
 
 
-def parse_route(trigger: Trigger, application: str, incarnation: int) -> Route:
+def parse_trigger(trigger: Trigger, application: str, incarnation: int) -> Route:
     """The route that a trigger asks for; raises `Invalid` that names the key and the cure."""
-    configuration = trigger.configuration
-    for key in configuration:
-        if key not in KEYS:
-            raise Invalid(f"the configuration of a route has no key {key!r}: use `host` and `prefix`")
+    host, prefix = route_of(trigger.configuration)
     return Route(
-        host=check_host(configuration.get("host", "")),
-        prefix=check_prefix(configuration.get("prefix", "")),
+        host=host,
+        prefix=prefix,
         component=trigger.component,
         application=application,
         incarnation=incarnation,
@@ -55,27 +51,7 @@ def parse_route(trigger: Trigger, application: str, incarnation: int) -> Route:
 
 def check_trigger(trigger: Trigger) -> None:
     """Raise `Invalid` unless the trigger's configuration is that of a route."""
-    parse_route(trigger, "", 0)
-
-
-def check_host(host: str) -> str:
-    """The host in lower case, empty for any; raises `Invalid`."""
-    host = host.strip().lower().rstrip(".")
-    if host in ("", "*"):
-        return ""
-    bare = host.removeprefix("*.")
-    if "*" in bare or not is_authority(bare) or (":" in bare and not bare.startswith("[")) or "]:" in bare:
-        raise Invalid(f"host {host!r} is not a host name: use `example.org`, `*.example.org` or nothing")
-    return host
-
-
-def check_prefix(prefix: str) -> str:
-    """The prefix without a slash at its end; raises `Invalid`."""
-    if prefix in ("", "/"):
-        return ""
-    if not prefix.startswith("/") or not is_target(prefix) or "?" in prefix or "#" in prefix:
-        raise Invalid(f"prefix {prefix!r} is not a path: begin it with `/`, without `?`, `#` and blanks")
-    return prefix.rstrip("/")
+    route_of(trigger.configuration)
 
 
 class RouteTable:
@@ -149,7 +125,7 @@ def route_table(triggers: Iterable[tuple[Trigger, str, int]]) -> tuple[RouteTabl
     broken: dict[str, str] = {}
     for trigger, application, incarnation in triggers:
         try:
-            routes.append(parse_route(trigger, application, incarnation))
+            routes.append(parse_trigger(trigger, application, incarnation))
         except Invalid as error:
             broken[f"{trigger.component}/{trigger.name}"] = error.message
     return RouteTable(routes), broken
