@@ -17,6 +17,7 @@ import click
 
 from lattice.errors import Invalid, LatticeError
 from lattice.quantities import parse_duration, parse_size, size_text
+from lattice.secrets import SecretsPolicy
 from lattice.settings import Declaration, declarations, load
 from node.settings import OTHER_VARIABLES, NodeSettings
 
@@ -60,6 +61,7 @@ def default_text(declaration: Declaration) -> str:
 _SHOWN: Mapping[Any, Callable[[Any], str]] = {
     parse_size: lambda size: size_text(size).replace(".0 ", " ").replace(" ", ""),
     parse_duration: lambda seconds: f"{seconds:g}s",
+    SecretsPolicy.parse: lambda policy: "all",
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,46 +22,37 @@ import structlog
 from anyio import AsyncContextManagerMixin, to_thread
 from anyio.abc import TaskGroup
 
-from lattice import subjects, wit
+from lattice import subjects
 from lattice.announcer import Announcer
-from lattice.assignments import Assignments, Prepare
+from lattice.assignments import Assignments
 from lattice.bus import Bus, KeyValue, ObjectStore
-from lattice.caller import Caller
-from lattice.configuration import Configurations
 from lattice.controller import Controller
 from lattice.descriptions import Description
 from lattice.edits import Editor
 from lattice.errors import Conflict, LatticeError, TimedOut, Unreachable
 from lattice.imports import Catalog
-from lattice.model import ComponentSpec, Link, NodeInfo
+from lattice.model import NodeInfo
 from lattice.neighbours import Neighbours
 from lattice.observer import Observer
 from lattice.serving import Serving
 from lattice.state import ApplicationChanged, Effect, NodeJoined, NodeLost, NodeSuspected
 from lattice.tasks import open_tasks
-from node.artifacts import Artifacts
 from node.component_logs import ComponentLogs
 from node.control import Control
 from node.copies import Copies
 from node.data_folder import next_boot
-from node.engine.capi import EngineSettings
-from node.engine.compile_process import CompileLimits
 from node.engine.compiled import CompiledComponent
-from node.engine.compiler import Compiler
-from node.engine.engine import Engine
-from node.engine.host import HostInterface
 from node.handover import Handover
 from node.identity import Identity, default_name
-from node.links import Links
 from node.micro import EndpointStatistics, MicroService
 from node.operations import Operations
 from node.own_operations import OwnOperations
-from node.replicas import Replicas
 from node.reports import Reports
+from node.runner import Runner, RunnerHooks, open_files
 from node.settings import NodeSettings
 from node.stall import StallGuard
 from node.upkeep import Upkeep
-from node.world import World, check_grants, is_builtin
+from node.world import check_grants, is_builtin
 
 log = structlog.get_logger()
 
@@ -98,10 +89,10 @@ class Node(AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Node]:
-        self.info = await to_thread.run_sync(self._make_info)
         await to_thread.run_sync(self._open_folder)
+        self.info = await to_thread.run_sync(self._make_info)
         self._compose(*await self._open_stores())
-        async with open_tasks() as tasks, self.engine:
+        async with open_tasks() as tasks, self.runner:
             try:
                 await self._start(tasks)
                 yield self
@@ -123,19 +114,14 @@ class Node(AsyncContextManagerMixin):
             address=f"{platform.node()}, process {os.getpid()}",
             started_at=time.time(),
             folders={folder.name: folder.mode for folder in self.settings.folder},
+            seal_key=self._files.seal_key.announcement,
         )
 
     def _open_folder(self) -> None:
         """Make the parts that live in the data folder; reads and writes files."""
-        settings = self.settings
-        self._engine_settings = EngineSettings(max_instances=settings.max_instances)
-        limits = CompileLimits(memory_bytes=settings.compile_memory, wall_seconds=settings.compile_timeout)
-        self.compiler = Compiler(
-            self._folder / "compiled", self._identity.secret, limits, self._engine_settings
-        )
+        self._files = open_files(self._folder, self.settings, self._identity)
         self.copies = Copies(self._folder / "applications")
         self._known_applications = self.copies.load()
-        (self._folder / "artifacts").mkdir(mode=0o700, exist_ok=True)
 
     async def _open_stores(self) -> tuple[KeyValue, ObjectStore]:
         """A JetStream cluster that has just started needs seconds to elect its leaders."""
@@ -159,7 +145,6 @@ class Node(AsyncContextManagerMixin):
         self.state = self.observer.state
         self.catalog = Catalog(imports=self.observer.descriptions.imports, is_builtin=is_builtin)
         self.assignments = Assignments(self.id, self.info.boot)
-        self.engine = Engine(self._engine_settings, workers=self.settings.workers)
         self.logs = ComponentLogs(bus, lattice, self.name)
         self.stall = StallGuard()
         self.announcer = Announcer(
@@ -178,13 +163,12 @@ class Node(AsyncContextManagerMixin):
             catalog=lambda: self.catalog,
             announce=self.announcer.announce,
         )
-        self.artifacts = Artifacts(self._folder / "artifacts", objects)
         self.editor = Editor(store, self.observer)
-        self._compose_calls()
+        self._compose_calls(objects)
         self._compose_control()
         self.upkeep = Upkeep(
             self.observer,
-            artifacts=self.artifacts,
+            artifacts=self.runner.artifacts,
             editor=self.editor,
             copies=self.copies,
             logs=self.logs,
@@ -192,43 +176,32 @@ class Node(AsyncContextManagerMixin):
             is_connected=lambda: bus.is_connected,
         )
 
-    def _compose_calls(self) -> None:
+    def _compose_calls(self, objects: ObjectStore) -> None:
         """What runs components, calls them and takes calls."""
         bus, lattice = self._bus, self.lattice
-        self.replicas = Replicas(
-            self.assignments,
-            artifacts=self.artifacts,
-            compiler=self.compiler,
-            engine=self.engine,
-            imports_for=self._imports_for,
-            sink=self.logs.sink,
+        hooks = RunnerHooks(
             report=self.announcer.report,
             announce=self.announcer.announce,
             describe=self._describe,
+            sink=self.logs.sink,
         )
-        self.caller = Caller(
+        self.runner = Runner(
             bus,
-            lattice,
-            self.state,
-            name=self.name,
+            self.settings,
+            self._files,
+            self.observer,
+            objects,
             node=self.id,
-            zone=self.info.labels.get("zone"),
-            local=self.replicas,
-            knows_all=lambda: self.observer.is_caught_up,
+            name=self.name,
+            assignments=self.assignments,
+            hooks=hooks,
         )
-        self.links = Links(self.caller, self._links_of, self._exports_of)
-        self.configurations = Configurations(bus, lattice)
-        self.world = World(
-            self.links,
-            spec_of=self._spec_of,
-            configurations=self.configurations,
-            folders=self.settings.folder,
-        )
+        self.replicas, self.caller = self.runner.replicas, self.runner.caller
         self.serving = Serving(
             bus,
             lattice,
             self.id,
-            local=self.replicas,
+            local=self.runner.targets,
             caller=self.caller,
             max_calls=self.settings.max_calls,
             is_quiet=lambda: self.stall.is_quiet,
@@ -240,8 +213,8 @@ class Node(AsyncContextManagerMixin):
         self.operations = Operations(
             self.editor,
             self.observer,
-            artifacts=self.artifacts,
-            compiler=self.compiler,
+            artifacts=self.runner.artifacts,
+            compiler=self.runner.compiler,
             catalog=self.catalog,
             announce=self.announcer.announce,
             check_grants=check_grants,
@@ -257,7 +230,7 @@ class Node(AsyncContextManagerMixin):
             self.observer,
             assignments=self.assignments,
             replicas=self.replicas,
-            engine=self.engine,
+            engine=self.runner.engine,
             logs=self.logs,
             reports=self.reports,
             controller=self.controller,
@@ -284,18 +257,23 @@ class Node(AsyncContextManagerMixin):
         self.observer.on_effect(self._effect)
         await tasks.start(self.observer.run)
         await self._refuse_taken_name()
-        await tasks.start(self.configurations.run)
-        self.replicas.start(tasks)
+        await self.runner.start(tasks)
         await tasks.start(self.logs.run)
         await self.announcer.start(self.replicas, tasks, self._stack)
         await self.control.start(tasks, self._stack)
         await self.micro.start(self._bus, tasks, self._stack)
-        self.caller.start(tasks)
         await self.serving.start(tasks)
         await tasks.start(self.announcer.run)
         await tasks.start(Neighbours(self._bus, self.lattice, self.id, self.observer).run)
         await tasks.start(
             lambda **started: self.controller.run(is_candidate=self.settings.controller, **started)
+        )
+        tasks.start_soon(
+            self.runner.secrets.keep_sealed,
+            self._seal_keys,
+            lambda: self.controller.holder,
+            self.settings.secrets_for,
+            self.announcer.announce,
         )
         tasks.start_soon(self.stall.run, self._settle)
         tasks.start_soon(self.upkeep.run)
@@ -314,7 +292,7 @@ class Node(AsyncContextManagerMixin):
             await self._stack.aclose()  # before the tasks end: what came in until now is still answered
         tasks.cancel_scope.cancel()
         with anyio.move_on_after(5):
-            await self.replicas.aclose()
+            await self.runner.aclose()
         self.logs.close()
         self.announcer.close()
 
@@ -329,22 +307,6 @@ class Node(AsyncContextManagerMixin):
                 )
 
     # What the parts need of each other
-
-    def _imports_for(self, step: Prepare, component: wit.ComponentType) -> Sequence[HostInterface]:
-        return self.world.interfaces(step, component)
-
-    def _spec_of(self, component: str) -> ComponentSpec | None:
-        desired = self.state.desired.components.get(component)
-        return desired.spec if desired else None
-
-    def _links_of(self, component: str) -> Sequence[Link] | None:
-        desired = self.state.desired.components.get(component)
-        return desired.links if desired else None
-
-    def _exports_of(self, component: str) -> Sequence[str] | None:
-        desired = self.state.desired.components.get(component)
-        description = self.observer.descriptions.get(desired.spec.digest) if desired else None
-        return tuple(description.type.exports) if description else None
 
     def _effect(self, effect: Effect) -> None:
         match effect:
@@ -367,6 +329,10 @@ class Node(AsyncContextManagerMixin):
                 self.copies.keep(application)
                 self.announcer.beat_soon()  # the controller compares who knows what
         self.caller.placements_changed()
+
+    def _seal_keys(self) -> Mapping[str, str]:
+        """Of all live nodes, by id, as they announced them."""
+        return {view.id: view.info.seal_key for view in self.state.observed.live() if view.info}
 
     def _peer_lost(self, node: str) -> None:
         """Its calls and ours to it end; nobody waits for the other half any more."""

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Mapping
 
 from lattice.settings import Declaration, declarations
-from node.capabilities.wasi.interfaces import SUPPORT, VERSION
+from node.capabilities.wasi.interfaces import VERSION
 from node.cli import default_text
 from node.settings import NodeSettings
+from node.world import SUPPORT
 
 OF_THE_MACHINE: Mapping[str, str] = {"workers": "the number of processors, at least 2"}
 """Defaults that differ from machine to machine."""

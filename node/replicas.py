@@ -32,12 +32,14 @@ from lattice.model import Delta, Limits, Order, OrderReply
 from lattice.names import did_you_mean
 from lattice.streams import ByteReceiver
 from node.artifacts import Artifacts
+from node.capabilities.http.handler import make_handler
 from node.engine.compiled import CompiledComponent
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
 from node.engine.host import CallContext, HostInterface, LogSink
 from node.engine.limits import InstanceLimits
 from node.engine.pool import ComponentPool, PoolStatistics
+from node.http.handler import HttpHandler
 
 log = structlog.get_logger()
 
@@ -62,6 +64,8 @@ class _Life:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     compiled: CompiledComponent | None = None
     pool: ComponentPool | None = None
+    handler: HttpHandler | None = None
+    """Answers HTTP requests, if the component does."""
     count: int = 0
     started_at: float = field(default_factory=time.time)
 
@@ -161,6 +165,11 @@ class Replicas:
         if body is not None:
             await body.aclose()
         return Exchange(await self.call(request, args))
+
+    def http(self, component: str) -> HttpHandler | None:
+        """What answers HTTP requests for the component here now."""
+        life = self._serving.get(component)
+        return life.handler if life is not None else None
 
     def serves(self, component: str) -> bool:
         """Whether a replica takes calls here now."""
@@ -267,6 +276,7 @@ class Replicas:
                 imports=imports,
                 sink=self._sink,
             )
+            life.handler = make_handler(life.pool)
         finally:
             self._engine.unload(compiled)
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lattice import logs
+from lattice.configuration_sources import OpenedSource
 from lattice.errors import Invalid
 from lattice.fields import check_unique
 from lattice.names import check_label, check_name
 from lattice.quantities import parse_duration, parse_size
-from lattice.settings import boolean, key_value, one_of, path, setting, text, whole_number
+from lattice.secrets import SecretsPolicy
+from lattice.settings import Tables, boolean, key_value, one_of, path, setting, text, whole_number
 from node.http.address import Address, parse_address
+from providers.registry import ProviderSpec, parse_spec, table_spec
 
 OTHER_VARIABLES = ("LATTICE_STATE", "LATTICE_TIMEOUT", "LATTICE_OUTPUT")
 """Variables that other programs of the lattice read."""
@@ -88,6 +91,12 @@ class NodeSettings:
     label: tuple[tuple[str, str], ...] = setting(
         (), "Label of this node, for placement; may be repeated. `zone` is also used for routing.", _label,
         metavar="KEY=VALUE", repeated=True,
+    )  # fmt: skip
+    provider: tuple[ProviderSpec, ...] = setting(
+        (), "A provider that this node offers beside those that every node does, such as "
+        "`cache=keyvalue-redis,url=redis://10.0.0.7`; may be repeated. In the file: `[providers.NAME]` tables.",
+        parse_spec, metavar="NAME=KIND[,KEY=VALUE...]", repeated=True, separator=";",
+        tables=Tables(key="providers", parse=table_spec),
     )  # fmt: skip
     folder: tuple[OpenFolder, ...] = setting(
         (),
@@ -177,6 +186,20 @@ class NodeSettings:
         3600.0, "The most time that an HTTP request gets, whatever its component's budget is.",
         parse_duration, metavar="TIME",
     )  # fmt: skip
+    config_source: tuple[OpenedSource, ...] = setting(
+        (),
+        "Configurations beside those of the lattice: `env:PREFIX_` opens variables, `file:DIR` files of a "
+        "folder; may be repeated.",
+        OpenedSource.parse,
+        metavar="SOURCE",
+        repeated=True,
+    )
+    secrets_for: SecretsPolicy = setting(
+        SecretsPolicy(),
+        "Nodes to which this one seals secrets anew while it leads: `all`, or ids with commas.",
+        SecretsPolicy.parse,
+        metavar="all|NODE,...",
+    )
     controller: bool = setting(True, "Whether this node may become the controller.", boolean, metavar="BOOL")
     log_level: str = setting("info", "Least level to log.", one_of(*logs.LEVELS), metavar="LEVEL")
     log_format: str = setting(

@@ -11,23 +11,31 @@ from typing import Any
 
 from lattice.caller import CallRequest, LocalReplicas, Reply
 from lattice.exchange import Exchange, ExchangeTarget
+from lattice.model import unversioned
 from lattice.streams import ByteReceiver
 
 
 class Targets:
-    """`lattice.caller.LocalReplicas` over all of them; holds no state of its own."""
+    """`lattice.caller.LocalReplicas` over all of them; the mutable state is which services there are."""
 
     def __init__(
-        self, replicas: LocalReplicas, providers: LocalReplicas, services: Mapping[str, ExchangeTarget]
+        self,
+        replicas: LocalReplicas,
+        services: Mapping[str, ExchangeTarget],
+        providers: LocalReplicas | None = None,
     ) -> None:
-        """`services` by the interface that they serve instead of the component."""
+        """`services` by the interface, without a version, that they serve instead of the component."""
         self._replicas = replicas
         self._providers = providers
-        self._services = services
+        self._services = dict(services)
+
+    def add(self, interface: str, service: ExchangeTarget) -> None:
+        """Serve calls of the interface by this."""
+        self._services[interface] = service
 
     def serves(self, component: str) -> bool:
         """Whether a replica or provider of that name takes calls here now."""
-        return self._replicas.serves(component) or self._providers.serves(component)
+        return self._replicas.serves(component) or self._provides(component)
 
     async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
         """Call with values."""
@@ -41,9 +49,14 @@ class Targets:
         self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], body: ByteReceiver | None
     ) -> Exchange:
         """Call with byte streams beside arguments and value."""
-        target = self._services.get(request.interface) or self._of(request.component)
+        target = self._services.get(unversioned(request.interface)) or self._of(request.component)
         return await target.exchange(request, args, body)
 
     def _of(self, component: str) -> LocalReplicas:
         """Whom to ask, and who says that there is nothing: the replicas, unless a provider has the name."""
-        return self._providers if self._providers.serves(component) else self._replicas
+        if self._providers is not None and self._providers.serves(component):
+            return self._providers
+        return self._replicas
+
+    def _provides(self, component: str) -> bool:
+        return self._providers is not None and self._providers.serves(component)

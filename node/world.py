@@ -15,15 +15,18 @@ from lattice.configuration import Configurations
 from lattice.errors import Denied
 from lattice.imports import PROVIDED, missing_imports
 from lattice.model import ComponentSpec, FolderGrant, package_of
-from node.capabilities import bus, config, logging, wasi
+from lattice.secrets import Secrets
+from node.capabilities import bus, config, http, logging, secrets, wasi
+from node.capabilities.http.client import HttpClient
+from node.capabilities.http.policy import OutgoingPolicy
 from node.capabilities.wasi import WasiSettings
 from node.capabilities.wasi.filesystem import Folder
 from node.capabilities.wasi.network import parse_grants
-from node.engine.host import HostInterface
+from node.engine.host import GuestCall, HostInterface
 from node.links import Links, missing_import
 from node.settings import OpenFolder
 
-BUILTIN = (wasi, config, logging, bus)
+BUILTIN = (wasi, http, config, secrets, logging, bus)
 """Packages that need no link, in the order in which their interfaces are listed."""
 
 SUPPORT: Mapping[str, str] = {
@@ -35,6 +38,7 @@ SUPPORT: Mapping[str, str] = {
 def check_grants(spec: ComponentSpec) -> None:
     """Raise `Invalid` for a grant that can't be read; whether any node can give it is seen when placing."""
     parse_grants(spec.network)
+    OutgoingPolicy.parse(spec.allow_hosts)
 
 
 SpecOf = Callable[[str], ComponentSpec | None]
@@ -55,11 +59,15 @@ class World:
         *,
         spec_of: SpecOf,
         configurations: Configurations,
+        secrets: Secrets,
+        http_client: HttpClient,
         folders: Sequence[OpenFolder],
     ) -> None:
         self._links = links
         self._spec_of = spec_of
         self._configurations = configurations
+        self._secrets = secrets
+        self._http = http.HttpSettings(client=http_client, policy_of=self._outgoing_policy)
         self._folders = {folder.name: folder for folder in folders}
 
     def interfaces(
@@ -81,7 +89,9 @@ class World:
     def _builtin(self, component: wit.ComponentType, settings: WasiSettings) -> list[HostInterface]:
         return [
             *wasi.wasi_interfaces(settings),
+            *http.http_interfaces(self._http),
             *config.config_interfaces(component, self._configurations, self._spec_of),
+            *secrets.secrets_interfaces(self._secrets, self._spec_of),
             *logging.logging_interfaces(),
             *bus.bus_interfaces(self._links.names),
         ]
@@ -93,6 +103,10 @@ class World:
             folders=tuple(self._folder(grant) for grant in spec.folders),
             network=parse_grants(spec.network),
         )
+
+    def _outgoing_policy(self, call: GuestCall) -> OutgoingPolicy:
+        spec = self._spec_of(call.component)
+        return OutgoingPolicy.parse(spec.allow_hosts if spec else ())
 
     def _folder(self, grant: FolderGrant) -> Folder:
         opened = self._folders.get(grant.folder)

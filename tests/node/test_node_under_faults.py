@@ -176,7 +176,7 @@ async def test_attempts_that_fail_leave_nothing_behind(lattice: Lattice) -> None
 async def test_what_is_cancelled_while_it_is_prepared_is_released(lattice: Lattice) -> None:
     node = await lattice.start("a", settings={"controller": False})
     digest = digest_of(await anyio.Path(GREETER).read_bytes())
-    await node.artifacts._store.put(digest, await anyio.Path(GREETER).read_bytes())
+    await node.runner.artifacts._store.put(digest, await anyio.Path(GREETER).read_bytes())
     for generation in range(1, 40, 2):
         node.replicas.order(an_order(node, generation, digest))
         for _ in range(generation):
@@ -192,7 +192,7 @@ async def _states(node: Node) -> list[AssignmentState]:
 
 
 async def _loaded(node: Node) -> int:
-    return len(node.engine._components)
+    return len(node.runner.engine._components)
 
 
 async def test_what_is_compiled_already_does_not_wait_for_what_compiles(lattice: Lattice) -> None:
@@ -261,9 +261,9 @@ async def test_an_update_that_cannot_start_leaves_the_old_code_serving_and_says_
     client = await lattice.client()
     await deploy(client, GREETER, labels={"disk": "ssd"}, spares=0)
     data = await anyio.Path(CALCULATOR).read_bytes()
-    await entry.artifacts._store.put(digest_of(data), data)
+    await entry.runner.artifacts._store.put(digest_of(data), data)
     await entry.operations.prepare({"digest": digest_of(data)})
-    await entry.artifacts._store.delete(digest_of(data))
+    await entry.runner.artifacts._store.delete(digest_of(data))
 
     await entry.operations.update({"component": "greeter", "digest": digest_of(data)})
     await until(lambda: _failed(client), 1)
@@ -282,7 +282,7 @@ async def test_a_component_deleted_while_it_is_deployed_leaves_nothing(lattice: 
     node = await lattice.start("a")
     client = await lattice.client()
     digest = digest_of(await anyio.Path(GREETER).read_bytes())
-    await node.artifacts._store.put(digest, await anyio.Path(GREETER).read_bytes())
+    await node.runner.artifacts._store.put(digest, await anyio.Path(GREETER).read_bytes())
     for _ in range(5):
         await client.deploy(Deployment(name="greeter", digest=digest, replicas=3))
         await client.delete("greeter")

@@ -4,7 +4,7 @@ from node.capabilities.http.client import HttpClient, RequestOptions
 from node.capabilities.http.connector import HttpClientSettings
 from node.capabilities.http.errors import HttpError
 from node.capabilities.http.host_handler import make_host_handler
-from node.capabilities.http.interfaces import SUPPORT, HttpSettings, http_interfaces
+from node.capabilities.http.interfaces import SUPPORT, HttpSettings, http_interfaces, is_builtin
 from node.capabilities.http.policy import OutgoingPolicy
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "OutgoingPolicy",
     "RequestOptions",
     "http_interfaces",
+    "is_builtin",
     "make_host_handler",
 ]

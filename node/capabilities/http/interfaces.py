@@ -10,6 +10,7 @@ from node.capabilities.http.outgoing import PolicyOf, outgoing_interface
 from node.capabilities.http.policy import DENY_ALL
 from node.capabilities.http.types_interface import types_interface
 from node.engine.host import HostInterface
+from node.engine.linker import compatible_name
 
 VERSION = "0.2.12"
 """The newest known; a linker serves imports of every 0.2.x with it, as nothing was ever taken away."""
@@ -20,6 +21,12 @@ SUPPORT: Mapping[str, str] = {
     "wasi:http/incoming-handler": "exported by components; called by triggers",
 }
 """How far each interface goes, in words for a table."""
+
+
+def is_builtin(interface: str) -> bool:
+    """Whether an import of this full name is served without a link."""
+    imported = ("wasi:http/types", "wasi:http/outgoing-handler")
+    return compatible_name(interface) in {compatible_name(f"{name}@{VERSION}") for name in imported}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,201 @@
+"""What runs components and calls them: engine, compiler, artifacts, capabilities, replicas, caller.
+
+A node has one, and so has each of the processes that share its HTTP port. It says nothing of itself to the
+lattice: who runs it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anyio import AsyncContextManagerMixin
+from anyio.abc import TaskGroup
+
+from lattice.assignments import Assignments
+from lattice.bus import Bus, ObjectStore
+from lattice.caller import Caller, CallRequest
+from lattice.configuration import Configurations
+from lattice.configuration_sources import Sources
+from lattice.errors import Unreachable
+from lattice.exchange import Exchange
+from lattice.model import ComponentSpec, Delta, Link
+from lattice.observer import Observer
+from lattice.record_copies import FolderCopies
+from lattice.secrets import Secrets
+from lattice.streams import ByteReceiver
+from node.artifacts import Artifacts
+from node.capabilities.http.client import HttpClient
+from node.engine.capi import EngineSettings
+from node.engine.compile_process import CompileLimits
+from node.engine.compiler import Compiler
+from node.engine.engine import Engine
+from node.engine.host import LogSink
+from node.http import remote
+from node.identity import SEED_FILE, Identity
+from node.links import Links
+from node.replicas import Announce, Describe, Replicas
+from node.seal_key import NodeSealKey, load_seal_key
+from node.settings import NodeSettings
+from node.targets import Targets
+from node.world import SpecOf, World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerFiles:
+    """What a runner keeps in the node's folder."""
+
+    folder: Path
+    compiler: Compiler
+    engine_settings: EngineSettings
+    seal_key: NodeSealKey
+
+
+def open_files(folder: Path, settings: NodeSettings, identity: Identity) -> RunnerFiles:
+    """Open what there is in the folder, and make what there is not. Reads and writes files."""
+    engine_settings = EngineSettings(max_instances=settings.max_instances)
+    limits = CompileLimits(memory_bytes=settings.compile_memory, wall_seconds=settings.compile_timeout)
+    (folder / "artifacts").mkdir(mode=0o700, exist_ok=True)
+    return RunnerFiles(
+        folder=folder,
+        compiler=Compiler(folder / "compiled", identity.secret, limits, engine_settings),
+        engine_settings=engine_settings,
+        seal_key=load_seal_key(folder, folder / SEED_FILE),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerHooks:
+    """What a runner tells whoever runs it; nothing of it waits, but for `describe`."""
+
+    report: Callable[[Delta], None]
+    announce: Announce
+    describe: Describe
+    sink: LogSink
+
+
+class Runner(AsyncContextManagerMixin):
+    """An entered runner can be started; leave it when it is closed.
+
+    The mutable state is who else knows of components that no application has.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        settings: NodeSettings,
+        files: RunnerFiles,
+        observer: Observer,
+        objects: ObjectStore,
+        *,
+        node: str,
+        name: str,
+        assignments: Assignments,
+        hooks: RunnerHooks,
+    ) -> None:
+        lattice, folder = settings.lattice, files.folder
+        self._observer = observer
+        self._state = observer.state
+        self._spec_sources: list[SpecOf] = []
+        self.compiler = files.compiler
+        self.engine = Engine(files.engine_settings, workers=settings.workers)
+        self.artifacts = Artifacts(folder / "artifacts", objects)
+        self.configurations = Configurations(
+            bus,
+            lattice,
+            copies=FolderCopies(folder / "configurations"),
+            sources=Sources(settings.config_source),
+        )
+        self.secrets = Secrets(
+            bus, lattice, node=node, key=files.seal_key.key, copies=FolderCopies(folder / "secrets")
+        )
+        self.http_client = HttpClient()
+        self.replicas = Replicas(
+            assignments,
+            artifacts=self.artifacts,
+            compiler=self.compiler,
+            engine=self.engine,
+            imports_for=lambda step, component: self.world.interfaces(step, component),
+            sink=hooks.sink,
+            report=hooks.report,
+            announce=hooks.announce,
+            describe=hooks.describe,
+        )
+        self.targets = Targets(self.replicas, {remote.INTERFACE: HttpReplicas(self.replicas)})
+        self.caller = Caller(
+            bus,
+            lattice,
+            self._state,
+            name=name,
+            node=node,
+            zone=dict(settings.label).get("zone"),
+            local=self.targets,
+            knows_all=lambda: observer.is_caught_up,
+        )
+        self.links = Links(self.caller, self._links_of, self._exports_of)
+        self.world = World(
+            self.links,
+            spec_of=self.spec_of,
+            configurations=self.configurations,
+            secrets=self.secrets,
+            http_client=self.http_client,
+            folders=settings.folder,
+        )
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Runner]:
+        async with self.engine, self.http_client:
+            yield self
+
+    async def start(self, tasks: TaskGroup) -> None:
+        """Run what runs in the background; returns when configurations and secrets are known."""
+        await tasks.start(self.configurations.run)
+        await tasks.start(self.secrets.run)
+        self.replicas.start(tasks)
+        self.caller.start(tasks)
+
+    async def aclose(self) -> None:
+        """Drain all replicas."""
+        await self.replicas.aclose()
+
+    def know(self, spec_of: SpecOf) -> None:
+        """Ask there, too, what is wanted of a component: jobs are in no application."""
+        self._spec_sources.append(spec_of)
+
+    def spec_of(self, component: str) -> ComponentSpec | None:
+        """What is wanted of a component now, as far as this node has heard of it."""
+        for source in self._spec_sources:
+            if (found := source(component)) is not None:
+                return found
+        desired = self._state.desired.components.get(component)
+        return desired.spec if desired else None
+
+    def _links_of(self, component: str) -> Sequence[Link] | None:
+        desired = self._state.desired.components.get(component)
+        return desired.links if desired else None
+
+    def _exports_of(self, component: str) -> Sequence[str] | None:
+        desired = self._state.desired.components.get(component)
+        description = self._observer.descriptions.get(desired.spec.digest) if desired else None
+        return tuple(description.type.exports) if description else None
+
+
+class HttpReplicas:
+    """Requests of HTTP that came over the lattice, for the replicas of this node: an `ExchangeTarget`."""
+
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+
+    async def exchange(
+        self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], body: ByteReceiver | None
+    ) -> Exchange:
+        """Have it handled; raises `Unreachable` if no replica of the component is here."""
+        handler = self._replicas.http(request.component)
+        if handler is None:
+            if body is not None:
+                await body.aclose()
+            raise Unreachable(f"no replica of {request.component!r} that answers HTTP requests is here")
+        return await remote.serve(handler, request, args, body)
