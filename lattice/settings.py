@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +23,37 @@ Parse = Callable[[str, str], Any]
 """Turns text into a value; the second argument is the name to put into an error."""
 
 
-def setting(default: Any, help: str, parse: Parse, *, metavar: str, repeated: bool = False) -> Any:
-    """A field of a settings class. `repeated` fields are tuples: many flags, a TOML list, or commas."""
-    metadata = {"help": help, "parse": parse, "metavar": metavar, "repeated": repeated}
+ParseTable = Callable[[str, Any, str], Any]
+"""Turns a name and its table in a file into a value; the third argument is for errors, as for `Parse`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """How a repeated setting is written in a file: `[key.NAME]` tables, one for each value."""
+
+    key: str
+    parse: ParseTable
+
+
+def setting(
+    default: Any,
+    help: str,
+    parse: Parse,
+    *,
+    metavar: str,
+    repeated: bool = False,
+    separator: str = ",",
+    tables: Tables | None = None,
+) -> Any:
+    """A field of a settings class. `repeated` fields are tuples: many flags, a TOML list, or separated."""
+    metadata = {
+        "help": help,
+        "parse": parse,
+        "metavar": metavar,
+        "repeated": repeated,
+        "separator": separator,
+        "tables": tables,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -39,6 +67,8 @@ class Declaration:
     parse: Parse
     metavar: str
     repeated: bool
+    separator: str = ","
+    tables: Tables | None = None
 
     @property
     def flag(self) -> str:
@@ -51,7 +81,7 @@ class Declaration:
     def value(self, raw: Any, source: str) -> Any:
         """The typed value of what a file, a variable or a flag said; raises `Invalid` that names it."""
         if self.repeated:
-            items = raw.split(",") if isinstance(raw, str) else raw
+            items = raw.split(self.separator) if isinstance(raw, str) else raw
             if isinstance(items, Mapping):
                 items = [f"{key}={value}" for key, value in items.items()]
             return tuple(self.parse(_text(item, source), source) for item in items if item != "")
@@ -76,6 +106,8 @@ def declarations(settings: type[Any]) -> list[Declaration]:
             parse=field.metadata["parse"],
             metavar=field.metadata["metavar"],
             repeated=field.metadata["repeated"],
+            separator=field.metadata["separator"],
+            tables=field.metadata["tables"],
         )
         for field in dataclasses.fields(settings)
         if "help" in field.metadata
@@ -96,8 +128,12 @@ def load(
     """
     known = {declaration.name: declaration for declaration in declarations(settings)}
     values: dict[str, Any] = {}
-    for key, raw in _read_file(file, known).items():
-        values[key] = known[key].value(raw, f"{key} in {file}")
+    tables = {item.tables.key: item for item in known.values() if item.tables is not None}
+    for key, raw in _read_file(file, [*known, *tables]).items():
+        if key in tables:
+            values[tables[key].name] = _from_tables(tables[key], raw, f"{key} in {file}")
+        else:
+            values[key] = known[key].value(raw, f"{key} in {file}")
     for key, raw in _read_environment(environ or {}, known, set(other_variables)).items():
         values[key] = known[key].value(raw, known[key].variable)
     for key, raw in (flags or {}).items():
@@ -106,7 +142,14 @@ def load(
     return settings(**values)
 
 
-def _read_file(file: Path | None, known: Mapping[str, Declaration]) -> dict[str, Any]:
+def _from_tables(declaration: Declaration, raw: Any, source: str) -> tuple[Any, ...]:
+    assert declaration.tables is not None
+    if not isinstance(raw, Mapping):
+        raise Invalid(f"{source}: write one table `[{declaration.tables.key}.NAME]` for each")
+    return tuple(declaration.tables.parse(name, table, source) for name, table in raw.items())
+
+
+def _read_file(file: Path | None, known: Collection[str]) -> dict[str, Any]:
     if file is None:
         return {}
     try:
