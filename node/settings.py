@@ -93,8 +93,8 @@ class NodeSettings:
         metavar="KEY=VALUE", repeated=True,
     )  # fmt: skip
     provider: tuple[ProviderSpec, ...] = setting(
-        (), "A provider that this node offers beside those that every node does, such as "
-        "`cache=keyvalue-redis,url=redis://10.0.0.7`; may be repeated. In the file: `[providers.NAME]` tables.",
+        (), "A provider that this node offers beside those that all do, as "
+        "`cache=keyvalue-redis,url=redis://10.0.0.7`; may be repeated; in the file `[providers.NAME]` tables.",
         parse_spec, metavar="NAME=KIND[,KEY=VALUE...]", repeated=True, separator=";",
         tables=Tables(key="providers", parse=table_spec),
     )  # fmt: skip
