@@ -40,6 +40,14 @@ def read_artifact(path: Path) -> Artifact:
     return Artifact(data=data, digest=f"sha256:{hashlib.sha256(data).hexdigest()}")
 
 
+def read_program(path: Path) -> Artifact:
+    """The same for what can be run as a job, which core modules of WASI 0.1 can be too."""
+    data = _read(path)
+    if data[:8] == _MAGIC + _CORE_MODULE:
+        return Artifact(data=data, digest=f"sha256:{hashlib.sha256(data).hexdigest()}")
+    return read_artifact(path)
+
+
 def name_for(path: Path) -> str:
     """A component name made of the file's: `My_Greeter.wasm` is `my-greeter`; raises `Invalid` if none."""
     name = re.sub(r"[^a-z0-9]+", "-", path.name.removesuffix(".wasm").lower())
@@ -72,7 +80,8 @@ def _fault(data: bytes) -> tuple[str, str] | None:
         return "it is empty", "was the build interrupted? Build it again"
     if head == _MAGIC + _CORE_MODULE:
         return "it is a core module", (
-            "build it for a component target such as wasm32-wasip2, or use `wasm-tools component new`"
+            "`latticectl run` runs it as it is if it is a command; else build it for a component target such "
+            "as wasm32-wasip2, or use `wasm-tools component new`"
         )
     if head.startswith(_MAGIC):
         return _header_fault(head)

@@ -23,6 +23,7 @@ from lattice.errors import LatticeError
 COMMANDS: Mapping[str, str] = {
     "deploy": "ctl.commands.deploy",
     "call": "ctl.commands.call",
+    "run": "ctl.commands.run",
     "get": "ctl.commands.get",
     "describe": "ctl.commands.describe",
     "inspect": "ctl.commands.inspect",

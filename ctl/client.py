@@ -74,6 +74,11 @@ class ControlClient:
                 caller = await stack.enter_async_context(routing(bus, settings.lattice))
             yield cls(bus, lattice=settings.lattice, timeout_seconds=settings.timeout_seconds, caller=caller)
 
+    @property
+    def bus(self) -> Bus:
+        """The connection, for what this client has no method for."""
+        return self._bus
+
     def __repr__(self) -> str:
         return f"<ControlClient of lattice {self.lattice!r}>"
 

@@ -178,6 +178,25 @@ class NodeDescription(Node):
     statistics: Annotated[Mapping[str, Any], "counters of its parts"] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStarted(Value):
+    """A job that has begun."""
+
+    job: Annotated[str, "the job's id"]
+    node: Annotated[str, "the id of the node that runs it"]
+    node_name: Annotated[str, "the node's name"] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(JobStarted):
+    """A job that runs."""
+
+    name: Annotated[str, "its name, under which its log is found"] = ""
+    digest: Annotated[str, "`sha256:` and the digest of its file"] = ""
+    is_detached: Annotated[bool, "whether it goes on without whoever began it"] = False
+    since_seconds: Annotated[float, "how long it has been running"] = 0.0
+
+
 # What an operation answers
 
 

@@ -17,6 +17,7 @@ from lattice.fields import Value
 OUTPUTS: Mapping[str, tuple[type[Value], ...]] = {
     "deploy": (models.Deployed, models.ReplicaCounts),
     "update": (models.Deployed,),
+    "run": (models.JobStarted,),
     "scale": (models.Change,),
     "delete": (models.Change,),
     "wait": (models.ComponentDescription,),
