@@ -94,7 +94,7 @@ class NodeSettings:
     )  # fmt: skip
     provider: tuple[ProviderSpec, ...] = setting(
         (), "A provider that this node offers beside those that all do, as "
-        "`cache=keyvalue-redis,url=redis://10.0.0.7`; may be repeated; in the file `[providers.NAME]` tables.",
+        "`cache=keyvalue-redis,url=redis://10.0.0.7`; may be repeated; in the file: `[providers.NAME]`.",
         parse_spec, metavar="NAME=KIND[,KEY=VALUE...]", repeated=True, separator=";",
         tables=Tables(key="providers", parse=table_spec),
     )  # fmt: skip
