@@ -11,6 +11,7 @@ This is the reference for every other way of doing so, and what serves component
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 import anyio
 import structlog
@@ -40,7 +41,7 @@ def make_host_handler(pool: ComponentPool) -> HostHandler:
 
 
 class HostHandler:
-    """Implements `lattice.http.HttpHandler`."""
+    """Implements `node.http.handler.HttpHandler`."""
 
     def __init__(self, pool: ComponentPool, interface: str) -> None:
         self._pool = pool
@@ -103,8 +104,17 @@ class _Exchange:
         async with open_tasks() as tasks:
             if not isinstance(body, bytes):
                 tasks.start_soon(buffer.pump, body)
-            await self._pool.call(self._interface, "handle", arguments, self._context, takes_objects=True)
+            await self._guest(arguments)
             tasks.cancel_scope.cancel()
+
+    async def _guest(self, arguments: Sequence[object]) -> None:
+        try:
+            await self._pool.call(self._interface, "handle", arguments, self._context, takes_objects=True)
+        except LatticeError as error:
+            # At once, before whoever receives the body sees only that the guest let go of it.
+            if self._outparam.response is not None:
+                self._outparam.response.pipe.explain(error)
+            raise
 
     def _incoming(self, body: BodyBuffer) -> IncomingRequest:
         request = self._request
@@ -122,10 +132,9 @@ class _Exchange:
         response = self._outparam.response
         if response is None:
             self._outparam.refuse(error or Trapped("the component ended without setting a response"))
-        elif not response.pipe.is_over:
-            error = error or Trapped("the component ended before it had finished the body of its response")
-            log.warning("http.response-cut", component=self._pool.name, call=self._context.call_id)
-            response.pipe.fail(error)
+        else:
+            reason = "the component ended before it had finished the body of its response"
+            response.pipe.fail(error or Trapped(reason))
 
     async def response(self) -> HttpResponse:
         """Wait for the guest's response."""

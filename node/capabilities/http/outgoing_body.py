@@ -88,6 +88,12 @@ class BodyPipe:
             self._error = error
             self._notify()
 
+    def explain(self, error: LatticeError) -> None:
+        """Say why a stream that was not finished never will be: a better reason than its being dropped."""
+        if not self.is_finished and not self._is_abandoned:
+            self._error = error
+            self._notify()
+
     def arm(self, wake: Callable[[], None]) -> Disarm:
         """Have the guest woken when there may be room."""
         return self._taken.arm(wake)
