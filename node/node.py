@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,7 +22,7 @@ import structlog
 from anyio import AsyncContextManagerMixin, to_thread
 from anyio.abc import TaskGroup
 
-from lattice import subjects
+from lattice import jobs, subjects
 from lattice.announcer import Announcer
 from lattice.assignments import Assignments
 from lattice.bus import Bus, KeyValue, ObjectStore
@@ -31,7 +31,7 @@ from lattice.descriptions import Description
 from lattice.edits import Editor
 from lattice.errors import Conflict, LatticeError, TimedOut, Unreachable
 from lattice.imports import Catalog
-from lattice.model import NodeInfo
+from lattice.model import NodeInfo, Offer, TriggerKind
 from lattice.neighbours import Neighbours
 from lattice.observer import Observer
 from lattice.serving import Serving
@@ -43,7 +43,10 @@ from node.copies import Copies
 from node.data_folder import next_boot
 from node.engine.compiled import CompiledComponent
 from node.handover import Handover
+from node.http import routes
+from node.http.listener import Listener
 from node.identity import Identity, default_name
+from node.jobs.jobs import Jobs
 from node.micro import EndpointStatistics, MicroService
 from node.operations import Operations
 from node.own_operations import OwnOperations
@@ -51,6 +54,8 @@ from node.reports import Reports
 from node.runner import Runner, RunnerHooks, open_files
 from node.settings import NodeSettings
 from node.stall import StallGuard
+from node.triggers import cron
+from node.triggers.cron import CronTriggers
 from node.upkeep import Upkeep
 from node.world import check_grants, is_builtin
 
@@ -184,6 +189,7 @@ class Node(AsyncContextManagerMixin):
             announce=self.announcer.announce,
             describe=self._describe,
             sink=self.logs.sink,
+            offer=self._offer,
         )
         self.runner = Runner(
             bus,
@@ -197,6 +203,21 @@ class Node(AsyncContextManagerMixin):
             hooks=hooks,
         )
         self.replicas, self.caller = self.runner.replicas, self.runner.caller
+        self.jobs = Jobs(
+            self.id,
+            self.name,
+            artifacts=self.runner.artifacts,
+            compiler=self.runner.compiler,
+            modules=self.runner.modules,
+            engine=self.runner.engine,
+            interfaces=self.runner.world.interfaces,
+            folders=self.settings.folder,
+            sink=self.logs.sink,
+            announce=self.announcer.announce,
+            max_jobs=self.settings.max_jobs,
+        )
+        self.runner.know(self.jobs.spec_of)
+        self.runner.targets.add(jobs.INTERFACE, self.jobs)
         self.serving = Serving(
             bus,
             lattice,
@@ -205,6 +226,26 @@ class Node(AsyncContextManagerMixin):
             caller=self.caller,
             max_calls=self.settings.max_calls,
             is_quiet=lambda: self.stall.is_quiet,
+        )
+        self._compose_triggers()
+
+    def _compose_triggers(self) -> None:
+        """What calls components when something happens."""
+        self.http = Listener(
+            self.settings,
+            state=self.state,
+            local=self.replicas,
+            caller=self.caller,
+            name=self.name,
+            reasons=self._reasons_not_ready,
+        )
+        self.cron = CronTriggers(
+            self._bus,
+            self.lattice,
+            self.observer,
+            self.caller,
+            is_leading=lambda: self.controller.is_leading,
+            announce=self.announcer.announce,
         )
 
     def _compose_control(self) -> None:
@@ -218,7 +259,7 @@ class Node(AsyncContextManagerMixin):
             catalog=self.catalog,
             announce=self.announcer.announce,
             check_grants=check_grants,
-            trigger_checks={},
+            trigger_checks={TriggerKind.HTTP: routes.check_trigger, TriggerKind.CRON: cron.check_trigger},
         )
         self.reports = Reports(
             bus, lattice, self.observer, self.operations, catalog=self.catalog, controller=self.controller
@@ -255,9 +296,11 @@ class Node(AsyncContextManagerMixin):
             self.observer.apply(application)
         tasks.start_soon(self.copies.run)
         self.observer.on_effect(self._effect)
+        self.observer.on_effect(self.http.effect)
         await tasks.start(self.observer.run)
         await self._refuse_taken_name()
         await self.runner.start(tasks)
+        self.jobs.start(tasks)
         await tasks.start(self.logs.run)
         await self.announcer.start(self.replicas, tasks, self._stack)
         await self.control.start(tasks, self._stack)
@@ -280,6 +323,8 @@ class Node(AsyncContextManagerMixin):
         self.upkeep.restore_soon()  # the store may have been lost while no node ran
         self.observer.on_store_lost(self.upkeep.restore_soon)
         self._bus.on_connection_change(self._connection_changed)
+        await tasks.start(self.cron.run)
+        await self.http.start(tasks)
         self.announcer.announce("node.joined", {})
         hint = "latticectl deploy FILE.wasm"
         log.info("node.ready", name=self.name, id=self.id, capacity=self.info.capacity, next=hint)
@@ -288,10 +333,14 @@ class Node(AsyncContextManagerMixin):
         """Undo `_start`: what runs is ended, in the reverse order. Nothing here waits for long."""
         with anyio.move_on_after(2):
             await self.announcer.leave()
+        self.http.close()
         with anyio.move_on_after(2):
             await self._stack.aclose()  # before the tasks end: what came in until now is still answered
+        with anyio.move_on_after(2):
+            await self.runner.stop_providers()
         tasks.cancel_scope.cancel()
         with anyio.move_on_after(5):
+            await self.jobs.aclose()
             await self.runner.aclose()
         self.logs.close()
         self.announcer.close()
@@ -338,6 +387,21 @@ class Node(AsyncContextManagerMixin):
         """Its calls and ours to it end; nobody waits for the other half any more."""
         self.caller.node_lost(node)
         self.serving.node_lost(node)
+
+    def _offer(self, offers: Sequence[Offer]) -> None:
+        self.assignments.offer(offers)
+        if (delta := self.assignments.take_delta()) is not None:
+            self.announcer.report(delta)
+
+    def _reasons_not_ready(self) -> Mapping[str, str]:
+        """For whoever asks over HTTP."""
+        reasons = {
+            "bus": "" if self._bus.is_connected else "not connected to NATS",
+            "lattice": "" if self.observer.is_caught_up else "desired state is not read yet",
+            "stall": "the node stood still and waits for its orders" if self.stall.is_quiet else "",
+            "drain": "the node is leaving" if self.assignments.is_draining else "",
+        }
+        return {name: reason for name, reason in reasons.items() if reason}
 
     def _load(self) -> tuple[float, int]:
         statistics = [item.statistics for item in self.replicas.components()]
@@ -387,9 +451,11 @@ class Node(AsyncContextManagerMixin):
         self.announcer.announce("node.draining", {})
         with anyio.move_on_after(self.settings.drain_timeout):
             await self.controller.resign()
+            await self.http.drain()
             await self.serving.close_entrance()
             await self.announcer.beat()
             await Handover(self.id, self.state, self.assignments).wait()
+            await self.jobs.drain()
             await self.serving.drain()
         self.own.drained.set()
         await anyio.sleep(0.05)  # the reply to whoever asked for the drain goes out first

@@ -22,7 +22,7 @@ from lattice.configuration import Configurations
 from lattice.configuration_sources import Sources
 from lattice.errors import Unreachable
 from lattice.exchange import Exchange
-from lattice.model import ComponentSpec, Delta, Link
+from lattice.model import ComponentSpec, Delta, Link, Offer
 from lattice.observer import Observer
 from lattice.record_copies import FolderCopies
 from lattice.secrets import Secrets
@@ -34,14 +34,18 @@ from node.engine.compile_process import CompileLimits
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
 from node.engine.host import LogSink
+from node.engine.modules import ModuleCompiler
 from node.http import remote
 from node.identity import SEED_FILE, Identity
 from node.links import Links
+from node.provider_host import make_providers
 from node.replicas import Announce, Describe, Replicas
 from node.seal_key import NodeSealKey, load_seal_key
 from node.settings import NodeSettings
 from node.targets import Targets
 from node.world import SpecOf, World
+from providers.hosting import Providers
+from providers.named_settings import NamedSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,7 @@ class RunnerFiles:
 
     folder: Path
     compiler: Compiler
+    modules: ModuleCompiler
     engine_settings: EngineSettings
     seal_key: NodeSealKey
 
@@ -62,6 +67,7 @@ def open_files(folder: Path, settings: NodeSettings, identity: Identity) -> Runn
     return RunnerFiles(
         folder=folder,
         compiler=Compiler(folder / "compiled", identity.secret, limits, engine_settings),
+        modules=ModuleCompiler(folder / "modules", identity.secret, limits, engine_settings),
         engine_settings=engine_settings,
         seal_key=load_seal_key(folder, folder / SEED_FILE),
     )
@@ -75,12 +81,14 @@ class RunnerHooks:
     announce: Announce
     describe: Describe
     sink: LogSink
+    offer: Callable[[Sequence[Offer]], None] | None = None
+    """Told of all providers after each change; None where none are to run."""
 
 
 class Runner(AsyncContextManagerMixin):
     """An entered runner can be started; leave it when it is closed.
 
-    The mutable state is who else knows of components that no application has.
+    The mutable state is whether it was started, and who else knows of components that no application has.
     """
 
     def __init__(
@@ -100,7 +108,8 @@ class Runner(AsyncContextManagerMixin):
         self._observer = observer
         self._state = observer.state
         self._spec_sources: list[SpecOf] = []
-        self.compiler = files.compiler
+        self._is_started = False
+        self.compiler, self.modules = files.compiler, files.modules
         self.engine = Engine(files.engine_settings, workers=settings.workers)
         self.artifacts = Artifacts(folder / "artifacts", objects)
         self.configurations = Configurations(
@@ -124,7 +133,9 @@ class Runner(AsyncContextManagerMixin):
             announce=hooks.announce,
             describe=hooks.describe,
         )
-        self.targets = Targets(self.replicas, {remote.INTERFACE: HttpReplicas(self.replicas)})
+        self.providers = self._make_providers(bus, settings, hooks)
+        services = {remote.INTERFACE: HttpReplicas(self.replicas)}
+        self.targets = Targets(self.replicas, services, self.providers)
         self.caller = Caller(
             bus,
             lattice,
@@ -154,12 +165,33 @@ class Runner(AsyncContextManagerMixin):
         """Run what runs in the background; returns when configurations and secrets are known."""
         await tasks.start(self.configurations.run)
         await tasks.start(self.secrets.run)
+        if self.providers is not None:
+            await tasks.start(self.providers.run)
+        self._is_started = True
         self.replicas.start(tasks)
         self.caller.start(tasks)
+
+    async def stop_providers(self) -> None:
+        """Let calls of providers end, and close them: before the tasks end in which they run."""
+        if self.providers is not None and self._is_started:
+            await self.providers.stop()
 
     async def aclose(self) -> None:
         """Drain all replicas."""
         await self.replicas.aclose()
+
+    def _make_providers(self, bus: Bus, settings: NodeSettings, hooks: RunnerHooks) -> Providers | None:
+        if hooks.offer is None:
+            return None
+        return make_providers(
+            bus,
+            settings.lattice,
+            settings.provider,
+            links_of=self._links_of,
+            wait_for_news=self._observer.wait_for_change,
+            on_change=hooks.offer,
+            settings=NamedSettings(self.configurations, self.secrets),
+        )
 
     def know(self, spec_of: SpecOf) -> None:
         """Ask there, too, what is wanted of a component: jobs are in no application."""

@@ -16,7 +16,7 @@ from lattice.errors import Denied
 from lattice.imports import PROVIDED, missing_imports
 from lattice.model import ComponentSpec, FolderGrant, package_of
 from lattice.secrets import Secrets
-from node.capabilities import bus, config, http, logging, secrets, wasi
+from node.capabilities import bus, config, http, keyvalue, logging, secrets, wasi
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.policy import OutgoingPolicy
 from node.capabilities.wasi import WasiSettings
@@ -29,8 +29,11 @@ from node.settings import OpenFolder
 BUILTIN = (wasi, http, config, secrets, logging, bus)
 """Packages that need no link, in the order in which their interfaces are listed."""
 
+LINKED = (keyvalue,)
+"""Packages whose interfaces a link leads to a provider."""
+
 SUPPORT: Mapping[str, str] = {
-    interface: extent for package in BUILTIN for interface, extent in package.SUPPORT.items()
+    interface: extent for package in (*BUILTIN, *LINKED) for interface, extent in package.SUPPORT.items()
 }
 """How far each interface that nodes implement goes, in words for a table."""
 
@@ -124,4 +127,4 @@ class World:
             for name, imported in component.imports.items()
             if package_of(name) not in PROVIDED and not is_builtin(name)
         }
-        return self._links.interfaces(others)
+        return [*keyvalue.keyvalue_interfaces(component, self._links), *self._links.interfaces(others)]
