@@ -43,6 +43,7 @@ class ResponseParser:
         self._informational = 0
         self._ends_with_connection = False
         self._can_keep_alive = False
+        self._is_spoilt = False
         self.head: ResponseHead | None = None
         self.chunks: deque[bytes] = deque()
         self.size = 0
@@ -60,13 +61,13 @@ class ResponseParser:
     @property
     def is_reusable(self) -> bool:
         """Whether another request may be sent over the same connection."""
-        return self.is_complete and self.error is None and self._can_keep_alive
+        return self.is_complete and self._can_keep_alive and not self._is_spoilt
 
     def feed(self, data: bytes) -> None:
         """Take bytes; after an error or the end, none should come, and more spoil the connection."""
         self.has_begun = True
         if self.has_ended:
-            self._can_keep_alive = False
+            self._is_spoilt = True
             return
         self._silent_bytes += len(data)
         try:
@@ -108,6 +109,8 @@ class ResponseParser:
         self._fields.append((name.decode("latin-1").lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self.is_complete:
+            return
         status = self._parser.get_status_code()
         headers = tuple(self._fields)
         self._fields = []
@@ -128,9 +131,11 @@ class ResponseParser:
 
     def on_body(self, data: bytes) -> None:
         self._silent_bytes = 0
-        if not self.is_complete:
-            self.chunks.append(data)
-            self.size += len(data)
+        if self.is_complete:
+            self._is_spoilt = True
+            return
+        self.chunks.append(data)
+        self.size += len(data)
 
     def on_message_complete(self) -> None:
         if self.head is None or self.is_complete:
@@ -140,7 +145,7 @@ class ResponseParser:
 
     def on_message_begin(self) -> None:
         if self.is_complete:
-            self._can_keep_alive = False  # bytes that nobody asked for
+            self._is_spoilt = True  # another response, that nobody asked for
 
     def _check_coding(self, headers: Headers) -> None:
         codings = [value.lower() for name, value in headers if name == "transfer-encoding"]
@@ -155,15 +160,13 @@ class ResponseParser:
         return HttpError(f"HTTP-response-{part}-section-size", size, reason=reason)
 
     def _parse_failed(self, problem: str) -> None:
-        if self.is_complete:
-            self._can_keep_alive = False
-        else:
-            self._fail(HttpError("HTTP-protocol-error", reason=problem))
+        self._fail(HttpError("HTTP-protocol-error", reason=problem))
 
     def _fail(self, error: HttpError) -> None:
-        if not self.is_complete:
+        if self.is_complete:
+            self._is_spoilt = True
+        else:
             self.error = error
-        self._can_keep_alive = False
 
 
 def _cause(error: BaseException) -> HttpError:
