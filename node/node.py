@@ -45,6 +45,7 @@ from node.engine.compiled import CompiledComponent
 from node.handover import Handover
 from node.http import routes
 from node.http.listener import Listener
+from node.http.workers import Workers
 from node.identity import Identity, default_name
 from node.jobs.jobs import Jobs
 from node.micro import EndpointStatistics, MicroService
@@ -238,6 +239,9 @@ class Node(AsyncContextManagerMixin):
             caller=self.caller,
             name=self.name,
             reasons=self._reasons_not_ready,
+            workers=Workers(
+                self.settings, node=self.id, name=self.name, boot=self.info.boot, folder=self._folder
+            ),
         )
         self.cron = CronTriggers(
             self._bus,

@@ -11,7 +11,14 @@ import click
 import structlog
 
 from lattice import logs
-from lattice.connection import ConnectionSettings, Credentials, parse_urls, server_folder, state_folder
+from lattice.connection import (
+    ConnectionSettings,
+    Credentials,
+    find_server,
+    parse_urls,
+    server_folder,
+    state_folder,
+)
 from lattice.errors import LatticeError
 from lattice.nats_bus import NatsBus
 from node.data_folder import open_data_folder
@@ -101,8 +108,20 @@ async def _connection(settings: NodeSettings, name: str) -> AsyncGenerator[Conne
         async with EmbeddedServer(server_folder(settings.lattice)) as server:
             yield server.connection(name=name)
         return
-    urls, credentials = parse_urls(settings.nats)
-    yield ConnectionSettings(
+    yield named_server(settings, settings.nats, name)
+
+
+def server_of(settings: NodeSettings, name: str) -> ConnectionSettings:
+    """The settings to connect with beside a node that runs: its embedded server is there."""
+    if settings.nats is None:
+        return find_server(settings.lattice, name=name)
+    return named_server(settings, settings.nats, name)
+
+
+def named_server(settings: NodeSettings, url: str, name: str) -> ConnectionSettings:
+    """The settings to connect to a server that the operator named."""
+    urls, credentials = parse_urls(url)
+    return ConnectionSettings(
         urls=urls,
         name=name,
         credentials=Credentials(file=settings.creds) if settings.creds else credentials,

@@ -103,7 +103,9 @@ class Runner(AsyncContextManagerMixin):
         name: str,
         assignments: Assignments,
         hooks: RunnerHooks,
+        caller_id: str | None = None,
     ) -> None:
+        """`caller_id` is that of a process beside the node: to it, the node's own replicas are elsewhere."""
         lattice, folder = settings.lattice, files.folder
         self._observer = observer
         self._state = observer.state
@@ -141,7 +143,7 @@ class Runner(AsyncContextManagerMixin):
             lattice,
             self._state,
             name=name,
-            node=node,
+            node=caller_id or node,
             zone=dict(settings.label).get("zone"),
             local=self.targets,
             knows_all=lambda: observer.is_caught_up,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+import anyio
 import structlog
 from anyio import to_thread
 from anyio.abc import TaskGroup
@@ -23,6 +24,7 @@ from node.http.limits import HttpLimits, limits_of
 from node.http.protocol import Connection
 from node.http.site import Responder, Site
 from node.http.tls import server_context
+from node.http.workers import Workers
 from node.settings import NodeSettings
 
 log = structlog.get_logger()
@@ -55,9 +57,11 @@ class Listener:
         caller: Caller,
         name: str,
         reasons: Reasons,
+        workers: Workers | None = None,
     ) -> None:
         """`reasons` say what keeps the node from being ready; empty when it is."""
         self._settings = settings
+        self._workers = workers
         self._reasons = reasons
         self.dispatcher = Dispatcher(state, local, caller, limits_of(settings), name=name)
         self._doors: list[_Door] = []
@@ -94,6 +98,8 @@ class Listener:
         self.addresses = _addresses(door)
         scheme = "https" if context else "http"
         log.info("http.listening", at=[f"{scheme}://{address}" for address in self.addresses])
+        if self._workers is not None:
+            self._workers.start(tasks, Address(settings.http.host, self.addresses[0].port))
 
     async def _context(self) -> ssl.SSLContext | None:
         certificate, key = self._settings.http_tls_cert, self._settings.http_tls_key
@@ -130,6 +136,12 @@ class Listener:
     async def drain(self) -> None:
         """Take no more connections, finish the requests that have begun, and return when all are gone."""
         self._is_draining = True
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._drain_doors)
+            if self._workers is not None:
+                tasks.start_soon(self._workers.drain)
+
+    async def _drain_doors(self) -> None:
         for door in self._doors:
             if not isinstance(door.site.responder, Admin):
                 door.close()
