@@ -41,6 +41,9 @@ REPLY_SECONDS = 0.05
 
 DEFAULT_BUDGET_SECONDS = 30.0
 
+PROVIDER_PAYLOAD_BYTES = 8 * 2**20
+"""Of a call of what is no component; as the default of components."""
+
 CANCEL_SECONDS = 1.0
 """How long telling a callee that nobody waits any more may take; its own budget ends it otherwise."""
 
@@ -211,7 +214,7 @@ class Caller:
     def payload_limit(self, component: str) -> int:
         """Bytes that the arguments of a call, and its result, may have."""
         desired = self._state.desired.components.get(component)
-        return desired.spec.limits.payload_bytes if desired else wire.MAX_BODY_BYTES
+        return desired.spec.limits.payload_bytes if desired else PROVIDER_PAYLOAD_BYTES
 
     def budget_seconds(self, component: str) -> float:
         """Of a call that brings none."""
@@ -274,8 +277,10 @@ class Caller:
         """Called when no replica is left to ask: raises if there is no hope, else returns why to wait."""
         components = self._state.desired.components
         wanted = components.get(request.component)
+        if wanted is None and (request.component in self._state.observed.offers or request.link is not None):
+            raise failure or self._not_offered(request.component)
         if wanted is None and self._knows_all():
-            hint = did_you_mean(request.component, components)
+            hint = did_you_mean(request.component, [*components, *self._state.observed.offers])
             raise NotFound(f"there is no component {request.component!r} in lattice {self._lattice!r}{hint}")
         if isinstance(failure, Overloaded):
             raise failure
@@ -288,6 +293,12 @@ class Caller:
             f"no replica of {request.component!r} is running; "
             f"`latticectl describe {request.component}` says why"
         )
+
+    def _not_offered(self, provider: str) -> Unreachable:
+        """Nobody waits for a provider: what stands behind it may be away for long."""
+        reasons = [offer.reason for _, offer in self._state.observed.offers.get(provider, {}).values()]
+        reason = next(filter(None, reasons), "no node offers it, and no component has the name")
+        return Unreachable(f"provider {provider!r} can't be called now: {reason}")
 
     async def _wait(self, request: CallRequest, failure: LatticeError) -> None:
         left = request.deadline - now()
