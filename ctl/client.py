@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
@@ -26,6 +26,9 @@ from ctl.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
 from lattice import connection, subjects, values, wit
 from lattice.bus import Bus, ConnectionHandler
 from lattice.errors import Failed, Invalid, NotFound
+
+if TYPE_CHECKING:  # encryption takes long to import, and few programs need it
+    from lattice.sealing import Secret
 
 PREPARE_SECONDS = 120.0
 """Compiling is bounded by the node; this is its bound and what the way there takes."""
@@ -238,6 +241,47 @@ class ControlClient:
         """The triggers of one component or kind, or all."""
         reply = await self._request("trigger.get", component=component, kind=kind)
         return decoded_list(models.Trigger, reply, "triggers")
+
+    # Configurations and secrets
+
+    async def put_config(
+        self, name: str, values: Mapping[str, str], *, merge: bool = False
+    ) -> models.ConfigChange:
+        """Make or replace a named configuration, or with `merge` change only these values."""
+        reply = await self._request("config.put", name=name, values=dict(values), merge=merge)
+        return decoded(models.ConfigChange, reply)
+
+    async def config(self, name: str) -> models.ConfigValues:
+        """A named configuration with its values; raises `NotFound`."""
+        return decoded(models.ConfigValues, (await self._request("config.get", name=name)).get("config"))
+
+    async def delete_config(self, name: str) -> models.ConfigChange:
+        """Delete a named configuration; raises `NotFound`."""
+        return decoded(models.ConfigChange, await self._request("config.delete", name=name))
+
+    async def configs(self) -> list[models.Config]:
+        """All named configurations, without their values."""
+        return decoded_list(models.Config, await self._request("get.configs"), "configs")
+
+    async def put_secret(self, name: str, value: Secret, *, nodes: Sequence[str] = ()) -> models.SecretInfo:
+        """Seal a value here and store it; `nodes`, by name or id, may read it, or all if there are none."""
+        from ctl.sealing import seal
+
+        prepared = await self._request("secret.prepare", name=name)
+        record = seal(name, value, prepared, nodes, lattice=self.lattice)
+        return decoded(models.SecretInfo, await self._request("secret.put", record=record.to_dict()))
+
+    async def secret(self, name: str) -> models.SecretInfo:
+        """What may be known of a secret; raises `NotFound`."""
+        return decoded(models.SecretInfo, (await self._request("secret.get", name=name)).get("secret"))
+
+    async def delete_secret(self, name: str) -> models.SecretChange:
+        """Delete a secret; raises `NotFound`."""
+        return decoded(models.SecretChange, await self._request("secret.delete", name=name))
+
+    async def secrets(self) -> list[models.SecretInfo]:
+        """All secrets, without their values."""
+        return decoded_list(models.SecretInfo, await self._request("get.secrets"), "secrets")
 
     # What happens
 

@@ -259,6 +259,54 @@ class Deployed(Value):
     seconds: Annotated[float, "how long it took"] = 0.0
 
 
+# Configurations and secrets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(Value):
+    """A named configuration, without its values."""
+
+    name: Annotated[str, "its name"]
+    generation: Annotated[int, "counts the changes made to it"] = 0
+    keys: Annotated[tuple[str, ...], "the keys that it has values for"] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigValues(Value):
+    """A named configuration with its values."""
+
+    name: Annotated[str, "its name"]
+    generation: Annotated[int, "counts the changes made to it"] = 0
+    values: Annotated[Mapping[str, str], "its values"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigChange(Config):
+    """What a change of a configuration came to."""
+
+    changed: Annotated[bool, "whether anything was different before"] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretInfo(Value):
+    """What may be known of a secret; never its value."""
+
+    name: Annotated[str, "its name"]
+    generation: Annotated[int, "counts the values that it has had"] = 0
+    kind: Annotated[str, "`string` or `bytes`"] = "string"
+    changed_at: Annotated[float, "when it got its value, in seconds since 1970"] = 0.0
+    readers: Annotated[tuple[str, ...], "ids of the nodes that may read it; all when empty"] = ()
+    nodes: Annotated[tuple[str, ...], "names of the living nodes that can read it now"] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretChange(Value):
+    """What a change of a secret came to."""
+
+    name: Annotated[str, "its name"]
+    changed: Annotated[bool, "whether anything was different before"] = True
+
+
 # What happens
 
 

@@ -70,6 +70,13 @@ if TYPE_CHECKING:
     metavar="HOST/PREFIX",
     help="Send HTTP requests for this host and path to it; `/` is all; repeatable.",
 )
+@click.option(
+    "--cron",
+    "schedules",
+    multiple=True,
+    metavar="SCHEDULE",
+    help="Call it by the clock: `*/5 * * * *`, or `every 30s`; repeatable.",
+)
 @grant_options()
 @configuration_options("the component")
 @wait_option()
@@ -86,13 +93,15 @@ def deploy(session: Session, /, file: Path, name: str | None, waits: bool, **opt
       latticectl deploy greeter.wasm --name hello --replicas 3 --spread zone
       latticectl deploy shop.wasm --link demo:stock/items=stock --memory 128MiB --deadline 5s
       latticectl deploy shop.wasm --http shop.example.org/
+      latticectl deploy report.wasm --cron "0 6 * * MON-FRI"
     """
     from ctl.artifact import name_for, read_artifact
     from ctl.deployment import Deployment
     from ctl.rollout import PLACE_SECONDS, release
 
     artifact = read_artifact(file)
-    options["triggers"] = tuple(_http_trigger(*route) for route in options.pop("routes"))
+    routes = [_http_trigger(*route) for route in options.pop("routes")]
+    options["triggers"] = (*routes, *_cron_triggers(options.pop("schedules")))
     options |= {key: dict(options[key]) for key in ("labels", "environment", "configuration", "secrets")}
     deployment = Deployment(name=name or name_for(file), digest=artifact.digest, **options)
     wait_seconds = session.timeout_or(PLACE_SECONDS) if waits else None
@@ -111,6 +120,14 @@ def _http_trigger(host: str, prefix: str) -> dict[str, Any]:
         "name": route_name(host, prefix),
         "configuration": route_configuration(host, prefix),
     }
+
+
+def _cron_triggers(schedules: tuple[str, ...]) -> list[dict[str, Any]]:
+    names = ["default", *(f"schedule-{number}" for number in range(2, len(schedules) + 1))]
+    return [
+        {"kind": "cron", "name": name, "configuration": {"schedule": schedule}}
+        for name, schedule in zip(names, schedules, strict=False)
+    ]
 
 
 def steps(output: Output) -> Any:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ctl.command import Group, command, session_of
+from ctl.commands.config import configs
+from ctl.commands.secret import secrets
+from ctl.commands.trigger import triggers
 from ctl.names import complete_component
 from ctl.output import Column
 from ctl.parameters import NAME
@@ -152,5 +155,5 @@ def _route(trigger: models.Trigger) -> str:
     return route_text(configuration.get("host", ""), configuration.get("prefix", ""))
 
 
-for _listing in (nodes, components, replicas, routes):
+for _listing in (nodes, components, replicas, configs, secrets, triggers, routes):
     get.add_command(_listing)

@@ -12,13 +12,18 @@ import pytest
 
 from ctl import cli, models
 from lattice.errors import BY_CODE
+from node.capabilities.config.operations import ConfigurationOperations
+from node.capabilities.secrets.operations import SecretOperations
 from node.operations import Operations
 from node.own_operations import OwnOperations
 from node.reports import Reports
 from tests.docs.pages import DOCS, ROOT
 
 PAGE = (DOCS / "control.md").read_text()
-OPERATIONS = tuple(ROOT / "node" / name for name in ("operations.py", "reports.py", "own_operations.py"))
+OPERATIONS = (
+    *(ROOT / "node" / name for name in ("operations.py", "reports.py", "own_operations.py")),
+    *(ROOT / "node/capabilities" / name / "operations.py" for name in ("config", "secrets")),
+)
 
 
 def keys_of_tables(file: Path) -> Iterator[str]:
@@ -33,7 +38,7 @@ def keys_of_tables(file: Path) -> Iterator[str]:
 def is_operation(value: ast.Attribute) -> bool:
     """Whether it is a public method of `self`."""
     is_own = isinstance(value.value, ast.Name) and value.value.id == "self" and value.attr[0] != "_"
-    classes = (Operations, Reports, OwnOperations)
+    classes = (Operations, Reports, OwnOperations, ConfigurationOperations, SecretOperations)
     return is_own and any(callable(getattr(cls, value.attr, None)) for cls in classes)
 
 

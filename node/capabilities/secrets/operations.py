@@ -1,0 +1,97 @@
+"""Control operations on secrets. None ever has a value in clear: the client seals it before it sends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from lattice.errors import Invalid, NotFound
+from lattice.names import check_name, did_you_mean
+from lattice.observer import Observer
+from lattice.secrets import SecretRecord, Secrets, SecretsPolicy
+
+Fields = Mapping[str, Any]
+Operation = Callable[[Fields], Awaitable[dict[str, Any]]]
+Announce = Callable[[str, Mapping[str, Any]], None]
+
+
+class SecretOperations:
+    """Holds no state of its own: what it changes is in the store."""
+
+    def __init__(
+        self, secrets: Secrets, observer: Observer, policy: SecretsPolicy, announce: Announce
+    ) -> None:
+        self._secrets = secrets
+        self._observer = observer
+        self._policy = policy
+        self._announce = announce
+
+    def table(self) -> dict[str, Operation]:
+        """Every operation by its name on the wire."""
+        return {
+            "secret.prepare": self.prepare,
+            "secret.put": self.put,
+            "secret.get": self.get,
+            "secret.delete": self.delete,
+            "get.secrets": self.get_all,
+        }
+
+    async def prepare(self, request: Fields) -> dict[str, Any]:
+        """What a client needs to seal a value: the nodes' keys, and what is there under the name now."""
+        previous = self._secrets.last(_name(request))
+        return {
+            "previous": None if previous is None else _without_contents(previous),
+            "nodes": [
+                {"id": view.id, "name": view.name, "seal_key": view.info.seal_key}
+                for view in self._observer.state.observed.live()
+                if view.info is not None and view.info.seal_key and self._policy.allows(view.id)
+            ],
+        }
+
+    async def put(self, request: Fields) -> dict[str, Any]:
+        """Store what a client has sealed."""
+        record = await self._secrets.put(SecretRecord.from_dict(request.get("record"), "record"))
+        self._announce("secret.put", {"name": record.name, "generation": record.generation})
+        return {**self._shown(record), "changed": True}
+
+    async def get(self, request: Fields) -> dict[str, Any]:
+        """What may be said of a secret; never its value."""
+        name = _name(request)
+        record = self._secrets.record(name)
+        if record is None:
+            near = did_you_mean(name, [item.name for item in self._secrets.records()])
+            raise NotFound(f"there is no secret {name!r}{near}")
+        return {"secret": self._shown(record)}
+
+    async def delete(self, request: Fields) -> dict[str, Any]:
+        """Delete a secret; components that were granted it find none from then on."""
+        name = _name(request)
+        await self._secrets.delete(name)
+        self._announce("secret.deleted", {"name": name})
+        return {"name": name, "changed": True}
+
+    async def get_all(self, request: Fields) -> dict[str, Any]:
+        """All secrets, without their values."""
+        return {"secrets": [self._shown(record) for record in self._secrets.records()]}
+
+    def _shown(self, record: SecretRecord) -> dict[str, Any]:
+        live = {view.id: view.name for view in self._observer.state.observed.live()}
+        return {
+            "name": record.name,
+            "generation": record.generation,
+            "kind": record.kind,
+            "changed_at": record.changed_at / 1000,
+            "readers": list(record.readers),
+            "nodes": sorted(live[node] for node in record.sealed if node in live),
+        }
+
+
+def _without_contents(record: SecretRecord) -> dict[str, Any]:
+    return {**record.to_dict(), "box": "", "sealed": {}}
+
+
+def _name(request: Fields) -> str:
+    name = request.get("name")
+    if not isinstance(name, str):
+        raise Invalid("name is missing from the request")
+    return check_name(name, "secret name")
