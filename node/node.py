@@ -37,6 +37,8 @@ from lattice.observer import Observer
 from lattice.serving import Serving
 from lattice.state import ApplicationChanged, Effect, NodeJoined, NodeLost, NodeSuspected
 from lattice.tasks import open_tasks
+from node.capabilities.config.operations import ConfigurationOperations
+from node.capabilities.secrets.operations import SecretOperations
 from node.component_logs import ComponentLogs
 from node.control import Control
 from node.copies import Copies
@@ -279,9 +281,15 @@ class Node(AsyncContextManagerMixin):
             logs=self.logs,
             reports=self.reports,
             controller=self.controller,
+            jobs=self.jobs,
             drain_seconds=self.settings.drain_timeout,
         )
-        shared = {**self.operations.table(), **self.reports.table(), **self.own.shared_table()}
+        configurations = ConfigurationOperations(self.runner.configurations, self.announcer.announce)
+        sealed = SecretOperations(
+            self.runner.secrets, self.observer, self.settings.secrets_for, self.announcer.announce
+        )
+        tables = [part.table() for part in (self.operations, self.reports, configurations, sealed)]
+        shared = {name: item for table in tables for name, item in table.items()} | self.own.shared_table()
         self.control = Control(
             bus, lattice, self.id, shared, self.own.own_table(), is_quiet=lambda: self.stall.is_quiet
         )
