@@ -203,7 +203,8 @@ class Jobs:
 
     def list(self) -> list[Mapping[str, Any]]:
         """Those that are prepared or run, oldest first."""
-        return [job.description() for job in self._jobs.values()]
+        here = {"node": self._node, "node_name": self._node_name}
+        return [{**job.description(), **here} for job in self._jobs.values()]
 
     def stop(self, job_id: str) -> None:
         """End a job; raises `NotFound` for one that is over or unknown."""
