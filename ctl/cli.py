@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "deploy": "ctl.commands.deploy",
     "call": "ctl.commands.call",
     "run": "ctl.commands.run",
+    "job": "ctl.commands.job",
     "get": "ctl.commands.get",
     "describe": "ctl.commands.describe",
     "inspect": "ctl.commands.inspect",
