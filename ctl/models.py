@@ -197,6 +197,14 @@ class Job(JobStarted):
     since_seconds: Annotated[float, "how long it has been running"] = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStopped(Value):
+    """A job that was ended."""
+
+    job: Annotated[str, "the job's id"]
+    node: Annotated[str, "the id of the node that ran it"] = ""
+
+
 # What an operation answers
 
 
