@@ -100,6 +100,14 @@ class ControlClient:
         reply = await self._request("get.replicas", component=component)
         return decoded_list(models.Replica, reply, "replicas")
 
+    async def jobs(self) -> list[models.Job]:
+        """The jobs that run, oldest first."""
+        return decoded_list(models.Job, await self._request("get.jobs"), "jobs")
+
+    async def stop_job(self, job: str) -> models.JobStopped:
+        """End a job at once; raises `NotFound` when it is over."""
+        return decoded(models.JobStopped, await self._request("job.stop", job=job))
+
     async def describe_node(self, node: str) -> models.NodeDescription:
         """A node by its id, a unique beginning of it, or its name; raises `NotFound`."""
         reply = await self._request("describe.node", node=node)
