@@ -20,6 +20,7 @@ from lattice.observed import NodeView
 from lattice.observer import Observer
 from node.component_logs import ComponentLogs
 from node.engine.engine import Engine
+from node.jobs.jobs import Jobs
 from node.operations import Operation
 from node.replicas import Replicas, RunningComponent
 from node.reports import Reports
@@ -51,6 +52,7 @@ class OwnOperations:
         logs: ComponentLogs,
         reports: Reports,
         controller: Controller,
+        jobs: Jobs,
         drain_seconds: float,
     ) -> None:
         self._bus = bus
@@ -63,6 +65,7 @@ class OwnOperations:
         self._logs = logs
         self._reports = reports
         self._controller = controller
+        self._jobs = jobs
         self._drain_seconds = drain_seconds
         self.drain_requested = anyio.Event()
         self.drained = anyio.Event()

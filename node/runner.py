@@ -170,6 +170,7 @@ class Runner(AsyncContextManagerMixin):
         if self.providers is not None:
             await tasks.start(self.providers.run)
         self._is_started = True
+        await tasks.start(self.world.run)
         self.replicas.start(tasks)
         self.caller.start(tasks)
 

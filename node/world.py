@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import anyio
+from anyio.abc import TaskStatus
+
 from lattice import wit
 from lattice.assignments import Prepare
 from lattice.configuration import Configurations
@@ -16,7 +19,7 @@ from lattice.errors import Denied
 from lattice.imports import PROVIDED, missing_imports
 from lattice.model import ComponentSpec, FolderGrant, package_of
 from lattice.secrets import Secrets
-from node.capabilities import bus, config, http, keyvalue, logging, secrets, wasi
+from node.capabilities import blobstore, bus, config, http, keyvalue, logging, secrets, wasi
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.policy import OutgoingPolicy
 from node.capabilities.wasi import WasiSettings
@@ -29,7 +32,7 @@ from node.settings import OpenFolder
 BUILTIN = (wasi, http, config, secrets, logging, bus)
 """Packages that need no link, in the order in which their interfaces are listed."""
 
-LINKED = (keyvalue,)
+LINKED = (keyvalue, blobstore)
 """Packages whose interfaces a link leads to a provider."""
 
 SUPPORT: Mapping[str, str] = {
@@ -54,7 +57,7 @@ def is_builtin(interface: str) -> bool:
 
 
 class World:
-    """Holds no state of its own."""
+    """Holds no state but what its capabilities have."""
 
     def __init__(
         self,
@@ -70,8 +73,13 @@ class World:
         self._spec_of = spec_of
         self._configurations = configurations
         self._secrets = secrets
+        self._blobstore = blobstore.Blobstore(links)
         self._http = http.HttpSettings(client=http_client, policy_of=self._outgoing_policy)
         self._folders = {folder.name: folder for folder in folders}
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run what capabilities do in the background, until cancelled."""
+        await self._blobstore.run(task_status=task_status)
 
     def interfaces(
         self,
@@ -127,4 +135,8 @@ class World:
             for name, imported in component.imports.items()
             if package_of(name) not in PROVIDED and not is_builtin(name)
         }
-        return [*keyvalue.keyvalue_interfaces(component, self._links), *self._links.interfaces(others)]
+        return [
+            *keyvalue.keyvalue_interfaces(component, self._links),
+            *self._blobstore.interfaces(),
+            *self._links.interfaces(others),
+        ]
