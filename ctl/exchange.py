@@ -86,7 +86,7 @@ def _patience(operation: str) -> float:
     """How long to wait before another node is asked; what changes something is asked once."""
     if operation == "prepare":
         return PREPARE_SECONDS
-    if operation in ("logs", "get.replicas", "describe.node"):
+    if operation in ("logs", "get.replicas", "get.jobs", "describe.node"):
         return GATHER_SECONDS
     is_question = "get" in operation.split(".") or operation.startswith("describe.")
     return READ_SECONDS if is_question else math.inf
