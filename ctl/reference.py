@@ -18,6 +18,8 @@ OUTPUTS: Mapping[str, tuple[type[Value], ...]] = {
     "deploy": (models.Deployed, models.ReplicaCounts),
     "update": (models.Deployed,),
     "run": (models.JobStarted,),
+    "job stop": (models.JobStopped,),
+    "get jobs": (models.Job,),
     "scale": (models.Change,),
     "delete": (models.Change,),
     "wait": (models.ComponentDescription,),
