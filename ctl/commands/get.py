@@ -64,6 +64,15 @@ ROUTE_COLUMNS: list[Column[models.Trigger]] = [
 ]
 
 
+JOB_COLUMNS: list[Column[models.Job]] = [
+    ("JOB", lambda job: job.job),
+    ("NAME", lambda job: job.name),
+    ("NODE", lambda job: job.node_name or job.node[:8]),
+    ("DETACHED", lambda job: job.is_detached),
+    ("SINCE", lambda job: duration_text(job.since_seconds)),
+]
+
+
 @click.group(cls=Group)
 def get() -> None:
     """List nodes, components, replicas or routes.
@@ -90,6 +99,23 @@ def nodes(session: Session) -> None:
         return sorted(await client.nodes(), key=lambda node: node.name)
 
     session.output.items(session.run(run), NODE_COLUMNS, empty="the lattice has no nodes")
+
+
+@command()
+@session_of
+def jobs(session: Session) -> None:
+    """List the jobs that run, those that are being prepared included.
+
+    \b
+    Examples:
+      latticectl get jobs
+      latticectl get jobs --output jsonl | jq -r .job
+    """
+
+    async def run(client: ControlClient) -> list[models.Job]:
+        return await client.jobs()
+
+    session.output.items(session.run(run), JOB_COLUMNS, empty="no jobs run")
 
 
 @command()
@@ -155,5 +181,5 @@ def _route(trigger: models.Trigger) -> str:
     return route_text(configuration.get("host", ""), configuration.get("prefix", ""))
 
 
-for _listing in (nodes, components, replicas, configs, secrets, triggers, routes):
+for _listing in (nodes, components, replicas, configs, secrets, triggers, routes, jobs):
     get.add_command(_listing)
