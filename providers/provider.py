@@ -85,6 +85,8 @@ class Provider(Protocol):
 
     clients_may_call: bool = False
     """Whether clients of the lattice (`latticectl call`), which have no link, are served as well."""
+    settings_type: type[Any] | None = None
+    """A dataclass of `lattice.settings.setting` fields; the class is then made with such settings."""
     types: Mapping[str, Mapping[str, str]] = {}
     """Signatures in WIT by interface and function (`func(name: string) -> string`), where they are known.
 
