@@ -50,6 +50,7 @@ from node.http.listener import Listener
 from node.http.workers import Workers
 from node.identity import Identity, default_name
 from node.jobs.jobs import Jobs
+from node.jobs.operations import JobOperations
 from node.micro import EndpointStatistics, MicroService
 from node.operations import Operations
 from node.own_operations import OwnOperations
@@ -288,10 +289,12 @@ class Node(AsyncContextManagerMixin):
         sealed = SecretOperations(
             self.runner.secrets, self.observer, self.settings.secrets_for, self.announcer.announce
         )
-        tables = [part.table() for part in (self.operations, self.reports, configurations, sealed)]
+        of_jobs = JobOperations(bus, lattice, self.id, self.observer, self.jobs)
+        tables = [part.table() for part in (self.operations, self.reports, configurations, sealed, of_jobs)]
         shared = {name: item for table in tables for name, item in table.items()} | self.own.shared_table()
+        own = self.own.own_table() | of_jobs.own_table()
         self.control = Control(
-            bus, lattice, self.id, shared, self.own.own_table(), is_quiet=lambda: self.stall.is_quiet
+            bus, lattice, self.id, shared, own, is_quiet=lambda: self.stall.is_quiet
         )
         self.micro = MicroService(
             node_id=self.id,
