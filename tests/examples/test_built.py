@@ -22,6 +22,7 @@ COMPONENT_LD = "wasm-component-ld 0.5.21"
 
 RUN = "wasi:cli/run@0.2.6"
 HTTP = "wasi:http/incoming-handler@0.2.0"
+CAPABILITIES = ("wasi:", "wasmcloud:messaging/", "demo:kv/store")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,11 @@ BUILT: Mapping[str, Built] = {
     "tool-command/c/tool.wasm": Built(interface=RUN, functions={"run"}, has_wasi=True),
     "http-hello/c/http-hello.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "http-echo/c/http-echo.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
+    "thumbs/c/thumbs.wasm": Built(
+        interface="demo:thumbs/album",
+        functions={"add", "photo", "thumb", "names", "remove", "shrink"},
+        has_wasi=True,
+    ),
     "types/rust/types.wasm": Built(
         interface="demo:types/echo",
         functions={"echo-everything", "echo-option-thrice", "sum", "nothing"},
@@ -122,7 +128,7 @@ def test_imports_no_more_than_it_needs(engine: Engine, name: str) -> None:
 
     assert any(item.startswith("wasi:") for item in imports) == BUILT[name].has_wasi
     assert ("demo:kv/store" in imports) == BUILT[name].has_store
-    assert all(item.startswith("wasi:") or item == "demo:kv/store" for item in imports)
+    assert all(item.startswith(CAPABILITIES) for item in imports)
 
 
 def test_is_small_and_tells_nothing_of_the_machine_that_built_it(name: str) -> None:

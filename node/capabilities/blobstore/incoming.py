@@ -15,8 +15,9 @@ from lattice.streams import receive_body
 from node.capabilities.blobstore.remote import Refused
 from node.capabilities.wasi.pipes import PipeInput, pump_input
 from node.capabilities.wasi.streams import BytesInput, InputStream
+from node.engine.lowering import MAX_LIST_BYTES
 
-MAX_SYNC_BYTES = 64 * 1024 * 1024
+MAX_SYNC_BYTES = MAX_LIST_BYTES
 """What a guest may take in one list; more must be read as a stream."""
 
 

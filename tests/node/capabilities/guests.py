@@ -39,8 +39,8 @@ class Guest:
             sink=lambda call, stream, data: self.written.append((stream, data)),
         )
 
-    async def call(self, function: str, *args: Any) -> Any:
-        return await self._pool.call("-", function, args, context())
+    async def call(self, function: str, *args: Any, interface: str = "-") -> Any:
+        return await self._pool.call(interface, function, args, context())
 
     async def __aenter__(self) -> Guest:
         return self
