@@ -38,13 +38,13 @@ SUPPORT: Mapping[str, str] = {
     "wasi:cli/terminal-stderr": "no terminal",
     "wasi:filesystem/types": "complete, beneath the folders granted; only files and directories are opened",
     "wasi:filesystem/preopens": "the folders granted; else none",
-    "wasi:sockets/network": "access denied",
-    "wasi:sockets/instance-network": "a network that grants nothing",
-    "wasi:sockets/tcp-create-socket": "access denied",
-    "wasi:sockets/tcp": "access denied",
-    "wasi:sockets/udp-create-socket": "access denied",
-    "wasi:sockets/udp": "access denied",
-    "wasi:sockets/ip-name-lookup": "access denied",
+    "wasi:sockets/network": "complete",
+    "wasi:sockets/instance-network": "the hosts and ports granted; else a network that grants nothing",
+    "wasi:sockets/tcp-create-socket": "access denied without a grant; at most 128 sockets in one sandbox",
+    "wasi:sockets/tcp": "complete, for the hosts and ports granted",
+    "wasi:sockets/udp-create-socket": "access denied without a grant; at most 128 sockets in one sandbox",
+    "wasi:sockets/udp": "complete, for the hosts and ports granted",
+    "wasi:sockets/ip-name-lookup": "the names granted; an address that a name may not mean is left out",
 }
 """How far each built-in interface goes, in words for a table; they are all that is served without a link."""
 
@@ -57,7 +57,7 @@ def wasi_interfaces(settings: WasiSettings) -> tuple[HostInterface, ...]:
         *random_interfaces(settings, VERSION),
         *cli_interfaces(settings, VERSION),
         *filesystem_interfaces(settings.folders, VERSION),
-        *socket_interfaces(VERSION),
+        *socket_interfaces(settings.network, settings.lookup, VERSION),
     )
 
 

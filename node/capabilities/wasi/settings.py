@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from node.capabilities.wasi.network import NetworkPolicy
+from node.capabilities.wasi.sockets.name_lookup import system_lookup
 from node.capabilities.wasi.streams import InputStream, OutputStream
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class WasiSettings:
     """Let a command's exit raise `Exited` with its very status, where else it is only success or failure."""
     folders: tuple[Folder, ...] = ()
     network: NetworkPolicy = field(default_factory=NetworkPolicy)
+    lookup: Callable[[str], list[str]] = system_lookup
+    """Gives the addresses of a granted name; it runs on a thread."""
     monotonic_ns: Callable[[], int] = time.monotonic_ns
     wall_ns: Callable[[], int] = time.time_ns
     random_bytes: Callable[[int], bytes] = os.urandom

@@ -5,7 +5,7 @@ from typing import Any
 import anyio
 import pytest
 
-from lattice.errors import Denied, Trapped
+from lattice.errors import Trapped
 from node.capabilities.wasi import SUPPORT, Exited, WasiSettings, is_builtin, wasi_interfaces
 from node.capabilities.wasi.io_interfaces import POLL_LENGTH, IoError
 from node.capabilities.wasi.pollables import Always, Pollable
@@ -255,8 +255,6 @@ async def test_every_door_to_the_network_is_closed(sandbox: Sandbox) -> None:
     assert world(call, "sockets/tcp-create-socket", "create-tcp-socket", "ipv4") == denied
     assert world(call, "sockets/udp-create-socket", "create-udp-socket", "ipv6") == denied
     assert world(call, "sockets/ip-name-lookup", "resolve-addresses", network, "localhost") == denied
-    with pytest.raises(Denied):
-        world(call, "sockets/tcp", "[method]tcp-socket.subscribe", object())
 
 
 def _print(world: World, call: GuestCall, stream: Any, text: bytes) -> None:
