@@ -1,0 +1,198 @@
+"""Requests that guests make through `wasi:http/outgoing-handler`."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from structlog.testing import capture_logs
+
+from lattice import streams
+from lattice.http import HttpRequest, HttpResponse
+from node.capabilities.http.client import HttpClient
+from node.capabilities.http.host_handler import HostHandler
+from tests.node.capabilities.http.conftest import Handlers, context
+from tests.node.capabilities.http.servers import Peer, answering, ok, serving
+
+LAB = Path(__file__).parent / "guest" / "lab.wasm"
+MEBIBYTE = 1024 * 1024
+
+# Cases of `error-code` by their number, as the guest tells them.
+CONNECTION_REFUSED, CONNECTION_READ_TIMEOUT = 6, 9
+HTTP_REQUEST_DENIED, HTTP_REQUEST_URI_INVALID = 15, 19
+
+
+@pytest.fixture
+async def lab(handlers: Handlers) -> HostHandler:
+    handlers.allow_hosts[:] = ["127.0.0.1"]
+    return await handlers.make(LAB)
+
+
+def _fetch(authority: str, method: str = "GET", body: Any = b"", **headers: str) -> HttpRequest:
+    """A request that has the guest make the same request of `authority`."""
+    fields = {"x-authority": authority, "x-path": "/over/there?q=1", **headers}
+    return HttpRequest(
+        method=method,
+        scheme="http",
+        authority="example.com",
+        path="/fetch",
+        headers=tuple((name.replace("_", "-"), value.encode()) for name, value in fields.items()),
+        body=body,
+    )
+
+
+async def _body(response: HttpResponse) -> bytes:
+    if isinstance(response.body, bytes):
+        return response.body
+    async with response.body as body:
+        return b"".join([chunk async for chunk in body])
+
+
+async def _error(lab: HostHandler, request: HttpRequest) -> int:
+    """The number of the error code that the guest got."""
+    body = await _body(await lab.handle(request, context()))
+    return int(body.removeprefix(b"error="))
+
+
+async def test_a_guest_requests_and_passes_the_response_on(lab: HostHandler) -> None:
+    async with answering(ok(b"from afar", "x-from: there")) as server:
+        response = await lab.handle(_fetch(server.authority, "PUT", b"sent", accept="*/*"), context())
+
+    assert await _body(response) == b"from afar"
+    assert ("x-from", b"there") in response.headers
+    assert server.bodies == [b"sent"]
+    assert server.heads[0].startswith(b"PUT /over/there?q=1 HTTP/1.1\r\n")
+    assert b"\r\naccept: */*\r\n" in server.heads[0]
+
+
+async def test_the_trace_goes_on(lab: HostHandler) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with answering(ok()) as server:
+        await _body(await lab.handle(_fetch(server.authority), context(traceparent=trace)))
+        await _body(await lab.handle(_fetch(server.authority, traceparent="own"), context(traceparent=trace)))
+
+    assert f"\r\ntraceparent: {trace}\r\n".encode() in server.heads[0]
+    assert server.heads[1].count(b"traceparent: ") == 1
+    assert b"\r\ntraceparent: own\r\n" in server.heads[1]
+
+
+async def test_without_a_grant_nothing_is_reached(handlers: Handlers) -> None:
+    lab = await handlers.make(LAB)
+
+    async with answering(ok()) as server:
+        with capture_logs() as logs:
+            assert await _error(lab, _fetch(server.authority)) == HTTP_REQUEST_DENIED
+
+    assert server.connections == 0
+    assert [entry["event"] for entry in logs] == ["http.outgoing-denied"]
+    assert f"`--allow-host {server.authority}`" in logs[0]["reason"]
+
+
+async def test_a_grant_takes_effect_at_the_next_call(handlers: Handlers) -> None:
+    lab = await handlers.make(LAB)
+
+    async with answering(ok(b"fine")) as server:
+        with capture_logs():
+            assert await _error(lab, _fetch(server.authority)) == HTTP_REQUEST_DENIED
+        handlers.allow_hosts.append(server.authority)
+
+        assert await _body(await lab.handle(_fetch(server.authority), context())) == b"fine"
+
+
+async def test_errors_reach_the_guest_as_their_code(lab: HostHandler) -> None:
+    async def silent(peer: Peer) -> None:
+        await peer.reader.read()
+        await peer.reader.read()
+
+    async with serving(silent) as server:
+        request = _fetch(server.authority, x_timeout_ms="50")
+        assert await _error(lab, request) == CONNECTION_READ_TIMEOUT
+    assert await _error(lab, _fetch("127.0.0.1:1")) == CONNECTION_REFUSED
+    assert await _error(lab, _fetch("")) == HTTP_REQUEST_URI_INVALID
+
+
+async def test_a_response_that_breaks_off_is_an_error_for_the_guest(lab: HostHandler) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n" + b"x" * 50)
+
+    async with serving(script) as server:
+        response = await lab.handle(_fetch(server.authority), context())
+        with pytest.raises(Exception, match=r"trap|unreachable|finished"):
+            await _body(response)
+
+
+async def test_a_request_ends_with_the_call_that_made_it(handlers: Handlers, lab: HostHandler) -> None:
+    async def silent(peer: Peer) -> None:
+        await peer.head()
+        await peer.reader.read()
+
+    async with serving(silent) as server:
+        with anyio.move_on_after(0.1):
+            await lab.handle(_fetch(server.authority), context())
+        with anyio.fail_after(5):
+            while not server.ended:  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+
+    assert handlers.pools[0].statistics().in_flight == 0
+
+
+async def _echo(peer: Peer) -> None:
+    await peer.head()
+    await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    async for chunk in peer.chunks():
+        await peer.send(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+    await peer.send(b"0\r\n\r\n")
+
+
+async def test_both_bodies_of_a_request_pass_at_once(lab: HostHandler) -> None:
+    sender, receiver = streams.pair()
+    async with serving(_echo) as server:
+        response = await lab.handle(_fetch(server.authority, "POST", receiver), context())
+        assert not isinstance(response.body, bytes)
+        for part in (b"one", b"two"):
+            await sender.send(part)
+            assert await response.body.receive() == part
+        await sender.end()
+        with pytest.raises(anyio.EndOfStream):
+            await response.body.receive()
+
+
+@pytest.mark.slow
+async def test_much_passes_through_a_guest_with_flat_memory(lab: HostHandler) -> None:
+    sender, receiver = streams.pair()
+    chunk = bytes(range(256)) * 256
+    total = 0
+
+    async def send() -> None:
+        for _ in range(1024):
+            await sender.send(chunk)
+        await sender.end()
+
+    before = highest = _resident_bytes()
+    async with serving(_echo) as server, anyio.create_task_group() as tasks:
+        tasks.start_soon(send)
+        response = await lab.handle(_fetch(server.authority, "POST", receiver), context(120))
+        assert not isinstance(response.body, bytes)
+        async with response.body as body:
+            async for part in body:
+                total += len(part)
+                highest = max(highest, _resident_bytes())
+
+    assert total == 64 * MEBIBYTE
+    assert highest - before < 32 * MEBIBYTE
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+async def test_many_guests_share_connections(lab: HostHandler, client: HttpClient) -> None:
+    async with answering(ok(b"x")) as server:
+        for _ in range(5):
+            await _body(await lab.handle(_fetch(server.authority), context()))
+
+    assert server.connections == 1
