@@ -118,16 +118,28 @@ class ControlClient:
         reply = await self._request("describe.component", component=component)
         return decoded(models.ComponentDescription, reply.get("component"))
 
-    async def describe(self, name: str) -> models.ComponentDescription | models.NodeDescription:
-        """The component of that name, else the node; raises `NotFound`."""
-        try:
-            return await self.describe_component(name)
-        except (NotFound, Invalid):
-            pass
+    async def providers(self) -> list[models.Provider]:
+        """All providers that nodes and processes offer."""
+        return decoded_list(models.Provider, await self._request("get.providers"), "providers")
+
+    async def describe_provider(self, provider: str) -> models.ProviderDescription:
+        """A provider with its functions and links; raises `NotFound`."""
+        reply = await self._request("describe.provider", provider=provider)
+        return decoded(models.ProviderDescription, reply.get("provider"))
+
+    async def describe(
+        self, name: str
+    ) -> models.ComponentDescription | models.ProviderDescription | models.NodeDescription:
+        """The component of that name, else the provider, else the node; raises `NotFound`."""
+        for describe in (self.describe_component, self.describe_provider):
+            try:
+                return await describe(name)
+            except (NotFound, Invalid):
+                pass
         try:
             return await self.describe_node(name)
         except NotFound:
-            raise NotFound(f"there is neither a component nor a node `{name}`") from None
+            raise NotFound(f"there is no component, provider or node `{name}`") from None
 
     # Artifacts and components
 
@@ -325,11 +337,23 @@ class ControlClient:
         return find_function(component, await self.component_type(component), name, interface)
 
     async def component_type(self, component: str) -> wit.ComponentType:
-        """What a component imports and exports."""
-        description = await self.describe_component(component)
+        """What a component imports and exports, or what a provider of that name serves."""
+        try:
+            description = await self.describe_component(component)
+        except NotFound as missing:
+            return await self._provider_type(component, missing)
         if not description.type:
             raise Failed(f"no node has compiled `{component}` yet, so its functions are unknown: try again")
         return wit.component_type_from_json(description.type)
+
+    async def _provider_type(self, provider: str, missing: NotFound) -> wit.ComponentType:
+        try:
+            exports = (await self.describe_provider(provider)).exports
+        except NotFound:
+            raise missing from None
+        if not exports:
+            raise Failed(f"provider {provider!r} says nothing of the types of its functions")
+        return wit.component_type_from_json({"imports": [], "exports": list(exports)})
 
     async def invoke(
         self,

@@ -139,6 +139,39 @@ class TriggerChange(Trigger):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OfferPlace(Value):
+    """A node, or a process of its own, that offers a provider."""
+
+    node: Annotated[str, "its id"]
+    node_name: Annotated[str, "its name"] = ""
+    is_healthy: Annotated[bool, "whether calls go there"] = True
+    reason: Annotated[Text, "why not"] = None
+    statistics: Annotated[Mapping[str, Any], "`calls`, `errors` by code, `in_progress`, ..."] = field(
+        default_factory=dict
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider(Value):
+    """A provider that nodes offer."""
+
+    name: Annotated[str, "what links have as target"]
+    kind: Annotated[str, "what it is, e.g. `keyvalue-redis`"] = ""
+    interfaces: Annotated[tuple[str, ...], "the interfaces that it serves"] = ()
+    is_healthy: Annotated[bool, "whether it can be called anywhere"] = True
+    linked: Annotated[int, "how many links lead to it"] = 0
+    nodes: Annotated[tuple[OfferPlace, ...], "where it is offered"] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderDescription(Provider):
+    """A provider with its functions and links."""
+
+    exports: Annotated[tuple[Any, ...], "the interfaces whose types are known, with all functions"] = ()
+    links: Annotated[tuple[Any, ...], "the links that lead to it: `source`, `interface`, `name`"] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Grant(Value):
     """Where calls of an import go, and what was granted."""
 

@@ -22,6 +22,7 @@ from lattice.names import did_you_mean
 from lattice.observed import NodeStatus, NodeView
 from lattice.observer import Observer
 from node.operations import Operations
+from node.provider_reports import ProviderReports
 
 STATISTICS_SECONDS = 1.0
 
@@ -49,6 +50,7 @@ class Reports:
         self._operations = operations
         self._catalog = catalog
         self._controller = controller
+        self._providers = ProviderReports(bus, lattice, observer)
 
     def table(self) -> dict[str, Any]:
         """Every operation by its name on the wire."""
@@ -58,6 +60,7 @@ class Reports:
             "get.replicas": self.get_replicas,
             "describe.node": self.describe_node,
             "describe.component": self.describe_component,
+            **self._providers.table(),
         }
 
     # Nodes

@@ -1,4 +1,4 @@
-"""`latticectl describe`: one component or node in full."""
+"""`latticectl describe`: one component, provider or node in full."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctl.command import command, session_of
+from ctl.commands.provider import provider_text
 from ctl.names import complete_any
 from ctl.output import fields_text, visible
 from ctl.session import Session
@@ -20,27 +21,33 @@ if TYPE_CHECKING:
 
 
 @command()
-@click.argument("name", metavar="COMPONENT|NODE", shell_complete=complete_any)
+@click.argument("name", metavar="COMPONENT|PROVIDER|NODE", shell_complete=complete_any)
 @session_of
 def describe(session: Session, name: str) -> None:
-    """Show a component or a node in full.
+    """Show a component, a provider or a node in full.
 
     Of a component: its functions, limits, links, where its replicas are, why some are pending or failed, and
-    which nodes are ready to take over. Of a node (by its name, its id or a beginning of it): what it runs.
+    which nodes are ready to take over. Of a provider: where it is offered, and who is linked to it. Of a node
+    (by its name, its id or a beginning of it): what it runs.
 
     \b
     Examples:
       latticectl describe greeter
+      latticectl describe keyvalue-nats
       latticectl describe node-1 --output json
     """
-    from ctl.models import ComponentDescription
+    from ctl.models import ComponentDescription, ProviderDescription
 
-    async def run(client: ControlClient) -> models.ComponentDescription | models.NodeDescription:
+    async def run(
+        client: ControlClient,
+    ) -> models.ComponentDescription | models.ProviderDescription | models.NodeDescription:
         return await client.describe(name)
 
     found = session.run(run)
     if isinstance(found, ComponentDescription):
         session.output.item(found, lambda: component_text(found))
+    elif isinstance(found, ProviderDescription):
+        session.output.item(found, lambda: provider_text(found))
     else:
         session.output.item(found, lambda: node_text(found))
 

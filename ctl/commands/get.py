@@ -8,6 +8,7 @@ import click
 
 from ctl.command import Group, command, session_of
 from ctl.commands.config import configs
+from ctl.commands.provider import providers
 from ctl.commands.secret import secrets
 from ctl.commands.trigger import triggers
 from ctl.names import complete_component
@@ -75,7 +76,7 @@ JOB_COLUMNS: list[Column[models.Job]] = [
 
 @click.group(cls=Group)
 def get() -> None:
-    """List nodes, components, replicas or routes.
+    """List nodes, components, replicas, providers or routes.
 
     \b
     Examples:
@@ -181,5 +182,5 @@ def _route(trigger: models.Trigger) -> str:
     return route_text(configuration.get("host", ""), configuration.get("prefix", ""))
 
 
-for _listing in (nodes, components, replicas, configs, secrets, triggers, routes, jobs):
+for _listing in (nodes, components, replicas, providers, configs, secrets, triggers, routes, jobs):
     get.add_command(_listing)

@@ -212,6 +212,15 @@ class FakeNode:
             raise NotFound(f"there is no node `{fields['node']}`")
         return {"node": {**_node(), "components": [], "compiled": ["sha256:" + "0" * 64], "statistics": {}}}
 
+    def _get_providers(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"providers": [_provider()]}
+
+    def _describe_provider(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if fields["provider"] != "cache":
+            raise NotFound(f"no node offers a provider {fields['provider']!r}")
+        link = {"source": "shop", "interface": "wasi:keyvalue", "name": "default"}
+        return {"provider": {**_provider(), "exports": [wit.interface_to_json(CACHE)], "links": [link]}}
+
     def _describe_component(self, fields: dict[str, Any]) -> dict[str, Any]:
         component = self._found(fields["component"])
         running = component["replicas"]["running"]
@@ -262,6 +271,21 @@ def _component(name: str, replicas: int = 2, **fields: Any) -> dict[str, Any]:
         "state": "ready",
         "reason": None,
         **fields,
+    }
+
+
+CACHE = wit.Interface("acme:cache/store", {"size": wit.Function((), wit.Primitive("u32"))})
+
+
+def _provider() -> dict[str, Any]:
+    place = {"node": NODE_ID, "node_name": "node-1", "is_healthy": False, "reason": "no server"}
+    return {
+        "name": "cache",
+        "kind": "keyvalue-redis",
+        "interfaces": ["lattice:keyvalue/store"],
+        "is_healthy": False,
+        "linked": 1,
+        "nodes": [{**place, "statistics": {"calls": 7, "errors": {"interrupted": 2}}}],
     }
 
 

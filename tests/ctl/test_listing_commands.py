@@ -110,11 +110,29 @@ def test_describe_finds_a_node_by_name_id_or_beginning_of_it(latticectl: Command
     assert latticectl("describe", name).stdout.startswith("node:")
 
 
+def test_providers_are_listed_with_why_they_cannot_be_called(latticectl: CommandLine) -> None:
+    heading, row = latticectl("get", "providers").stdout.splitlines()
+
+    assert heading.split() == ["NAME", "KIND", "STATE", "NODES", "LINKED", "INTERFACES", "REASON"]
+    assert row.split()[:5] == ["cache", "keyvalue-redis", "unhealthy", "0/1", "1"]
+    assert row.endswith("no server")
+    (provider,) = json.loads(latticectl("get", "providers", "--output", "json").stdout)
+    assert provider["nodes"][0]["reason"] == "no server"
+
+
+def test_describe_finds_a_provider(latticectl: CommandLine) -> None:
+    text = latticectl("describe", "cache").stdout
+
+    assert "node-1  unhealthy: no server  calls 7  errors interrupted 2" in text
+    assert "shop wasi:keyvalue" in text
+    assert "size: func() -> u32" in text
+
+
 def test_describe_of_neither_exits_with_4_and_a_hint(latticectl: CommandLine) -> None:
     result = latticectl("describe", "ghost")
 
     assert result.exit_code == 4
-    assert "neither a component nor a node `ghost`" in result.stderr
+    assert "no component, provider or node `ghost`" in result.stderr
     assert "hint: `latticectl get components`" in result.stderr
 
 
