@@ -8,6 +8,7 @@ from providers.blobstore import filesystem as blobstore_filesystem
 from providers.blobstore import nats as blobstore_nats
 from providers.blobstore import s3 as blobstore_s3
 from providers.keyvalue import memory, nats, redis
+from providers.messaging import nats as messaging_nats
 from providers.registry import Kind
 
 KINDS: Mapping[str, Kind] = {
@@ -19,5 +20,6 @@ KINDS: Mapping[str, Kind] = {
         blobstore_nats.KIND,
         blobstore_filesystem.KIND,
         blobstore_s3.KIND,
+        messaging_nats.KIND,
     )
 }

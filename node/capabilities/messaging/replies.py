@@ -1,0 +1,32 @@
+"""Where the messages that guests are handling asked for a reply: only there may they send without a grant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from node.engine.host import GuestCall
+
+
+class Replies:
+    """The mutable state is the subject of each call that handles a message with one."""
+
+    def __init__(self) -> None:
+        self._subjects: dict[str, str] = {}
+
+    @contextmanager
+    def granted(self, call_id: str, subject: str | None) -> Iterator[None]:
+        """Let the call of this id reply there, while within."""
+        if subject is None:
+            yield
+            return
+        self._subjects[call_id] = subject
+        try:
+            yield
+        finally:
+            self._subjects.pop(call_id, None)
+
+    def of(self, call: GuestCall) -> list[str]:
+        """Where the call may reply."""
+        subject = self._subjects.get(call.call_id)
+        return [] if subject is None else [subject]

@@ -1,0 +1,110 @@
+"""The calls that one messaging trigger makes: a message in, what became of it out."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import structlog
+
+from lattice.bus import Message
+from lattice.caller import Caller, CallRequest, new_call_id
+from lattice.clock import now
+from lattice.errors import LatticeError
+from lattice.model import Trigger
+from lattice.patterns import is_reserved
+from node.capabilities.messaging import Replies
+
+HANDLER = "wasmcloud:messaging/handler"
+FUNCTION = "handle-message"
+REPORT_SECONDS = 1.0
+"""Between two lines of the log about failed messages of one trigger; the second says how many there were."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class MessageCounts:
+    """Since the node began to run the trigger."""
+
+    handled: int = 0
+    failed: int = 0
+    dropped: int = 0
+    given_up: int = 0
+
+
+class MessageCalls:
+    """Calls the component's handler. The mutable state is its counts, and when it last told of a failure."""
+
+    def __init__(self, trigger: Trigger, interface: str, caller: Caller, replies: Replies) -> None:
+        self.trigger = trigger
+        self.counts = MessageCounts()
+        self._interface = interface
+        self._caller = caller
+        self._replies = replies
+        self._reported = 0.0
+
+    async def handle(self, message: Message) -> str | None:
+        """Call with a message; None when it was handled, else why not."""
+        reply = reply_subject(message)
+        call_id = new_call_id()
+        request = CallRequest(
+            component=self.trigger.component,
+            interface=self._interface,
+            function=FUNCTION,
+            deadline=now() + self._caller.budget_seconds(self.trigger.component),
+            call_id=call_id,
+            traceparent=message.headers.get("traceparent"),
+            caller=f"trigger {self.trigger.name}",
+        )
+        value = {"subject": message.subject, "body": message.data, "reply-to": reply}
+        try:
+            with self._replies.granted(call_id, reply):
+                result = await self._caller.call(request, [value])
+        except LatticeError as error:
+            return self._fail(message, error.message)
+        if isinstance(result, dict) and "err" in result:
+            return self._fail(message, str(result["err"]))
+        self.counts.handled += 1
+        return None
+
+    def drop(self, message: Message, waiting: int) -> None:
+        """Note that a message came while too many wait."""
+        self.counts.dropped += 1
+        self._report("message.dropped", message, f"{waiting} messages wait already")
+
+    def _fail(self, message: Message, reason: str) -> str:
+        self.counts.failed += 1
+        self._report("message.failed", message, reason)
+        return reason
+
+    def _report(self, event: str, message: Message, reason: str) -> None:
+        if now() - self._reported < REPORT_SECONDS:
+            return
+        self._reported = now()
+        log.warning(
+            event,
+            component=self.trigger.component,
+            name=self.trigger.name,
+            subject=message.subject,
+            reason=reason[:500],
+            failed=self.counts.failed,
+            dropped=self.counts.dropped,
+        )
+
+
+def reply_subject(message: Message) -> str | None:
+    """Where the sender asks for a reply; never the lattice's own subjects, whatever the sender wrote.
+
+    Nodes may send everywhere, so a component that replies must not become somebody else's way to do so.
+    """
+    if message.reply is None:
+        return None
+    tokens = message.reply.split(".")
+    is_inbox = tokens[0].startswith("_INBOX")
+    return message.reply if is_inbox or not is_reserved(tokens) else None
+
+
+def backoff(attempt: int, first_seconds: float, most_seconds: float = 60.0) -> float:
+    """How long to wait after so many attempts; spread, so that not all come back at once."""
+    return min(most_seconds, first_seconds * 2.0 ** min(attempt - 1, 20)) * random.uniform(0.8, 1.2)
