@@ -325,6 +325,15 @@ def find_target(settings: CronSettings, component: wit.ComponentType) -> tuple[s
     return name, function
 
 
+def check_target(settings: CronSettings, component: wit.ComponentType) -> None:
+    """Raise `Invalid` if the component has nothing to call, or it can't be called with these arguments."""
+    try:
+        interface, function = find_target(settings, component)
+    except NotFound as error:
+        raise Invalid(error.message) from None
+    arguments_of(settings, component.exports[interface].functions[function], tick_id("check", 0))
+
+
 def _exported(interface: str, exports: Iterable[str]) -> str | None:
     names = list(exports)
     plain = next((name for name in names if "@" not in interface and unversioned(name) == interface), None)

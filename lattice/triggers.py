@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+from lattice import wit
 from lattice.errors import Invalid
 from lattice.model import Trigger, TriggerKind, unversioned
+from lattice.schedule import check_target, parse_cron
 
 EXPORTS: Mapping[TriggerKind, str] = {
     TriggerKind.HTTP: "wasi:http/incoming-handler",
@@ -15,8 +17,11 @@ EXPORTS: Mapping[TriggerKind, str] = {
 """By kind, without a version; a schedule calls what its configuration names."""
 
 
-def check_exports(trigger: Trigger, exports: Iterable[str]) -> None:
+def check_exports(trigger: Trigger, exports: Mapping[str, wit.Interface]) -> None:
     """Raise `Invalid` if a component with these exports has nothing that the trigger could call."""
+    if trigger.kind is TriggerKind.CRON:
+        check_target(parse_cron(trigger.configuration), wit.ComponentType({}, exports))
+        return
     wanted = EXPORTS.get(trigger.kind)
     if wanted is not None and wanted not in {unversioned(name) for name in exports}:
         raise Invalid(

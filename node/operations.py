@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import anyio
+from anyio import to_thread
 
 from lattice import wit
 from lattice.compatibility import check_link, match_interface
@@ -115,7 +116,7 @@ class Operations:
         description = await self._described(spec.digest)
         self._check_imports(spec, description, desired_changes.with_added(self._links_of(spec.name), links))
         for trigger in triggers:
-            self._check_trigger(trigger, description)
+            await to_thread.run_sync(self._check_trigger, trigger, description)
         change = desired_changes.deployed(spec, links, triggers, request.get("expected_generation"))
         edited = await self._editor.edit(spec.name, change, attempts=1)
         return self._changed("component.deployed", spec.name, edited, self._warnings(spec, description))
@@ -203,7 +204,8 @@ class Operations:
         kind = desired_changes.required(request, "kind")
         trigger = Trigger.from_dict({**fields, "component": component, "kind": kind})
         found = self._observer.state.desired.components.get(component)
-        self._check_trigger(trigger, await self._described(found.spec.digest) if found else None)
+        description = await self._described(found.spec.digest) if found else None
+        await to_thread.run_sync(self._check_trigger, trigger, description)
         edited = await self._editor.edit(self._application_of(component), desired_changes.triggered(trigger))
         if edited.is_changed:
             self._announce("trigger.put", {"component": component, "kind": kind, "name": trigger.name})
@@ -245,7 +247,10 @@ class Operations:
     # Checks
 
     def _check_trigger(self, trigger: Trigger, description: Description | None) -> None:
-        """Raise `Invalid` for a configuration that makes no sense, and for what can't be called by it."""
+        """Raise `Invalid` for a configuration that makes no sense, and for what can't be called by it.
+
+        Off the event loop: a schedule's time zone is a file.
+        """
         if (check := self._trigger_checks.get(trigger.kind)) is not None:
             check(trigger)
         if description is not None:

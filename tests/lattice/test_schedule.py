@@ -237,6 +237,18 @@ def test_a_function_that_is_not_there_is_refused_with_what_is() -> None:
         cron.find_target(wrong, component(**OWN))
 
 
+def test_a_call_that_can_not_be_made_is_refused_before_there_is_a_tick() -> None:
+    numbered = {"demo:jobs/nightly": {"tick": wit.Function((("n", wit.Primitive("u32")),), None)}}
+    plain = CronSettings(schedule=Schedule("every 1s"), call="demo:jobs/nightly.tick")
+    numbered_call = CronSettings(schedule=Schedule("every 1s"), call=plain.call, arguments=[7])
+
+    cron.check_target(numbered_call, component(**numbered))
+    with pytest.raises(Invalid, match="argument"):
+        cron.check_target(plain, component(**numbered))
+    with pytest.raises(Invalid, match="does not export"):
+        cron.check_target(plain, component(**RUN))
+
+
 def test_the_tick_is_passed_where_the_function_takes_it() -> None:
     number, text, data = (("n", wit.Primitive("u32")),), (("tick", wit.STRING),), (("payload", wit.BYTES),)
     tick = cron.tick_id("shop/nightly", ms(2026, 1, 2, 3, 4, 5))

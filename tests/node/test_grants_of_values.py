@@ -1,0 +1,151 @@
+"""Configurations, secrets, schedules through whole nodes: granted, changed without a restart, withdrawn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import wasmtime
+
+from ctl.client import ControlClient
+from ctl.deployment import Deployment
+from lattice.errors import Invalid, NotFound
+from lattice.sealing import Secret
+from tests.node.capabilities.test_config import NAMES, with_result
+from tests.node.capabilities.test_secrets_interfaces import GUEST
+from tests.node.whole_nodes import GREETER, Lattice, deploy, until
+
+CALL = "demo:greeter/greet.hello"
+
+
+async def wasm(folder: Path, name: str, text: str) -> Path:
+    file = folder / f"{name}.wasm"
+    await anyio.Path(file).write_bytes(bytes(wasmtime.wat2wasm(text)))
+    return file
+
+
+async def redeploy(client: ControlClient, name: str, digest: str, **fields: Any) -> None:
+    await client.deploy(Deployment(name=name, digest=digest, **fields))
+
+
+async def test_a_change_of_a_configuration_is_seen_without_a_restart(
+    lattice: Lattice, tmp_path: Path
+) -> None:
+    await lattice.start("a")
+    await lattice.start("b")
+    client = await lattice.client()
+    file = await wasm(tmp_path, "reader", with_result(NAMES[2]))
+    await client.put_config("shop", {"colour": "red"})
+    digest = await deploy(client, file, replicas=2, configuration_from=("shop",), configuration={"own": "1"})
+    before = await client.replicas("reader")
+
+    async def read() -> Any:
+        return await client.call("reader", "get", ["colour"])
+
+    await until(read, {"ok": "red"})
+    await client.put_config("shop", {"colour": "blue"})
+    await until(read, {"ok": "blue"})
+    await redeploy(client, "reader", digest, replicas=2, configuration={"colour": "own"})
+    await until(read, {"ok": "own"})
+    await client.delete_config("shop")
+    await redeploy(client, "reader", digest, replicas=2, configuration_from=("shop",))
+
+    async def cure() -> bool:
+        found = await read()
+        return "latticectl config put shop" in str(found.get("err"))
+
+    await until(cure, True)
+    after = await client.replicas("reader")
+    assert {(item.node, item.revision) for item in before} == {(item.node, item.revision) for item in after}
+
+
+async def test_a_secret_is_read_where_granted_on_every_node_and_rotated_without_a_restart(
+    lattice: Lattice, tmp_path: Path
+) -> None:
+    await lattice.start("a")
+    await lattice.start("b")
+    client = await lattice.client()
+    file = await wasm(tmp_path, "reader", GUEST)
+    await client.put_secret("db-password", Secret("old"))
+    digest = await deploy(client, file, replicas=2, secrets={"password": "db-password"})
+
+    async def read(key: str = "password") -> Any:
+        return await client.call("reader", "read", [key])
+
+    await until(read, {"ok": {"string": "old"}})
+    assert await read("db-password") == {"err": {"not-found": None}}
+    await client.put_secret("db-password", Secret("new"))
+    await until(read, {"ok": {"string": "new"}})
+    await redeploy(client, "reader", digest, replicas=2)
+    await until(read, {"err": {"not-found": None}})
+    shown = await client.secret("db-password")
+    assert (shown.generation, len(shown.nodes)) == (2, 2)
+
+
+async def test_a_lattice_that_lost_its_store_still_has_configurations_and_secrets(
+    lattice: Lattice, tmp_path: Path
+) -> None:
+    await lattice.start("a")
+    client = await lattice.client()
+    await client.put_config("shop", {"colour": "red"})
+    await client.put_secret("db-password", Secret("old"))
+
+    lattice.broker.lose_data()
+    await lattice.start("b")
+
+    async def names() -> tuple[list[str], list[tuple[str, int]]]:
+        secrets = [(item.name, len(item.nodes)) for item in await client.secrets()]
+        return [item.name for item in await client.configs()], secrets
+
+    await until(names, (["shop"], [("db-password", 2)]))
+
+
+async def test_what_does_not_exist_is_refused_by_name(lattice: Lattice) -> None:
+    await lattice.start("a")
+    client = await lattice.client()
+
+    for question in (client.config("shop"), client.delete_config("shop"), client.secret("key")):
+        with pytest.raises(NotFound, match=r"shop|key"):
+            await question
+    with pytest.raises(Invalid, match="no node 'b'"):
+        await client.put_secret("key", Secret("x"), nodes=["b"])
+
+
+async def test_a_schedule_is_run_by_one_node_and_goes_on_when_that_is_gone(lattice: Lattice) -> None:
+    first, _ = await lattice.start("a"), await lattice.start("b")
+    client = await lattice.client()
+    await deploy(client, GREETER, replicas=2)
+    runs: Counter[str] = Counter()
+    by: set[str | None] = set()
+    async with client.events() as events:
+        await client.put_trigger("greeter", "cron", {"schedule": "every 100ms", "call": CALL})
+
+        async def more(count: int) -> None:
+            wanted = len(runs) + count
+            while len(runs) < wanted:
+                event = await anext(events)
+                if event.event == "trigger.fired":
+                    runs[event.details["tick"]] += 1
+                    by.add(event.node_name)
+
+        with anyio.fail_after(20):
+            await more(3)
+            await first.controller.resign()
+            while len(by) < 2:
+                await more(1)
+    assert max(runs.values()) == 1
+
+
+async def test_a_schedule_that_makes_no_sense_is_refused_before_it_is_stored(lattice: Lattice) -> None:
+    await lattice.start("a")
+    client = await lattice.client()
+    await deploy(client, GREETER)
+
+    with pytest.raises(Invalid, match="Bad minute"):
+        await client.put_trigger("greeter", "cron", {"schedule": "61 * * * *", "call": CALL})
+    with pytest.raises(Invalid, match="neither wasmcloud:cron/scheduler nor wasi:cli/run"):
+        await client.put_trigger("greeter", "cron", {"schedule": "every 1s"})
+    assert await client.triggers() == []
