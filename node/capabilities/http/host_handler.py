@@ -17,7 +17,17 @@ import anyio
 import structlog
 
 from lattice.errors import Failed, Interrupted, LatticeError, NotFound, Trapped
-from lattice.http import INLINE_BYTES, Body, Headers, HttpRequest, HttpResponse, content_length, has_body
+from lattice.http import (
+    HOP_BY_HOP,
+    INLINE_BYTES,
+    Body,
+    Headers,
+    HttpRequest,
+    HttpResponse,
+    content_length,
+    has_body,
+    without,
+)
 from lattice.tasks import open_tasks, own_task
 from node.capabilities.http.errors import HttpError
 from node.capabilities.http.incoming_body import BodyBuffer
@@ -147,7 +157,7 @@ class _Exchange:
             trailers = tuple((name, value.encode("latin-1")) for name, value in pipe.trailers.items())
             body = pipe.take_all()
             self._check_length(response, len(body))
-        headers = response.sent_headers()
+        headers = without(response.headers.headers(), HOP_BY_HOP)
         return HttpResponse(status=response.status, headers=headers, body=body, trailers=trailers)
 
     def _check_length(self, response: OutgoingResponse, size: int) -> None:

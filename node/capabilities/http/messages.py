@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lattice.errors import Invalid
-from lattice.http import HOP_BY_HOP, Headers, content_length, is_authority, is_target, is_token, without
+from lattice.http import Headers, content_length, is_authority, is_target, is_token
 from node.capabilities.http.fields import Fields
 from node.capabilities.http.incoming_body import BodyBuffer, IncomingBody
 from node.capabilities.http.outgoing_body import BodyPipe, OutgoingBody
@@ -128,10 +128,6 @@ class _Outgoing:
         """The guest dropped it unsent: nobody will read its body."""
         if self._pipe is not None:
             self._pipe.close()
-
-    def sent_headers(self) -> Headers:
-        """The headers without those of the connection, which are not a guest's to set."""
-        return without(self.headers.headers(), HOP_BY_HOP)
 
 
 class OutgoingRequest(_Outgoing):

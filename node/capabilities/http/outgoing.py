@@ -163,7 +163,7 @@ def _request(call: GuestCall, request: OutgoingRequest) -> HttpRequest:
         scheme=scheme_text(request.scheme) if request.scheme else "https",
         authority=request.authority or "",
         path=request.path or "/",
-        headers=_traced(request.sent_headers(), call.context.traceparent),
+        headers=_traced(request.headers.headers(), call.context.traceparent),
         body=_body(request),
     )
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from lattice.errors import Invalid
 from lattice.http import (
-    HOP_BY_HOP,
     Headers,
     HttpRequest,
     content_length,
@@ -17,6 +16,7 @@ from lattice.http import (
 )
 from lattice.streams import ByteReceiver
 from node.capabilities.http.errors import HttpError
+from node.capabilities.http.fields import FORBIDDEN
 from node.capabilities.http.policy import split_authority
 
 PORTS = {"http": 80, "https": 443}
@@ -71,7 +71,7 @@ class RequestHead:
     def __init__(self, request: HttpRequest, destination: Destination) -> None:
         self.method = request.method
         self.body = request.body
-        headers = without(request.headers, HOP_BY_HOP | {"host"})
+        headers = without(request.headers, FORBIDDEN)
         self._check_fields(headers)
         self.length = _length(request, headers)
         self.is_chunked = not isinstance(request.body, bytes) and self.length is None
