@@ -38,6 +38,7 @@ from lattice.frames import (
     ReceivingStream,
     SendingStream,
 )
+from lattice.replies import NO_RESPONDERS
 from lattice.wire import StreamId
 
 IDLE_SECONDS = 30.0
@@ -283,7 +284,9 @@ class BusSender(_End):
     async def keep_alive(self) -> None:
         """Tell the peer that there is nothing to send just now, but that this end lives."""
         if self._machine.is_open and self._data_subject is not None:
-            await self._bus.publish(self._data_subject, ALIVE_FRAME)
+            # With a reply subject, so that the server says if the peer is gone.
+            own = subjects.stream_credit(self._lattice, self._stream.owner, self._stream.stream)
+            await self._bus.publish(self._data_subject, ALIVE_FRAME, reply=own)
 
     async def aclose(self) -> None:
         self._on_break = None
@@ -316,6 +319,9 @@ class BusSender(_End):
             raise
 
     def _on_message(self, message: Message) -> None:
+        if _says_nobody_listens(message):
+            self.abort(Interrupted("the receiving end of a byte stream is gone"))
+            return
         event = self._machine.receive(message.data)
         if isinstance(event, Granted):
             self._data_subject = self._data_subject or self._peer(message.reply)
@@ -423,6 +429,9 @@ class BusReceiver(_Receiving):
         self._machine.credit_sent()
 
     def _on_message(self, message: Message) -> None:
+        if _says_nobody_listens(message):
+            self.abort(Interrupted("the sending end of a byte stream is gone"))
+            return
         self._on_event(self._machine.receive(message.data))
 
     def _on_event(self, event: Event | None) -> None:
@@ -543,6 +552,11 @@ class DelegatingReceiver(_Receiving):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def _says_nobody_listens(message: Message) -> bool:
+    """Whether the server answers so to what was published to a peer that is gone."""
+    return not message.data and message.headers.get("Status") == NO_RESPONDERS
 
 
 def _append(chunks: deque[bytes], data: bytes) -> None:

@@ -13,6 +13,7 @@ from ctl.command import Stop, command, session_of
 from ctl.names import complete_node
 from ctl.parameters import LABEL, NAME, SIZE
 from ctl.session import Session
+from lattice.errors import Interrupted
 
 if TYPE_CHECKING:
     from ctl.artifact import Artifact
@@ -69,7 +70,11 @@ def run(
     async def operation(client: ControlClient) -> JobStarted | Outcome:
         return await _run(client, artifact, spec, dict(labels), node)
 
-    ended = session.run(operation)
+    try:
+        ended = session.run(operation)
+    except Interrupted as error:
+        error.details.setdefault("hint", "it may have done something; run it again if that does no harm")
+        raise
     if detach:
         session.output.item(ended, lambda: str(ended.job))  # type: ignore[union-attr]  # what detached ones give
     else:
