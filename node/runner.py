@@ -29,6 +29,7 @@ from lattice.secrets import Secrets
 from lattice.streams import ByteReceiver
 from node.artifacts import Artifacts
 from node.capabilities.http.client import HttpClient
+from node.capabilities.http.connector import HttpClientSettings
 from node.engine.capi import EngineSettings
 from node.engine.compile_process import CompileLimits
 from node.engine.compiler import Compiler
@@ -123,7 +124,7 @@ class Runner(AsyncContextManagerMixin):
         self.secrets = Secrets(
             bus, lattice, node=node, key=files.seal_key.key, copies=FolderCopies(folder / "secrets")
         )
-        self.http_client = HttpClient()
+        self.http_client = HttpClient(HttpClientSettings(ca_bundle=settings.outgoing_ca))
         self.replicas = Replicas(
             assignments,
             artifacts=self.artifacts,

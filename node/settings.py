@@ -186,6 +186,10 @@ class NodeSettings:
         3600.0, "The most time that an HTTP request gets, whatever its component's budget is.",
         parse_duration, metavar="TIME",
     )  # fmt: skip
+    outgoing_ca: Path | None = setting(
+        None, "Certificates (PEM) that components' outgoing requests trust beside the system's.", path,
+        metavar="FILE",
+    )  # fmt: skip
     config_source: tuple[OpenedSource, ...] = setting(
         (),
         "Configurations beside those of the lattice: `env:PREFIX_` opens variables, `file:DIR` files of a "
