@@ -48,6 +48,12 @@ BUILT: Mapping[str, Built] = {
     "greeter-kv/c/greeter-kv.wasm": greeter(has_store=True),
     "greeter-kv/rust/greeter-kv.wasm": greeter(has_store=True, has_wasi=True),
     "kv-store/c/kv-store.wasm": Built(interface="demo:kv/store", functions={"get"}),
+    "counter/c/counter.wasm": Built(
+        interface="demo:counter/visits", functions={"visit", "seen", "forget"}, has_wasi=True
+    ),
+    "keyvalue-loop/c/keyvalue-loop.wasm": Built(
+        interface="demo:loop/keyvalue", functions={"get", "set"}, has_wasi=True
+    ),
     "bytes/c/bytes.wasm": Built(interface="demo:bytes/echo", functions={"echo", "checksum"}),
     "calculator/calculator.wasm": Built(interface="demo:calculator/calculate", functions={"add", "divide"}),
     "misbehave/misbehave.wasm": Built(
