@@ -33,7 +33,8 @@ from lattice.names import did_you_mean
 from lattice.streams import ByteReceiver
 from node.artifacts import Artifacts
 from node.capabilities.http.handler import make_handler
-from node.engine.compiled import CompiledComponent
+from node.capabilities.http.shim_profile import form_for
+from node.engine.compiled import CompiledComponent, Form
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
 from node.engine.host import CallContext, HostInterface, LogSink
@@ -205,19 +206,19 @@ class Replicas:
         finally:
             self._compiling.discard(digest)
 
-    async def _compile(self, digest: str) -> CompiledComponent:
-        compiled = await to_thread.run_sync(self._ready, digest)
+    async def _compile(self, digest: str, form: Form = Form.SHIM) -> CompiledComponent:
+        compiled = await to_thread.run_sync(self._ready, digest, form)
         if compiled is None:
             async with self._limiter:
-                compiled = await self._compiler.compile(await self._artifacts.get(digest))
+                compiled = await self._compiler.compile(await self._artifacts.get(digest), form=form)
         self._assignments.compiled(digest)
         self._flush()
         await self._describe(compiled)
         return compiled
 
-    def _ready(self, digest: str) -> CompiledComponent | None:
+    def _ready(self, digest: str, form: Form) -> CompiledComponent | None:
         """What was compiled before: it neither waits for others that compile, nor is it fetched."""
-        return self._compiler.cached(digest) if self._artifacts.holds(digest) else None
+        return self._compiler.cached(digest, form) if self._artifacts.holds(digest) else None
 
     def evict(self, digests: Collection[str]) -> None:
         """Report that this node is no longer ready to start these."""
@@ -263,7 +264,7 @@ class Replicas:
 
     async def _make_pool(self, life: _Life) -> None:
         spec = life.step.spec
-        life.compiled = compiled = await self._compile(spec.digest)
+        life.compiled = compiled = await self._compile(spec.digest, form_for(spec))
         imports = self._imports_for(life.step, compiled.type)
         await self._engine.prepare(compiled)
         try:

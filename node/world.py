@@ -22,6 +22,7 @@ from lattice.secrets import Secrets
 from node.capabilities import blobstore, bus, config, http, keyvalue, logging, secrets, wasi
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.policy import OutgoingPolicy
+from node.capabilities.http.shim_host import ShimSettings, shim_interface
 from node.capabilities.wasi import WasiSettings
 from node.capabilities.wasi.filesystem import Folder
 from node.capabilities.wasi.network import parse_grants
@@ -101,11 +102,22 @@ class World:
         return [
             *wasi.wasi_interfaces(settings),
             *http.http_interfaces(self._http),
+            self._shim(settings),
             *config.config_interfaces(component, self._configurations, self._spec_of),
             *secrets.secrets_interfaces(self._secrets, self._spec_of),
             *logging.logging_interfaces(),
             *bus.bus_interfaces(self._links.names),
         ]
+
+    def _shim(self, settings: WasiSettings) -> HostInterface:
+        return shim_interface(
+            ShimSettings(
+                environment=settings.environment,
+                arguments=settings.arguments,
+                client=self._http.client,
+                policy_of=self._http.policy_of,
+            )
+        )
 
     def _wasi(self, spec: ComponentSpec) -> WasiSettings:
         return WasiSettings(

@@ -17,6 +17,7 @@ from anyio.abc import ByteReceiveStream, Process
 
 from lattice.errors import Failed, Invalid, LatticeError
 from node.engine.capi import EngineSettings
+from node.engine.compiled import Form
 
 MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30
@@ -69,6 +70,7 @@ async def run_worker(
     output: Path | None,
     progress: Progress | None = None,
     is_module: bool = False,
+    form: Form = Form.PLAIN,
 ) -> dict[str, Any]:
     """Describe, and with `output` also compile, a component or a core module in a process of its own.
 
@@ -77,7 +79,7 @@ async def run_worker(
     """
     with anyio.move_on_after(limits.wall_seconds):
         async with await _start() as process:
-            request = _request(artifact, limits, settings, output, is_module)
+            request = _request(artifact, limits, settings, output, is_module, form)
             return await _converse(process, request, artifact, limits, progress)
     raise Invalid(
         f"compiling takes longer than {limits.wall_seconds:g} s: make the component smaller, "
@@ -97,7 +99,12 @@ async def _start() -> Process:
 
 
 def _request(
-    artifact: bytes, limits: CompileLimits, settings: EngineSettings, output: Path | None, is_module: bool
+    artifact: bytes,
+    limits: CompileLimits,
+    settings: EngineSettings,
+    output: Path | None,
+    is_module: bool,
+    form: Form,
 ) -> bytes:
     request = {
         "size": len(artifact),
@@ -105,6 +112,7 @@ def _request(
         "settings": shaping(settings),
         "output": str(output) if output else None,
         "is_module": is_module,
+        "form": form.value,
     }
     return json.dumps(request).encode() + b"\n"
 

@@ -25,11 +25,13 @@ from wasmtime import component as wasm
 
 from lattice import wit
 from lattice.errors import Invalid
-from node.engine import adapter
+from node.engine import adapter, shim_compose
 from node.engine.binary import import_names, require_component, require_module
 from node.engine.capi import EngineSettings, make_engine
+from node.engine.compiled import Form
 from node.engine.describe import describe
 from node.engine.preview1_module import check_command
+from node.engine.shim_text import ShimCore
 from node.engine.skeleton import skeleton
 
 _PR_SET_PDEATHSIG = 1
@@ -93,6 +95,10 @@ def _prepare(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
         "type": wit.component_type_to_json(type_),
         "describe_seconds": time.perf_counter() - started,
     }
+    shim = _shim(engine, artifact, type_) if request["form"] == Form.SHIM.value else None
+    if shim is not None:
+        artifact, type_ = shim_compose.compose(artifact, type_, shim), shim_compose.composed_type(type_)
+        done["shimmed_type"] = wit.component_type_to_json(type_)
     plan = adapter.plan(type_)
     if request["output"]:
         _say(phase="compile")
@@ -104,6 +110,18 @@ def _prepare(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
     done["adapted_imports"] = sorted(plan.imports)
     done["adapted_exports"] = sorted(plan.exports)
     return done
+
+
+def _shim(engine: wasmtime.Engine, artifact: bytes, type_: wit.ComponentType) -> ShimCore | None:
+    """The shim if it fits around a component; without it, the host serves the component in another way."""
+    if shim_compose.handler_export(type_) is None:
+        return None
+    core = shim_compose.load_core()
+    try:
+        wasm.Component(engine, shim_compose.compose(skeleton(artifact), type_, core))
+    except (wasmtime.WasmtimeError, Invalid):
+        return None
+    return core
 
 
 def _prepare_module(engine: wasmtime.Engine, output: str, artifact: bytes) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from node.engine.binary import require_component
 from node.engine.cache import Cache, Entry
 from node.engine.capi import EngineSettings
 from node.engine.compile_process import CompileLimits, Progress, run_worker, shaping
-from node.engine.compiled import CompiledComponent
+from node.engine.compiled import CompiledComponent, Form
+from node.engine.shim_compose import shim_hash
 
 _log = structlog.get_logger()
 
@@ -71,16 +72,18 @@ class Compiler:
         counts = f"compiled: {self._compiled} | from cache: {self._from_cache} | refused: {self._refused}"
         return f"<Compiler [{counts}]>"
 
-    def cached(self, digest: str) -> CompiledComponent | None:
+    def cached(self, digest: str, form: Form = Form.SHIM) -> CompiledComponent | None:
         """The component if it was compiled here before.
 
         Verifies the code, which takes about 1 ms per megabyte the first time: call it in a thread where that
         matters.
         """
-        entry = self._cache.load(self._entry_name(digest))
+        entry = self._cache.load(self._entry_name(digest, form))
         return None if entry is None else _component(entry)
 
-    async def compile(self, artifact: bytes, progress: Progress | None = None) -> CompiledComponent:
+    async def compile(
+        self, artifact: bytes, progress: Progress | None = None, *, form: Form = Form.SHIM
+    ) -> CompiledComponent:
         """Compile, or find in the cache. Raises `Invalid` when the bytes are at fault, else `Failed`.
 
         Cancelling kills the process that compiles; nothing is left of it.
@@ -89,21 +92,23 @@ class Compiler:
             self._limits.check_size(len(artifact))
             require_component(artifact)
             digest = await anyio.to_thread.run_sync(_digest, artifact)
-            return await self._find(digest) or await self._make(artifact, digest, progress)
+            return await self._find(digest, form) or await self._make(artifact, digest, progress, form)
         except LatticeError:
             self._refused += 1
             raise
 
-    async def _find(self, digest: str) -> CompiledComponent | None:
-        found = await anyio.to_thread.run_sync(self.cached, digest)
+    async def _find(self, digest: str, form: Form) -> CompiledComponent | None:
+        found = await anyio.to_thread.run_sync(self.cached, digest, form)
         self._from_cache += found is not None
         return found
 
-    async def _make(self, artifact: bytes, digest: str, progress: Progress | None) -> CompiledComponent:
+    async def _make(
+        self, artifact: bytes, digest: str, progress: Progress | None, form: Form
+    ) -> CompiledComponent:
         async with self._slots:
             # Another call may have compiled the same bytes while this one waited.
-            found = await self._find(digest)
-            entry = None if found else await self._compile(artifact, digest, progress)
+            found = await self._find(digest, form)
+            entry = None if found else await self._compile(artifact, digest, progress, form)
         return found or _component(self._count(entry))
 
     def _count(self, entry: Entry | None) -> Entry:
@@ -115,14 +120,16 @@ class Compiler:
             _log.warning("component.not_adapted", digest=metadata["digest"], reason=warning)
         return entry
 
-    async def _compile(self, artifact: bytes, digest: str, progress: Progress | None) -> Entry:
+    async def _compile(self, artifact: bytes, digest: str, progress: Progress | None, form: Form) -> Entry:
         code = self._cache.temporary()
         try:
-            done = await run_worker(artifact, self._limits, self._settings, output=code, progress=progress)
+            done = await run_worker(
+                artifact, self._limits, self._settings, output=code, progress=progress, form=form
+            )
             if progress:
                 progress("store")
             metadata = {**done, "digest": digest, "size": len(artifact)}
-            store = partial(self._cache.store, self._entry_name(digest), code, metadata)
+            store = partial(self._cache.store, self._entry_name(digest, form), code, metadata)
             return await anyio.to_thread.run_sync(store)  # once begun, a thread is always waited for
         finally:
             with anyio.CancelScope(shield=True):
@@ -137,11 +144,11 @@ class Compiler:
             cache_bytes=self._cache.total_bytes,
         )
 
-    def _entry_name(self, digest: str) -> str:
-        return entry_name(digest, self._settings)
+    def _entry_name(self, digest: str, form: Form) -> str:
+        return entry_name(digest, self._settings, form)
 
 
-def entry_name(digest: str, settings: EngineSettings) -> str:
+def entry_name(digest: str, settings: EngineSettings, form: Form = Form.SHIM) -> str:
     """The cache key: a hash of everything that shapes the compiled code of an artifact."""
     inputs = [
         digest,
@@ -150,6 +157,7 @@ def entry_name(digest: str, settings: EngineSettings) -> str:
         shaping(settings),
         _engine_source(),
         cpu_features(),
+        shim_hash() if form is Form.SHIM else form.value,
     ]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:40]
 
@@ -193,5 +201,8 @@ def _component(entry: Entry) -> CompiledComponent:
         type=wit.component_type_from_json(metadata["type"]),
         adapted_imports=frozenset(metadata["adapted_imports"]),
         adapted_exports=frozenset(metadata["adapted_exports"]),
+        shimmed_type=wit.component_type_from_json(metadata["shimmed_type"])
+        if "shimmed_type" in metadata
+        else None,
         path=entry.path,
     )

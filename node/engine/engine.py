@@ -103,27 +103,27 @@ class Engine(AsyncContextManagerMixin):
 
     async def prepare(self, compiled: CompiledComponent) -> None:
         """Load a component's code on a thread, so that making its pool does not block; then `unload` it."""
-        if compiled.digest not in self._components:
+        if str(compiled.path) not in self._components:
             component = await self.workers.run(lambda: self._read(compiled))
-            if compiled.digest not in self._components:
-                self._components[compiled.digest] = (component, 1)
+            if str(compiled.path) not in self._components:
+                self._components[str(compiled.path)] = (component, 1)
                 return
             component.close()
         self.load(compiled)
 
     def load(self, compiled: CompiledComponent) -> capi.Component:
         """The component's code, shared by all who load it; follow with `unload`. Raises `Invalid`."""
-        component, users = self._components.get(compiled.digest) or (self._read(compiled), 0)
-        self._components[compiled.digest] = (component, users + 1)
+        component, users = self._components.get(str(compiled.path)) or (self._read(compiled), 0)
+        self._components[str(compiled.path)] = (component, users + 1)
         return component
 
     def unload(self, compiled: CompiledComponent) -> None:
         """Give back what `load` or `prepare` gave; the last one frees it."""
-        component, users = self._components[compiled.digest]
+        component, users = self._components[str(compiled.path)]
         if users > 1:
-            self._components[compiled.digest] = (component, users - 1)
+            self._components[str(compiled.path)] = (component, users - 1)
         else:
-            del self._components[compiled.digest]
+            del self._components[str(compiled.path)]
             component.close()
 
     def _read(self, compiled: CompiledComponent) -> capi.Component:

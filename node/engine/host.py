@@ -57,6 +57,19 @@ class Returned(Exception):
         self.value = value
 
 
+class _Pause:
+    """The one value of this type is `PAUSE`."""
+
+    __slots__ = ()
+
+
+PAUSE = _Pause()
+"""Returned by a host function to stop the guest there, in a call by `ComponentPool.ask` only.
+
+Whoever called gets a `PausedCall`, and gives the function's result when the guest is to go on.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallContext:
     """What accompanies a call from its caller to its end."""

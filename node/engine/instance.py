@@ -12,6 +12,7 @@ on a thread, and whatever they raise ends their own call.
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -24,10 +25,10 @@ import structlog
 
 from lattice.errors import Failed, Invalid, LatticeError, TimedOut, Trapped
 from lattice.tasks import own_task
-from node.engine.capi import Lender, Store, WasmError, bytes_address
+from node.engine.capi import PAYLOAD, Kind, Lender, Store, WasmError, bytes_address, read
 from node.engine.converter import Converter
 from node.engine.engine import Engine
-from node.engine.host import GuestCall, Returned
+from node.engine.host import PAUSE, GuestCall, Returned
 from node.engine.lifting import Reader
 from node.engine.linker import BoundFunction, BoundResource
 from node.engine.lowering import Heavy, Mismatch
@@ -49,6 +50,11 @@ LONG_SECONDS = 0.005
 """A poll on the loop that took longer was not interrupted in time, as when it copies much memory at once."""
 HOT_TURNS = 4
 """So many turns in a row, all spent running: the guest moves to a worker as if it had overrun."""
+
+
+_TEXT = struct.Struct("<B7xQQ8x")
+"""A value that is a text: its tag, size and address."""
+_TEXT_PLACE = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,6 +116,8 @@ class Instance:
         "_is_broken",
         "_is_closed",
         "_is_heavy",
+        "_is_paused",
+        "_lent",
         "_next_number",
         "_objects",
         "_pace",
@@ -141,6 +149,8 @@ class Instance:
         self._next_number = 0
         self._is_broken = False
         self._is_closed = False
+        self._is_paused = False
+        self._lent: tuple[bytes, bytes] | None = None
         self.state: dict[Any, Any] = {}
         self.call: GuestCall
         self.calls = 0
@@ -217,6 +227,64 @@ class Instance:
             store.abandon()
             raise
 
+    async def ask(self, export: Export, text: bytes, call: GuestCall) -> bytes | None:
+        """Call a function that takes a text and gives one, both as the bytes of their UTF-8.
+
+        None when a host function has paused the guest: `go_on` then, or `close`.
+        """
+        self.call = call
+        call.function = export.name
+        self.calls += 1
+        self._is_broken = True
+        values = _TEXT.pack(Kind.STRING, len(text), bytes_address(text))
+        self._lent = (text, values)  # until the fiber has ended
+        store, pace = self._store, export.pace
+        try:
+            store.call(export.index, bytes_address(values), 1, 1)
+            self._begin(pace, pace.begin())
+            if self._start is Start.WORKER or not self._poll_once():
+                await self._drive(call.context.deadline)
+                if self._is_paused:
+                    return None
+            return self._answer()
+        except BaseException as error:
+            raise self._ended_badly(error) from None
+
+    async def go_on(self, value: Any) -> bytes:
+        """Give a paused guest the result of the host function that it waits for: its text in the end."""
+        store = self._store
+        host_call = store.host_call
+        assert host_call
+        self._is_paused = False
+        try:
+            self._resume(cast("BoundFunction", host_call[0]), value, may_be_heavy=False)
+            await self._drive(self.call.context.deadline)
+            if self._is_paused:
+                raise Failed("a guest was paused again: only the first pause of a call is served")
+            return self._answer()
+        except BaseException as error:
+            raise self._ended_badly(error) from None
+
+    def _answer(self) -> bytes:
+        """The text that a function gave; its fiber has ended."""
+        store = self._store
+        self._end()
+        store.finish()
+        size, address = _TEXT_PLACE.unpack(read(store.result + PAYLOAD, _TEXT_PLACE.size))
+        text = read(address, size)
+        store.free_result()
+        self._lent = None
+        self._is_broken = False
+        return text
+
+    def _ended_badly(self, error: BaseException) -> BaseException:
+        """Free the fiber of a call that failed: what to raise instead of `error`."""
+        self._end()
+        if isinstance(error, WasmError):
+            return explain(str(error))
+        self._store.abandon()
+        return error
+
     def close(self) -> None:
         """End the sandbox; what its guest still held is dropped. Nothing may be polling it."""
         if self._is_closed:
@@ -285,6 +353,8 @@ class Instance:
             if store.host_call:
                 self._start = self._pace.suspended(self._start)
                 await self._serve_host_call()
+                if self._is_paused:
+                    return
             is_here = self._may_be_here(is_here) and await self._may_stay()
             has_ended = self._poll_here() if is_here else await self._poll_away()
             self._is_heavy = False
@@ -363,6 +433,9 @@ class Instance:
             value = bound.function(self.call, *host_call[1])
             if hasattr(type(value), "__await__"):
                 value = await value
+            if value is PAUSE:
+                self._is_paused = True
+                return
         except (LatticeError, Returned, asyncio.CancelledError) as error:
             if not isinstance(error, asyncio.CancelledError) or _is_being_cancelled():
                 raise

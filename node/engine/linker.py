@@ -69,7 +69,7 @@ class Bindings:
         self._define_resources()
         self._linker = capi.Linker(engine)
         try:
-            for interface in compiled.type.imports.values():
+            for interface in compiled.linked_type.imports.values():
                 self._define(interface)
         except BaseException:
             self._linker.close()
@@ -86,7 +86,7 @@ class Bindings:
     def _check(self) -> None:
         missing = [
             line
-            for interface in self._compiled.type.imports.values()
+            for interface in self._compiled.linked_type.imports.values()
             for line in self._offers.missing(interface)
         ]
         if missing:
@@ -97,7 +97,7 @@ class Bindings:
 
     def _define_resources(self) -> None:
         self._by_owner: dict[tuple[str, str], BoundResource] = {}
-        for interface in self._compiled.type.imports.values():
+        for interface in self._compiled.linked_type.imports.values():
             offer = self._offers.find(interface.name)
             for name in interface.resources:
                 assert offer

@@ -150,10 +150,71 @@ class ComponentPool:
         finally:
             self._busy_seconds += time.monotonic() - began
 
+    async def ask(
+        self, export: Export, text: bytes, context: CallContext, state: Mapping[Any, Any]
+    ) -> bytes | PausedCall:
+        """Call what `text_export` gave: from text to text, each as the bytes of its UTF-8.
+
+        `state` is added to the instance's before. Raises what `call` raises. When a host function pauses the
+        guest (`PAUSE`), the call is not over: its slot is taken until the `PausedCall` is.
+        """
+        began = self._last_call = time.monotonic()
+        self._calls += 1
+        try:
+            if self._is_draining:
+                raise Unreachable(f"the component {self.name} is being moved away from this node")
+            if len(text) > self.limits.payload_bytes:
+                raise Invalid(f"{len(text)} bytes exceed the component's payload limit: raise the limit")
+            if not self._permits.acquire_nowait():
+                await self._permits.acquire(context.deadline)
+            answer: bytes | None = b""
+            try:
+                if now() > context.deadline:
+                    raise TimedOut("the call's budget ended before it began")
+                if self._idle:
+                    instance = self._idle.pop()
+                    call = GuestCall(self.name, context, instance, self._output)
+                else:
+                    instance, call = await self._make(context)
+                instance.state.update(state)
+                try:
+                    answer = await instance.ask(export, text, call)
+                finally:
+                    if answer is not None:
+                        self._give_back(instance)
+            finally:
+                if answer is not None:
+                    self._permits.release()
+            return PausedCall(self, instance) if answer is None else answer
+        except BaseException as error:
+            self._errors[_code(error)] += 1
+            raise
+        finally:
+            self._busy_seconds += time.monotonic() - began
+
+    async def _go_on(self, instance: Instance, value: Any) -> bytes:
+        began = time.monotonic()
+        try:
+            return await instance.go_on(value)
+        except BaseException as error:
+            self._errors[_code(error)] += 1
+            raise
+        finally:
+            self._give_back(instance)
+            self._permits.release()
+            self._busy_seconds += time.monotonic() - began
+
+    def text_export(self, interface: str, function: str) -> Export:
+        """An export from text to text, to be called by `ask`."""
+        export = self._find(interface, function)
+        if export.converter.function != wit.Function(export.converter.function.params[:1], wit.STRING):
+            raise Invalid(f"`{function}` is not a function from text to text")
+        return export
+
     @property
     def exports(self) -> Mapping[str, wit.Interface]:
         """What the component exports, by name."""
-        return self._compiled.type.exports
+        return self._compiled.linked_type.exports
 
     def start_soon(self, function: Callable[..., Any], *args: Any) -> None:
         """Run something around calls that outlives who asked for it, in the engine's task group."""
@@ -376,7 +437,7 @@ class ComponentPool:
         return export
 
     def _interface(self, name: str) -> wit.Interface:
-        exports = self._compiled.type.exports
+        exports = self._compiled.linked_type.exports
         if name in exports:
             return exports[name]
         for candidate in exports.values():
@@ -385,6 +446,20 @@ class ComponentPool:
         shown = "no functions of its world" if name == wit.WORLD else f"no interface `{name}`"
         listed = ", ".join(f"`{export}`" for export in exports) or "nothing"
         raise NotFound(f"{self.name} exports {shown}{did_you_mean(name, exports)}; it exports {listed}")
+
+
+class PausedCall:
+    """A call whose guest a host function has paused; it takes a slot until `go_on` was awaited."""
+
+    __slots__ = ("_instance", "_pool")
+
+    def __init__(self, pool: ComponentPool, instance: Instance) -> None:
+        self._pool = pool
+        self._instance = instance
+
+    async def go_on(self, value: Any) -> bytes:
+        """Give the host function's result and drive the guest to its end. Cancelling ends the guest."""
+        return await self._pool._go_on(self._instance, value)
 
 
 def _code(error: BaseException) -> str:

@@ -1,0 +1,52 @@
+// What the shim asks of the host: one function, text there and back.
+//
+// A question is a letter, and what belongs to it:
+//
+//   r N       the next part of stream N; waits.      d DATA | x HEX | e TRAILERS | ! ERROR
+//   R N       the same without waiting; also         n (nothing yet)
+//   h HEAD    the head of the response, H in hexadecimal; its body follows as stream 0
+//   w N DATA  send a part of stream N; waits until it may send another.   empty | ! (nobody takes it)
+//   o N DATA  the same without waiting; also         n (not taken)
+//   W N DATA, O N DATA   as `w` and `o`, the data in hexadecimal
+//   e N LINES the end of stream N, with its trailers
+//   a N       stream N breaks off
+//   s N LINES start a request to the network as number N; its body may follow as stream N
+//   t N       the response to it, if there is one.   n | STATUS, fields, the body's first part | ! ERROR
+//   p LINES   wait for one of several things: their numbers in the list that are ready
+//   m, y      the monotonic clock, in nanoseconds; the time of day, in nanoseconds
+//   k         a seed for random numbers, in hexadecimal
+//   v         the environment: variables (name, value, ...), an empty name, arguments; a zero byte behind each
+//   1 DATA    what the guest wrote to its standard output, 2 DATA to its standard error;
+//   3, 4 DATA the same in hexadecimal. (A line with a stream's number comes before, which says nothing.)
+//   q CODE    the guest exits
+//   ! TEXT    the guest broke a rule: its call ends
+//
+// Fields and trailers are lines `name:value` with an empty line behind. DATA are bytes that are valid UTF-8, all
+// others go in hexadecimal: the border is made of text.
+
+#include "shim.h"
+
+extern void host_ask(const uint8_t *question, size_t length, bytes *answer)
+    __attribute__((import_module("host"), import_name("ask")));
+
+bytes ask_host(bytes question) {
+  bytes answer;
+  host_ask(question.data, question.length, &answer);
+  return answer;
+}
+
+bytes ask(uint8_t operation, uint32_t number) {
+  uint8_t text[1 + NUMBER_SIZE];
+  writer question = {text, text};
+  put_byte(&question, operation);
+  put_number(&question, number);
+  return ask_host(written(&question));
+}
+
+void fault(const char *problem) {
+  static uint8_t text[256] = "!";
+  size_t length = 0;
+  for (; problem[length] && length < sizeof text - 1; length++) text[1 + length] = problem[length];
+  ask_host((bytes){text, 1 + length});
+  __builtin_trap();
+}

@@ -1,0 +1,91 @@
+"""Handles requests with a component inside the shim: one call with one text for a request, in most cases.
+
+handle --text--> pool.ask --text--> the response is whole: done, without a task
+                    |
+                    +--paused at the response's head: it streams
+                          |--> the response, its body a pipe
+                          +--> a task goes on with the guest, which fills the pipe
+"""
+
+from __future__ import annotations
+
+import anyio
+import structlog
+
+from lattice.errors import Failed, Interrupted, LatticeError, Trapped
+from lattice.http import HttpRequest, HttpResponse
+from node.capabilities.http import shim_text
+from node.capabilities.http.shim_host import EXCHANGE, ShimExchange
+from node.engine.host import CallContext
+from node.engine.pool import ComponentPool, PausedCall
+from node.engine.shim_compose import DOOR, DOOR_FUNCTION
+
+log = structlog.get_logger()
+
+
+class ShimHandler:
+    """Implements `node.http.handler.HttpHandler`."""
+
+    def __init__(self, pool: ComponentPool) -> None:
+        self._pool = pool
+        self._door = pool.text_export(DOOR, DOOR_FUNCTION)
+
+    async def handle(self, request: HttpRequest, context: CallContext) -> HttpResponse:
+        """The response, when the guest has ended, or when it waits and the response has begun.
+
+        Raises `HttpError` if the guest answered with an error code, `Trapped` if it ended without a response,
+        or what `ComponentPool.call` raises. Cancelling ends the guest, and so does closing the stream early.
+        """
+        exchange = ShimExchange()
+        body = request.body
+        if isinstance(body, bytes):
+            text = shim_text.request_text(request, body, has_more=False)
+        else:
+            text = shim_text.request_text(request, b"", has_more=True)
+            exchange.read_from(body, self._pool.start_soon)
+        try:
+            outcome = await self._pool.ask(self._door, text, context, {EXCHANGE: exchange})
+        except BaseException:
+            exchange.close()
+            raise
+        if not isinstance(outcome, bytes):
+            return self._stream(outcome, exchange)
+        if exchange.pump is not None:
+            exchange.close()
+        response = shim_text.read_response(outcome)
+        if response is None:
+            raise Failed("the shim gave no response although none has left")
+        return response
+
+    def _stream(self, paused: PausedCall, exchange: ShimExchange) -> HttpResponse:
+        """The response, while the guest goes on in a task."""
+        assert exchange.head is not None
+        status, headers = exchange.head
+        pipe = exchange.outputs[0]
+        scope = anyio.CancelScope()
+        pipe.on_abandoned = scope.cancel
+        self._pool.start_soon(self._go_on, paused, exchange, scope)
+        return HttpResponse(status=status, headers=headers, body=pipe)
+
+    async def _go_on(self, paused: PausedCall, exchange: ShimExchange, scope: anyio.CancelScope) -> None:
+        """Drive the guest to its end; what goes wrong is told to who receives the body."""
+        error: LatticeError = Trapped(shim_text.UNFINISHED)
+        try:
+            with scope:
+                shim_text.read_response(await paused.go_on(""))
+            if scope.cancelled_caught:
+                error = Interrupted("the request was given up")
+        except LatticeError as failure:
+            error = failure
+        except Exception as failure:
+            log.error("http.handler-failed", component=self._pool.name, exc_info=failure)
+            error = Failed("the handler failed; the log has more")
+        finally:
+            exchange.close()
+            self._cut(exchange, error)
+
+    def _cut(self, exchange: ShimExchange, error: LatticeError) -> None:
+        pipe = exchange.outputs[0]
+        if not pipe.is_over:
+            log.warning("http.response-cut", component=self._pool.name, error=error.message)
+            pipe.fail(error)

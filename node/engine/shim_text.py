@@ -1,0 +1,316 @@
+"""The shim as a component, written around its core module for one guest.
+
+The shim's core module (node/capabilities/http/shim) exports functions by the names of WASI's interfaces.
+Here it gets exactly the interfaces that the guest imports, with the types that the guest's own binary gives
+them: one core module serves every version of WASI 0.2, and wasmtime checks each signature when it compiles
+the whole. A function that the shim lacks becomes a trap under its own name.
+
+      memory  --->  core  <---  stubs
+     (allocator,  (semantics)   (traps)
+    destructors)      |
+                      v
+        lifted functions, exported as instances
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lattice import wit
+from node.engine.binary import Reader, sections
+from node.engine.canonical import CoreSignature, core_signature
+from node.engine.component_text import Scope, definition, function_type, quote
+
+HOST_INTERFACE = "lattice:shim/host"
+HOST_FUNCTION = wit.Function((("question", wit.STRING),), wit.STRING)
+
+CONTROL = "lattice:shim/control"
+_CARRIED = (
+    "wasi:io/",
+    "wasi:clocks/",
+    "wasi:random/",
+    "wasi:cli/",
+    "wasi:http/",
+    "wasi:filesystem/",
+    "wasi:sockets/",
+)
+_VERSION_PREFIX = "0.2."
+_RESOURCE_OPERATIONS = {"new": "resource.new", "rep": "resource.rep", "drop": "resource.drop"}
+_LIFT = "(memory $memory) (realloc $realloc) string-encoding=utf8"
+
+_IMPORT_SECTION, _EXPORT_SECTION = 2, 7
+_FUNCTION, _TABLE, _MEMORY, _GLOBAL = range(4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShimCore:
+    """The two halves of the shim, and what the core module asks for and offers."""
+
+    module: bytes
+    memory_text: str
+    resources: Mapping[str, frozenset[str]]
+    """By what the core module does with them (`new`, `rep`, `drop`): names like `wasi:http/types#fields`."""
+    functions: frozenset[str]
+    """`wasi:http/types#[method]fields.get` and so on."""
+
+
+def read_core(module: bytes, memory_text: str) -> ShimCore:
+    """Look at what the core module imports and exports."""
+    resources: dict[str, set[str]] = {operation: set() for operation in _RESOURCE_OPERATIONS}
+    functions: set[str] = set()
+    for part in sections(memoryview(module)):
+        reader = Reader(part.body, part.offset)
+        if part.id == _IMPORT_SECTION:
+            for _ in range(reader.u32()):
+                origin, name = reader.name(), reader.name()
+                _skip_import(reader)
+                if origin in resources:
+                    resources[origin].add(name)
+        elif part.id == _EXPORT_SECTION:
+            for _ in range(reader.u32()):
+                name, kind = reader.name(), reader.byte()
+                reader.u32()
+                if kind == _FUNCTION:
+                    functions.add(name)
+    return ShimCore(
+        module=module,
+        memory_text=memory_text,
+        resources={operation: frozenset(names) for operation, names in resources.items()},
+        functions=frozenset(functions),
+    )
+
+
+def _skip_import(reader: Reader) -> None:
+    """Pass over a description; the shim imports functions and its memory only."""
+    kind = reader.byte()
+    if kind == _FUNCTION:
+        reader.u32()
+    elif kind == _MEMORY:
+        has_maximum = reader.byte() & 1
+        for _ in range(1 + has_maximum):
+            reader.u32()
+    else:
+        raise reader.malformed(f"the shim imports something of kind {kind}")
+
+
+def is_carried(interface: str) -> bool:
+    """Whether the shim stands in for an interface, of whatever version of WASI 0.2."""
+    path, _, version = interface.partition("@")
+    return path.startswith(_CARRIED) and version.startswith(_VERSION_PREFIX)
+
+
+def shim_text(core: ShimCore, imports: Mapping[str, wit.Interface]) -> str:
+    """The component with an empty component in place of its core module, which is to be put in."""
+    return _Shim(core, imports).text()
+
+
+class _Shim:
+    """Writes the text: host, memory, resources, core module, stubs, interfaces."""
+
+    # The mutable state is the text so far and the symbols of resource types, by their unversioned names.
+
+    def __init__(self, core: ShimCore, imports: Mapping[str, wit.Interface]) -> None:
+        self._core = core
+        self._interfaces = {name: item for name, item in imports.items() if is_carried(name)}
+        self._scope = Scope("s")
+        self._lines: list[str] = []
+        self._types: dict[str, str] = {}
+        self._exported: dict[str, str] = {}
+
+    def text(self) -> str:
+        self._write_host()
+        self._write_memory()
+        self._write_resources()
+        self._write_core()
+        self._write_stubs()
+        for interface in self._interfaces.values():
+            self._export(interface)
+        self._export_control()
+        return "\n  ".join(["(component", *self._lines]) + ")"
+
+    def _write(self, line: str) -> None:
+        self._lines.append(line)
+
+    def _write_host(self) -> None:
+        ask = f'(export "ask" (func {function_type(HOST_FUNCTION, Scope("h"))}))'
+        self._write(f"(import {quote(HOST_INTERFACE)} (instance $host {ask}))")
+        self._write('(alias export $host "ask" (func $ask))')
+
+    def _write_memory(self) -> None:
+        text = self._core.memory_text
+        self._write(
+            text[text.index("(module") :].replace("(module", "(core module $memory-module", 1).rstrip()
+        )
+        self._write("(core instance $allocator (instantiate $memory-module))")
+        self._write('(alias core export $allocator "memory" (core memory $memory))')
+        for name in ("realloc", "done", "done-i32", "dropped"):
+            self._write(f'(alias core export $allocator "{name}" (core func ${name}))')
+
+    def _write_resources(self) -> None:
+        """Every resource that the core module knows or the guest does: of equal versions one."""
+        names = set().union(*self._core.resources.values())
+        names |= {
+            _unversioned(f"{item.name}#{name}")
+            for item in self._interfaces.values()
+            for name in item.resources
+        }
+        for name in sorted(names):
+            symbol = self._types[name] = self._scope.symbol()
+            self._write(f"(type {symbol} (resource (rep i32) (dtor (core func $dropped))))")
+
+    def _write_core(self) -> None:
+        given = [
+            '(with "env" (instance (export "memory" (memory $memory))))',
+            '(with "memory" (instance $allocator))',
+        ]
+        self._write(f"(core func $host-ask (canon lower (func $ask) {_LIFT}))")
+        given.append('(with "host" (instance (export "ask" (func $host-ask))))')
+        for operation, names in self._core.resources.items():
+            exports = [self._resource_operation(operation, name) for name in sorted(names)]
+            given.append(f'(with "{operation}" (instance {" ".join(exports)}))')
+        self._write("(core module $core-module)")
+        self._write(f"(core instance $core (instantiate $core-module {' '.join(given)}))")
+
+    def _resource_operation(self, operation: str, name: str) -> str:
+        symbol = self._scope.symbol()
+        canon = _RESOURCE_OPERATIONS[operation]
+        self._write(f"(core func {symbol} (canon {canon} {self._types[name]}))")
+        return f"(export {quote(name)} (func {symbol}))"
+
+    def _write_stubs(self) -> None:
+        functions = {
+            _unversioned(f"{item.name}#{name}"): core_signature(function)
+            for item in self._interfaces.values()
+            for name, function in item.functions.items()
+        }
+        missing = [(name, item) for name, item in functions.items() if name not in self._core.functions]
+        stubs = "\n    ".join(_stub(name, signature) for name, signature in missing)
+        self._write(f"(core module $stubs-module\n    {stubs})")
+        self._write("(core instance $stubs (instantiate $stubs-module))")
+
+    # Interfaces
+
+    def _export(self, interface: wit.Interface) -> None:
+        scope = Scope("l", resources=self._symbols(interface))
+        lifted = [self._lift(interface.name, name, item, scope) for name, item in interface.functions.items()]
+        naming = self._scope.symbol()
+        self._write(_naming_component(naming, interface, list(scope.resources)))
+        given = [
+            f'(with "resource-{i}" (type {symbol}))' for i, symbol in enumerate(scope.resources.values())
+        ]
+        for index, type_ in enumerate(_plain_types(interface).values()):
+            symbol = self._scope.symbol()
+            self._write(f"(type {symbol} {definition(type_, scope)})")
+            given.append(f'(with "type-{index}" (type {symbol}))')
+        given += [f'(with "func-{i}" (func {symbol}))' for i, symbol in enumerate(lifted)]
+        instance, exported = self._scope.symbol(), self._scope.symbol()
+        self._write(f"(instance {instance} (instantiate {naming} {' '.join(given)}))")
+        self._write(f"(export {exported} {quote(interface.name)} (instance {instance}))")
+        self._exported[_unversioned(interface.name)] = exported
+
+    def _symbols(self, interface: wit.Interface) -> dict[str, str]:
+        """The resources that an interface defines or uses, by their qualified names."""
+        own = [f"{interface.name}#{name}" for name in interface.resources]
+        return {name: self._types[_unversioned(name)] for name in (*own, *_used(interface))}
+
+    def _lift(self, interface: str, name: str, function: wit.Function, scope: Scope) -> str:
+        symbol = self._scope.symbol()
+        core_name = _unversioned(f"{interface}#{name}")
+        origin = "$core" if core_name in self._core.functions else "$stubs"
+        options = f"{_LIFT} {_post_return(function)}" if _has_lists(function) else "(memory $memory)"
+        type_ = function_type(function, scope)
+        self._write(f"(func {symbol} {type_} (canon lift (core func {origin} {quote(core_name)}) {options}))")
+        return symbol
+
+    def _export_control(self) -> None:
+        types = self._exported["wasi:http/types"]
+        self._write(f'(alias export {types} "incoming-request" (type $request))')
+        self._write(f'(alias export {types} "response-outparam" (type $outparam))')
+        begin = '(param "request" string) (result (tuple (own $request) (own $outparam)))'
+        self._write(f'(func $begin {begin} (canon lift (core func $core "{CONTROL}#begin") {_LIFT}))')
+        forget = f'(post-return (core func $core "{CONTROL}#forget"))'
+        self._write(
+            f'(func $end (result string) (canon lift (core func $core "{CONTROL}#end") {_LIFT} {forget}))'
+        )
+        self._write('(export "begin" (func $begin))')
+        self._write('(export "end" (func $end))')
+
+
+def _unversioned(name: str) -> str:
+    """`wasi:io/poll@0.2.3#pollable` without its version."""
+    interface, mark, item = name.partition("#")
+    return f"{interface.partition('@')[0]}{mark}{item}"
+
+
+def _stub(name: str, signature: CoreSignature) -> str:
+    params = f"(param {' '.join(signature.params)})" if signature.params else ""
+    result = "i32" if signature.area_bytes else signature.result
+    shown = f"(result {result})" if result else ""
+    return f"(func (export {quote(name)}) {params} {shown} unreachable)"
+
+
+def _has_lists(function: wit.Function) -> bool:
+    parts = (part for type_ in wit.function_types(function) for part in wit.walk(type_))
+    return any(isinstance(part, wit.List) or part == wit.STRING for part in parts)
+
+
+def _post_return(function: wit.Function) -> str:
+    signature = core_signature(function)
+    result = "i32" if signature.area_bytes else signature.result
+    return {None: "(post-return $done)", "i32": "(post-return $done-i32)"}.get(result, "")
+
+
+def _used(interface: wit.Interface) -> list[str]:
+    """Resources of other interfaces, by qualified name, in the order of their first use."""
+    own = {f"{interface.name}#{name}" for name in interface.resources}
+    types = list(interface.types.values())
+    for function in interface.functions.values():
+        types += wit.function_types(function)
+    handles = (part for type_ in types for part in wit.walk(type_) if isinstance(part, wit.Handle))
+    return list(dict.fromkeys(handle.resource for handle in handles if handle.resource not in own))
+
+
+def _plain_types(interface: wit.Interface) -> dict[str, wit.Type]:
+    """The types that it names, without those that are resources."""
+    return {name: item for name, item in interface.types.items() if not isinstance(item, wit.Handle)}
+
+
+def _naming_component(symbol: str, interface: wit.Interface, resources: list[str]) -> str:
+    """Hands its imports on as exports, under the names that the interface gives its types.
+
+    An exported function may only use types that are exported too, and only a component's exports make names.
+    """
+    imported, exported = Scope("i"), Scope("e")
+    imports, exports = [], []
+    for index, name in enumerate(resources):
+        inner = imported.resources[name] = exported.resources[name] = imported.symbol()
+        imports.append(f'(import "resource-{index}" (type {inner} (sub resource)))')
+    for name in interface.resources:
+        qualified = f"{interface.name}#{name}"
+        exports.append(_exported_resource(name, qualified, exported))
+    for name, type_ in interface.types.items():
+        if isinstance(type_, wit.Handle):
+            exports.append(_exported_resource(name, type_.resource, exported))
+    for index, (name, type_) in enumerate(_plain_types(interface).items()):
+        inner, outer = imported.symbol(), imported.symbol()
+        imports.append(f"(type {inner} {definition(type_, imported)})")
+        imports.append(f'(import "type-{index}" (type {outer} (eq {inner})))')
+        imported.name_type(type_, outer)
+        inner, outer = exported.symbol(), exported.symbol()
+        exports.append(f"(type {inner} {definition(type_, exported)})")
+        exports.append(f"(export {outer} {quote(name)} (type {inner}))")
+        exported.name_type(type_, outer)
+    for index, (name, function) in enumerate(interface.functions.items()):
+        func = imported.symbol()
+        imports.append(f'(import "func-{index}" (func {func} {function_type(function, imported)}))')
+        exports.append(f"(export {quote(name)} (func {func}) (func {function_type(function, exported)}))")
+    body = "\n    ".join(imports + exports)
+    return f"(component {symbol}\n    {body})"
+
+
+def _exported_resource(name: str, qualified: str, scope: Scope) -> str:
+    outer = scope.symbol()
+    line = f"(export {outer} {quote(name)} (type {scope.resources[qualified]}))"
+    scope.resources[qualified] = outer
+    return line
