@@ -331,6 +331,9 @@ class Bus(Protocol):
         Raises `Invalid` when the stream exists and has no such subjects, or another stream has them.
         """
 
+    async def make_stream(self, name: str, subject: str) -> None:
+        """Have messages of a subject stored: make a stream of this name unless some stream stores them."""
+
     async def publish_stored(
         self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None, timeout_seconds: float
     ) -> int:

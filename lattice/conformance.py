@@ -548,6 +548,15 @@ async def a_subject_that_no_stream_stores_is_not_found(setting: Setting) -> None
     await refused(NotFound, setting.one.publish_stored(f"{setting.name}.nowhere", b"", timeout_seconds=1))
 
 
+async def a_stream_is_made_once_for_a_subject(setting: Setting) -> None:
+    subject = f"{setting.name}.dead"
+    await setting.one.make_stream(f"{setting.name}-one", subject)
+    await setting.two.make_stream(f"{setting.name}-two", subject)
+
+    assert await setting.one.publish_stored(subject, b"x", timeout_seconds=5) == 1
+    assert await setting.two.publish_stored(subject, b"y", timeout_seconds=5) == 2
+
+
 async def a_queue_of_a_stream_without_its_subject_is_invalid(setting: Setting) -> None:
     await setting.one.work_queue(_queue(setting))
 
@@ -597,6 +606,7 @@ CHECKS: tuple[Callable[[Setting], Awaitable[None]], ...] = (
     work_that_is_not_settled_is_given_again,
     a_queue_keeps_its_place_and_what_came_meanwhile,
     a_subject_that_no_stream_stores_is_not_found,
+    a_stream_is_made_once_for_a_subject,
     a_queue_of_a_stream_without_its_subject_is_invalid,
     a_closed_bus_refuses,
 )

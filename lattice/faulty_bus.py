@@ -218,6 +218,9 @@ class FaultyBus:
     async def work_queue(self, settings: QueueSettings) -> WorkQueue:
         return await self.spoil(lambda: self._bus.work_queue(settings))
 
+    async def make_stream(self, name: str, subject: str) -> None:
+        await self.spoil(lambda: self._bus.make_stream(name, subject))
+
     async def publish_stored(
         self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None, timeout_seconds: float
     ) -> int:

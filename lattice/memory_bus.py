@@ -379,6 +379,11 @@ class MemoryBus(AsyncContextManagerMixin):
         queue.open()
         return queue
 
+    async def make_stream(self, name: str, subject: str) -> None:
+        self._require_store()
+        if self.broker.stream_of(subject) is None:
+            self.broker.streams.setdefault(name, MemoryStream(subject))
+
     async def publish_stored(
         self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None, timeout_seconds: float
     ) -> int:

@@ -429,6 +429,12 @@ class NatsBus(AsyncContextManagerMixin):
         await opened.open()
         return opened
 
+    async def make_stream(self, name: str, subject: str) -> None:
+        found = await jetstream.call(self, "STREAM.NAMES", {"subject": subject})
+        if not found.get("streams"):
+            stream = jetstream.work_stream(name, subject)
+            await jetstream.open_stream(self, stream, replicas=self._settings.replicas)
+
     async def publish_stored(
         self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None, timeout_seconds: float
     ) -> int:

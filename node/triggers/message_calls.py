@@ -15,7 +15,7 @@ from lattice.model import Trigger
 from lattice.patterns import is_reserved
 from node.capabilities.messaging import Replies
 
-HANDLER = "wasmcloud:messaging/handler"
+HANDLER = "wasmcloud:messaging/handler@0.2.0"
 FUNCTION = "handle-message"
 REPORT_SECONDS = 1.0
 """Between two lines of the log about failed messages of one trigger; the second says how many there were."""
@@ -36,10 +36,9 @@ class MessageCounts:
 class MessageCalls:
     """Calls the component's handler. The mutable state is its counts, and when it last told of a failure."""
 
-    def __init__(self, trigger: Trigger, interface: str, caller: Caller, replies: Replies) -> None:
+    def __init__(self, trigger: Trigger, caller: Caller, replies: Replies) -> None:
         self.trigger = trigger
         self.counts = MessageCounts()
-        self._interface = interface
         self._caller = caller
         self._replies = replies
         self._reported = 0.0
@@ -50,7 +49,7 @@ class MessageCalls:
         call_id = new_call_id()
         request = CallRequest(
             component=self.trigger.component,
-            interface=self._interface,
+            interface=HANDLER,
             function=FUNCTION,
             deadline=now() + self._caller.budget_seconds(self.trigger.component),
             call_id=call_id,
@@ -63,6 +62,9 @@ class MessageCalls:
                 result = await self._caller.call(request, [value])
         except LatticeError as error:
             return self._fail(message, error.message)
+        except Exception:
+            log.exception("message.broke", component=self.trigger.component, subject=message.subject)
+            return self._fail(message, "it broke inside the node; its log says why")
         if isinstance(result, dict) and "err" in result:
             return self._fail(message, str(result["err"]))
         self.counts.handled += 1

@@ -67,6 +67,6 @@ async def _ask(links: LinkedCalls, call: GuestCall, function: str, args: list[An
         return {"err": error.message}
     if isinstance(answer, dict) and "ok" in answer:
         return answer
-    error = answer.get("err") if isinstance(answer, dict) else None
-    text = next(iter(error.values())) if isinstance(error, dict) and error else None
+    refusal = answer.get("err") if isinstance(answer, dict) else None
+    text = next(iter(refusal.values())) if isinstance(refusal, dict) and refusal else None
     return {"err": str(text or "the provider gave an answer that is none")}
