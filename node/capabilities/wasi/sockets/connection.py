@@ -180,6 +180,9 @@ class ConnectionOutput(OutputStream):
     def _room(self) -> int:
         return self._connection.room()
 
+    def _flush(self) -> None:
+        self._connection.room()  # all is on its way: only what ended the sending is left to be said
+
     def _write(self, contents: bytes) -> None:
         self._connection.send(contents)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import socket
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
@@ -18,6 +20,12 @@ BATCH_DATAGRAMS = 16
 """So many are received or sent at once."""
 
 DATAGRAM_BYTES = 65_535
+
+
+_NO_ADDRESS = bytes(16)
+"""A socket address of the family `AF_UNSPEC`."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class State(Enum):
@@ -72,9 +80,7 @@ class UdpSocket:
             remote.check_family(self.family)
             remote.check_remote()
             self.access.check_reach("udp", remote)
-        # The kernel is not told: it would still hand on what others sent before, and could forget the remote
-        # only together with the local address. What is of others is left out on receiving.
-        self.remote = remote
+        self._associate(remote)
         return IncomingDatagrams(self), OutgoingDatagrams(self)
 
     def local_address(self) -> Endpoint:
@@ -98,11 +104,27 @@ class UdpSocket:
         self._users += 1
         return self
 
+    def _associate(self, remote: Endpoint | None) -> None:
+        """Have the host know the remote, which also settles the local address."""
+        if self.remote is not None:
+            self.remote = None
+            forget_remote(self.socket)
+        if remote is not None:
+            self.socket.connect(remote.for_host())
+            self.remote = remote
+
     def release(self) -> None:
         self._users -= 1
         if not self._users:
             self.socket.close()
             self.access.leave()
+
+
+def forget_remote(found: socket.socket) -> None:
+    """End a socket's association; Python has no word for it."""
+    if _libc.connect(found.fileno(), _NO_ADDRESS, len(_NO_ADDRESS)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 class IncomingDatagrams:
@@ -190,7 +212,10 @@ class OutgoingDatagrams:
         remote.check_family(self._socket.family)
         remote.check_remote()
         self._socket.access.check_reach("udp", remote)
-        self._socket.socket.sendto(datagram["data"], remote.for_host())
+        if self._socket.remote is None:
+            self._socket.socket.sendto(datagram["data"], remote.for_host())
+        else:
+            self._socket.socket.send(datagram["data"])
 
     def _receiver(self, given: Endpoint | None) -> Endpoint:
         associated = self._socket.remote
