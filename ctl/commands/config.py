@@ -24,7 +24,7 @@ CONFIG_COLUMNS: list[Column[models.Config]] = [
 ]
 
 _name = click.argument("name", type=NAME)
-_file = click.Path(path_type=Path, exists=True, dir_okay=False)
+_file = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group(cls=Group)
