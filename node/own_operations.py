@@ -83,7 +83,11 @@ class OwnOperations:
     async def statistics(self, request: Fields) -> dict[str, Any]:
         """The counters of what serves calls here."""
         components = {item.component: _counters(item) for item in self._replicas.components()}
-        return {"components": components, "instances": self._engine.instances}
+        return {
+            "components": components,
+            "instances": self._engine.instances,
+            "jobs": self._jobs.statistics(),
+        }
 
     async def own_logs(self, request: Fields) -> dict[str, Any]:
         """The last lines of a component on this node."""
