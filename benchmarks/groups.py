@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from benchmarks import call_path, calls, density, engine, failover, isolation, plan
+from benchmarks import call_path, calls, density, engine, failover, http, isolation, keyvalue, plan
 from benchmarks.measurement import Effort, Row
 
 GROUPS: Mapping[str, Callable[[Effort], Iterable[Row]]] = {
@@ -18,6 +18,8 @@ GROUPS: Mapping[str, Callable[[Effort], Iterable[Row]]] = {
     "kill-controller": failover.kill_controller,
     "replicas": density.replicas,
     "components": density.components,
+    "http": http.run,
+    "keyvalue": keyvalue.run,
     "plan": plan.run,
     "messages": plan.messages,
 }

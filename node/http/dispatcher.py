@@ -30,6 +30,8 @@ from node.http.routes import RouteTable, route_table
 log = structlog.get_logger()
 
 LINES_PER_SECOND = 20
+PATIENCE_SECONDS = 5.0
+"""How long a request waits for a component that runs nowhere: clients and proxies give up soon after."""
 
 
 class LocalHandlers(Protocol):
@@ -129,6 +131,8 @@ class Dispatcher:
             except (Unreachable, Overloaded):
                 if not _is_untouched(request):
                     raise
+        if not self._state.placements(component):
+            deadline = min(deadline, now() + PATIENCE_SECONDS)
         call = CallRequest(
             component=component,
             interface=remote.INTERFACE,
