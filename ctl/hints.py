@@ -20,6 +20,8 @@ BY_CODE = {
     "conflict": "look at the present state with `latticectl describe COMPONENT`, then try again",
 }
 
+KINDS = {"config": "configuration", "secret": "secret"}
+
 
 def hint_for(
     error: LatticeError, *, command: str = "latticectl COMMAND", component: str | None = None
@@ -37,6 +39,9 @@ def hint_for(
             "or grant it with `latticectl deploy FILE.wasm --link INTERFACE=TARGET`; "
             "`latticectl get components` lists possible targets"
         )
+    for kind in ("config", "secret"):
+        if f"there is no {KINDS[kind]} " in error.message:
+            return f"`latticectl get {kind}s` lists those that there are"
     if "`latticectl describe " in error.message:
         cure = "start another node, or change its replicas with `latticectl scale COMPONENT --replicas N`"
         return cure.replace("COMPONENT", component) if component else cure
