@@ -66,6 +66,7 @@ BUILT: Mapping[str, Built] = {
     "tool-command/c/tool.wasm": Built(interface=RUN, functions={"run"}, has_wasi=True),
     "http-hello/c/http-hello.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "http-echo/c/http-echo.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
+    "http-relay/c/http-relay.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "thumbs/c/thumbs.wasm": Built(
         interface="demo:thumbs/album",
         functions={"add", "photo", "thumb", "names", "remove", "shrink"},

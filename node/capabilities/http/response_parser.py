@@ -73,7 +73,7 @@ class ResponseParser:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._fail(HttpError("HTTP-upgrade-failed", reason="the server switched protocols unasked"))
+            self._fail(HttpError("HTTP-upgrade-failed", reason="the server would switch protocols"))
         except httptools.HttpParserCallbackError as error:
             self._fail(_cause(error))
         except httptools.HttpParserError as error:
@@ -117,8 +117,10 @@ class ResponseParser:
         self._field_bytes = self._silent_bytes = 0
         if 100 <= status < 200:
             self._informational += 1
-            if status == 101 or self._informational > INFORMATIONAL_RESPONSES:
-                raise HttpError("HTTP-protocol-error", reason=f"an unexpected response with status {status}")
+            if status == 101:
+                raise HttpError("HTTP-upgrade-failed", reason="the server switched protocols unasked")
+            if self._informational > INFORMATIONAL_RESPONSES:
+                raise HttpError("HTTP-protocol-error", reason="only informational responses came")
             return
         self._check_coding(headers)
         self.head = ResponseHead(status=status, headers=headers)

@@ -228,7 +228,7 @@ async def test_informational_responses_are_passed_over(client: HttpClient) -> No
             "HTTP-protocol-error",
         ),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nx", "HTTP-response-transfer-coding"),
-        (b"HTTP/1.1 101 X\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "HTTP-protocol-error"),
+        (b"HTTP/1.1 101 X\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "HTTP-upgrade-failed"),
         (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 70_000 + b"\r\n\r\n", "HTTP-response-header-section-size"),
         (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 300_000, "HTTP-response-header-section-size"),
         (
