@@ -33,7 +33,7 @@ from node.engine.shim_text import (
     shim_text,
 )
 
-COMPOSITION_VERSION = 1
+COMPOSITION_VERSION = 2
 """Part of the cache key, beside the hash of the shim: to be raised with every change of what is generated."""
 
 SHIM_FOLDER = Path(__file__).parents[1] / "capabilities" / "http" / "shim"

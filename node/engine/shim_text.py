@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from lattice import wit
 from node.engine.binary import Reader, sections
 from node.engine.canonical import CoreSignature, core_signature
-from node.engine.component_text import Scope, definition, function_type, quote
+from node.engine.component_text import NAMED, Scope, definition, function_type, quote
 
 HOST_INTERFACE = "lattice:shim/host"
 HOST_FUNCTION = wit.Function((("question", wit.STRING),), wit.STRING)
@@ -117,6 +117,7 @@ class _Shim:
         self._lines: list[str] = []
         self._types: dict[str, str] = {}
         self._exported: dict[str, str] = {}
+        self._named: dict[wit.Type, tuple[str, str]] = {}
 
     def text(self) -> str:
         self._write_host()
@@ -195,10 +196,14 @@ class _Shim:
         scope = Scope("l", resources=self._symbols(interface))
         lifted = [self._lift(interface.name, name, item, scope) for name, item in interface.functions.items()]
         naming = self._scope.symbol()
-        self._write(_naming_component(naming, interface, list(scope.resources)))
+        borrowed = _borrowed_types(interface)
+        self._write(_naming_component(naming, interface, list(scope.resources), borrowed))
         given = [
             f'(with "resource-{i}" (type {symbol}))' for i, symbol in enumerate(scope.resources.values())
         ]
+        for index, type_ in enumerate(borrowed):
+            scope.name_type(type_, self._exported_type(type_))
+            given.append(f'(with "borrowed-{index}" (type {scope.types[type_]}))')
         for index, type_ in enumerate(_plain_types(interface).values()):
             symbol = self._scope.symbol()
             self._write(f"(type {symbol} {definition(type_, scope)})")
@@ -208,6 +213,19 @@ class _Shim:
         self._write(f"(instance {instance} (instantiate {naming} {' '.join(given)}))")
         self._write(f"(export {exported} {quote(interface.name)} (instance {instance}))")
         self._exported[_unversioned(interface.name)] = exported
+        for name, type_ in _plain_types(interface).items():
+            if isinstance(type_, NAMED):
+                self._named.setdefault(type_, (exported, name))
+
+    def _exported_type(self, type_: wit.Type) -> str:
+        """A symbol for a type that an interface exported before has named."""
+        symbol = self._scope.symbol()
+        if type_ in self._named:
+            instance, name = self._named[type_]
+            self._write(f"(alias export {instance} {quote(name)} (type {symbol}))")
+        else:
+            self._write(f"(type {symbol} {definition(type_, self._scope)})")
+        return symbol
 
     def _symbols(self, interface: wit.Interface) -> dict[str, str]:
         """The resources that an interface defines or uses, by their qualified names."""
@@ -276,7 +294,19 @@ def _plain_types(interface: wit.Interface) -> dict[str, wit.Type]:
     return {name: item for name, item in interface.types.items() if not isinstance(item, wit.Handle)}
 
 
-def _naming_component(symbol: str, interface: wit.Interface, resources: list[str]) -> str:
+def _borrowed_types(interface: wit.Interface) -> list[wit.Type]:
+    """Types that must have a name and that another interface gives one, the innermost first."""
+    types = list(interface.types.values())
+    for function in interface.functions.values():
+        types += wit.function_types(function)
+    own = set(_plain_types(interface).values())
+    parts = [part for type_ in types for part in reversed(wit.walk(type_)) if isinstance(part, NAMED)]
+    return [part for part in dict.fromkeys(parts) if part not in own]
+
+
+def _naming_component(
+    symbol: str, interface: wit.Interface, resources: list[str], borrowed: list[wit.Type]
+) -> str:
     """Hands its imports on as exports, under the names that the interface gives its types.
 
     An exported function may only use types that are exported too, and only a component's exports make names.
@@ -289,9 +319,18 @@ def _naming_component(symbol: str, interface: wit.Interface, resources: list[str
     for name in interface.resources:
         qualified = f"{interface.name}#{name}"
         exports.append(_exported_resource(name, qualified, exported))
+    for index, type_ in enumerate(borrowed):
+        inner, outer = imported.symbol(), imported.symbol()
+        imports.append(f"(type {inner} {definition(type_, imported)})")
+        imports.append(f'(import "borrowed-{index}" (type {outer} (eq {inner})))')
+        imported.name_type(type_, outer)
+        exported.name_type(type_, outer)
+    named = {f"{interface.name}#{name}" for name in interface.resources}
     for name, type_ in interface.types.items():
         if isinstance(type_, wit.Handle):
-            exports.append(_exported_resource(name, type_.resource, exported))
+            line = _exported_resource(name, type_.resource, exported, is_other_name=type_.resource in named)
+            exports.append(line)
+            named.add(type_.resource)
     for index, (name, type_) in enumerate(_plain_types(interface).items()):
         inner, outer = imported.symbol(), imported.symbol()
         imports.append(f"(type {inner} {definition(type_, imported)})")
@@ -309,8 +348,10 @@ def _naming_component(symbol: str, interface: wit.Interface, resources: list[str
     return f"(component {symbol}\n    {body})"
 
 
-def _exported_resource(name: str, qualified: str, scope: Scope) -> str:
+def _exported_resource(name: str, qualified: str, scope: Scope, *, is_other_name: bool = False) -> str:
+    """Functions refer to a resource by the first name that it gets, which their own names begin with."""
     outer = scope.symbol()
     line = f"(export {outer} {quote(name)} (type {scope.resources[qualified]}))"
-    scope.resources[qualified] = outer
+    if not is_other_name:
+        scope.resources[qualified] = outer
     return line

@@ -56,17 +56,6 @@ static void remove_fields(field_list *list, bytes name) {
   list->length = left;
 }
 
-// As text: a line `name:value` each, and an empty one behind; no name has a colon, and no value an end of a line.
-
-void read_fields(bytes *text, field_list *list) {
-  for (;;) {
-    bytes value = next_line(text);
-    if (value.length == 0) return;
-    bytes name = next_part(&value, ':');
-    append_field(list, name, value);
-  }
-}
-
 size_t fields_size(const field_list *list) {
   size_t size = 1;
   for (size_t i = 0; list != NULL && i < list->length; i++)
@@ -119,6 +108,17 @@ static bool is_forbidden(bytes name) {
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (equals_caseless(names[i], name)) return true;
   return false;
+}
+
+// As text: a line `name:value` each, and an empty one behind; no name has a colon, and no value an end of a line.
+// What a guest must not see of a connection stays out.
+void read_fields(bytes *text, field_list *list) {
+  for (;;) {
+    bytes value = next_line(text);
+    if (value.length == 0) return;
+    bytes name = next_part(&value, ':');
+    if (!is_forbidden(name)) append_field(list, name, value);
+  }
 }
 
 static field_error check(const fields *fields, bytes name) {
