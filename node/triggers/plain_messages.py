@@ -24,7 +24,7 @@ MAX_IN_TURN = 16
 
 
 class PlainMessages:
-    """The mutable state is the messages that wait, how many are being handled, and were begun in this turn."""
+    """The mutable state is the messages that wait, those being handled, those begun in this turn."""
 
     def __init__(self, bus: Bus, settings: MessageSettings, calls: MessageCalls, tasks: TaskGroup) -> None:
         self._bus = bus
@@ -47,7 +47,7 @@ class PlainMessages:
                 await subscription.unsubscribe()
 
     def _receive(self, message: Message) -> None:
-        """Handle at once what there is a place for, but not so much in one turn that all else stands still."""
+        """Handle at once what has a place, but not so much in one turn that all else stands still."""
         if self._running < self._settings.concurrency and self._is_turn_short():
             self._running += 1
             start_at_once(self._tasks, self._handle(message))
