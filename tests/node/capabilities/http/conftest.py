@@ -13,6 +13,7 @@ from node.capabilities.http.host_handler import HostHandler, make_host_handler
 from node.capabilities.http.interfaces import HttpSettings, http_interfaces
 from node.capabilities.http.policy import OutgoingPolicy
 from node.capabilities.wasi import WasiSettings, wasi_interfaces
+from node.engine.compiled import Form
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
 from node.engine.host import CallContext
@@ -39,7 +40,7 @@ class Handlers:
         return make_host_handler(await self.pool(path, reuse=reuse, slots=slots))
 
     async def pool(self, path: str | Path, *, reuse: int = 1, slots: int = 4) -> ComponentPool:
-        compiled = await self._compiler.compile((ROOT / path).read_bytes())
+        compiled = await self._compiler.compile((ROOT / path).read_bytes(), form=Form.PLAIN)
         settings = HttpSettings(
             client=self._client, policy_of=lambda call: OutgoingPolicy.parse(self.allow_hosts)
         )

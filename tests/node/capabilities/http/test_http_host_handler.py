@@ -83,8 +83,11 @@ async def test_what_can_be_taken_once_can_be_taken_once(lab: HostHandler) -> Non
 
     assert found == {
         "consume": "1", "stream": "1", "body": "1", "write": "1", "status": "1", "headers": "3",
-        "length": "1",
     }  # fmt: skip
+
+
+async def test_a_length_that_is_no_number_has_no_body(lab: HostHandler) -> None:
+    assert await _lines(lab, "/length") == {"length": "1"}
 
 
 async def test_bodies_that_break_their_announced_length_are_refused(lab: HostHandler) -> None:
