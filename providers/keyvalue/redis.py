@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import anyio
-from redis.asyncio.connection import Connection, ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from lattice.errors import Failed, Interrupted, Invalid, LatticeError, Overloaded, Unreachable
+from lattice.errors import Failed, Invalid, LatticeError, Overloaded, Unreachable
 from lattice.quantities import parse_duration, parse_size
-from lattice.settings import setting, text, whole_number
+from lattice.settings import setting, text
+from lattice.tasks import own_task
 from providers.keyvalue.interface import KeyValueProvider, Refused, Store
+from providers.keyvalue.redis_connection import RedisConnection, Refusal, connect
 from providers.registry import Kind, ProviderContext
 
 SWAP = """
@@ -57,34 +54,21 @@ class RedisSettings:
         "redis://127.0.0.1:6379", "Server, with user, password and database if need be.", _url, metavar="URL"
     )
     prefix: str = setting("", "First part of all keys; by default `lattice:NAME`.", text, metavar="TEXT")
-    max_connections: int = setting(
-        32, "Connections at most; more calls wait for one.", whole_number(1, 10_000), metavar="N"
-    )
     timeout: float = setting(
-        5.0, "How long the server may take for an answer.", parse_duration, metavar="TIME"
+        5.0, "How long connecting to the server may take.", parse_duration, metavar="TIME"
     )
     max_value: int = setting(4 * 2**20, "Largest value.", parse_size, metavar="SIZE")
 
 
 class RedisKeyValue(KeyValueProvider):
-    """The mutable state is the connections that nobody uses, the last one used at the end."""
+    """The mutable state is the connection."""
 
     def __init__(self, context: ProviderContext, settings: RedisSettings) -> None:
         self.max_value_bytes = settings.max_value
         self._prefix = settings.prefix or f"lattice:{context.lattice}"
         self._settings = settings
-        self._turns = anyio.Semaphore(settings.max_connections)
-        self._pool = ConnectionPool.from_url(
-            settings.url,
-            max_connections=settings.max_connections,
-            socket_timeout=settings.timeout,
-            socket_connect_timeout=settings.timeout,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            driver_info=None,  # it would be read from disk for each connection
-        )
-        self._idle: list[Connection] = []
-        self._is_closed = False
+        self._connecting = anyio.Lock()
+        self._connection: RedisConnection | None = None
 
     async def start(self) -> None:
         await self.check()
@@ -93,66 +77,36 @@ class RedisKeyValue(KeyValueProvider):
         await self.command("PING")
 
     async def aclose(self) -> None:
-        self._is_closed = True
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await connection.disconnect(nowait=True)
+        if self._connection is not None:
+            self._connection.close()
 
     def store(self, namespace: str, bucket: str) -> Store:
         return RedisStore(self, f"{self._prefix}:{namespace}:{quote(bucket, safe='')}:")
 
     async def command(self, *parts: Any) -> Any:
         """The answer to one command."""
-        async with self._connection() as connection:
-            try:
-                await connection.send_command(*parts)
-                return await connection.read_response()
-            except ResponseError:
-                raise
-            except (RedisError, OSError, TimeoutError) as error:
-                raise Interrupted(f"Redis did not answer: {error}") from None
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[Connection]:
-        """One that is open; closed if its answer was not read to the end."""
-        async with self._turns:
-            connection = await self._opened()
-            is_whole = False
-            try:
-                yield connection
-                is_whole = True
-            except ResponseError as error:
-                is_whole = True
-                raise _refused(error) from None
-            finally:
-                if is_whole and not self._is_closed:
-                    self._idle.append(connection)
-                else:
-                    with anyio.CancelScope(shield=True):
-                        await connection.disconnect(nowait=True)
-
-    async def _opened(self) -> Connection:
-        """The last one used if the server has not closed it, else a new one."""
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            connection = await self._connected()
         try:
-            while self._idle:
-                connection = self._idle.pop()
-                if await _is_clean(connection):
-                    return connection
-                await connection.disconnect(nowait=True)
-            made: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-            await made.connect()  # type: ignore[no-untyped-call]
-            return made
-        except AuthenticationError as error:
+            return await connection.send(*parts)
+        except Refusal as error:
+            raise _refused(error) from None
+
+    async def _connected(self) -> RedisConnection:
+        await own_task()
+        async with self._connecting:
+            if self._connection is None or not self._connection.is_open:
+                self._connection = await self._connect()
+            return self._connection
+
+    async def _connect(self) -> RedisConnection:
+        try:
+            return await connect(self._settings.url, self._settings.timeout)
+        except Refusal as error:
             raise Failed(f"Redis refuses the provider: {error}") from None
-        except (RedisError, OSError, TimeoutError) as error:
-            raise Unreachable(f"Redis can't be reached: {error}") from None
-
-
-async def _is_clean(connection: Connection) -> bool:
-    try:
-        return connection.is_connected and not await connection.can_read()
-    except (RedisError, OSError):
-        return False
+        except (OSError, TimeoutError, ValueError, LatticeError) as error:
+            raise Unreachable(f"Redis can't be reached: {str(error) or 'no answer'}") from None
 
 
 class RedisStore(Store):
@@ -208,14 +162,14 @@ class RedisStore(Store):
             await self._do("DEL", *(self._prefix + key for key in keys))
 
 
-def _refused(error: ResponseError) -> Exception:
+def _refused(error: Refusal) -> Exception:
     """What the server said no to: that it is busy or starts may pass, the rest is the caller's affair."""
-    message = str(error)
-    busy: Mapping[str, type[LatticeError]] = {"LOADING": Unreachable, "BUSY": Overloaded, "OOM": Overloaded}
-    for word, kind in busy.items():
-        if message.startswith(word) or type(error).__name__.upper().startswith(word):
-            return kind(f"Redis refuses: {message}")
-    return Refused(message)
+    word = str(error).partition(" ")[0]
+    if word in ("LOADING", "MASTERDOWN", "READONLY"):
+        return Unreachable(f"Redis refuses: {error}")
+    if word in ("BUSY", "OOM"):
+        return Overloaded(f"Redis refuses: {error}")
+    return Refused(str(error))
 
 
 KIND = Kind(

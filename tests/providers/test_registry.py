@@ -49,11 +49,11 @@ def test_what_is_wrong_names_the_key(text: str, reason: str) -> None:
 
 def test_tables_of_the_file_and_flags_say_the_same(tmp_path: Path) -> None:
     file = tmp_path / "node.toml"
-    file.write_text('[providers.cache]\nkind = "keyvalue-redis"\nurl = "redis://h"\nmax-connections = 3\n')
+    file.write_text('[providers.cache]\nkind = "keyvalue-redis"\nurl = "redis://h"\nmax-value = 3\n')
 
     (spec,) = load(NodeSettings, file=file).provider
     assert (spec.name, spec.kind) == ("cache", "keyvalue-redis")
-    assert spec.values == {"url": "redis://h", "max-connections": 3}
+    assert spec.values == {"url": "redis://h", "max-value": 3}
     flags = {"provider": ("a=keyvalue-memory,max-bytes=1MiB", "b=keyvalue-memory")}
     assert [item.name for item in load(NodeSettings, file=file, flags=flags).provider] == ["a", "b"]
     environ = {"LATTICE_PROVIDER": "a=keyvalue-memory,max-bytes=1MiB;b=keyvalue-memory"}
