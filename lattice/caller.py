@@ -126,14 +126,15 @@ class Caller:
         self._knows_all = knows_all
         self._peer = Peer(bus=bus, lattice=lattice, owner=node or new_call_id())
         self._streaming: dict[str, set[anyio.CancelScope]] = {}
-        self._streams = OpenStreams(self._peer)
+        self.streams = OpenStreams(self._peer)
+        """Those open beside calls of this caller; whoever serves under the same id shares them."""
         self._tasks: TaskGroup | None = None
         self._changed = anyio.Event()
 
     def start(self, tasks: TaskGroup) -> None:
         """Have the streams beside calls fed by tasks of this group; `exchange` needs it."""
         self._tasks = tasks
-        tasks.start_soon(self._streams.run)
+        tasks.start_soon(self.streams.run)
 
     async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
         """The result of a call with values. Raises any `LatticeError`."""
@@ -209,7 +210,7 @@ class Caller:
         self._bus.interrupt(subjects.node_calls_prefix(self._lattice, node), _lost(node))
         for scope in self._streaming.pop(node, set()):
             scope.cancel()
-        self._streams.node_lost(node)
+        self.streams.node_lost(node)
 
     def payload_limit(self, component: str) -> int:
         """Bytes that the arguments of a call, and its result, may have."""
@@ -413,7 +414,7 @@ class Caller:
     async def _upload(self, node: str, source: ByteReceiver) -> Upload:
         if self._tasks is None:
             raise RuntimeError("`Caller.start` was not called: nothing feeds the body of an exchange")
-        upload = Upload(self._streams, source, await self._streams.sender(node))
+        upload = Upload(self.streams, source, await self.streams.sender(node))
         upload.start(self._tasks)
         return upload
 
@@ -433,7 +434,7 @@ class Caller:
             stream = wire.body_stream_of(message.headers)
             if stream is None:
                 return Exchange(value)
-            return Exchange(value, ReplyBody(self._streams, await self._streams.receiver(stream), upload))
+            return Exchange(value, ReplyBody(self.streams, await self.streams.receiver(stream), upload))
         except BaseException:
             await self._cancel(node, request)  # it would wait for credit
             raise

@@ -16,8 +16,9 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from lattice import streams
+from lattice import streams, subjects
 from lattice.bodies import Peer
+from lattice.bus import Handler, Message, Subscription
 from lattice.clock import now
 from lattice.errors import Failed, Interrupted, LatticeError, TimedOut
 from lattice.streams import BusReceiver, BusSender, ByteReceiver, DelegatingReceiver
@@ -32,11 +33,53 @@ TOTAL_SECONDS = 24 * 3600.0
 """No stream beside a call lasts longer."""
 
 
+class _Listening:
+    """One subscription for all streams of an owner: to open one costs no way to the server and back."""
+
+    # The mutable state is the subscription, once there was a stream, and who listens to what.
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._handlers: dict[str, Handler] = {}
+        self._lock = anyio.Lock()
+        self._subscription: Subscription | None = None
+
+    async def listen(self, subject: str, handler: Handler) -> Subscription:
+        if self._subscription is None:
+            async with self._lock:
+                await self._subscribe()
+        self._handlers[subject] = handler
+        return _Listener(self._handlers, subject)
+
+    async def _subscribe(self) -> None:
+        if self._subscription is None:
+            peer = self._peer
+            own = subjects.streams_of(peer.lattice, peer.owner)
+            self._subscription = await peer.bus.subscribe(own, self._on_message)
+
+    def _on_message(self, message: Message) -> None:
+        handler = self._handlers.get(message.subject)
+        if handler is not None:  # else its end has been closed
+            handler(message)
+
+
+class _Listener:
+    """A share of that subscription."""
+
+    def __init__(self, handlers: dict[str, Handler], subject: str) -> None:
+        self._handlers = handlers
+        self._subject = subject
+
+    async def unsubscribe(self) -> None:
+        self._handlers.pop(self._subject, None)
+
+
 class OpenStreams:
     """The mutable state is the open ends: whose peer, and until when at most."""
 
     def __init__(self, peer: Peer) -> None:
-        self._peer = peer
+        self.peer = peer
+        self._listening = _Listening(peer)
         self._ends: dict[BusSender | BusReceiver, tuple[str | None, float]] = {}
         peer.bus.on_connection_change(self._on_connection_change)
 
@@ -48,17 +91,18 @@ class OpenStreams:
 
     async def sender(self, node: str | None) -> BusSender:
         """A new stream to that node or client, listening. Give it back with `close`."""
-        peer = self._peer
-        end = await streams.open_sender(
-            peer.bus, peer.lattice, streams.new_stream_id(peer.owner), peer.settings
-        )
+        peer, stream = self.peer, streams.new_stream_id(self.peer.owner)
+        listen = self._listening.listen
+        end = await streams.open_sender(peer.bus, peer.lattice, stream, peer.settings, listen=listen)
         self._ends[end] = (node, now() + TOTAL_SECONDS)
         return end
 
     async def receiver(self, stream: StreamId) -> BusReceiver:
         """The receiving end of a stream that its owner announced. Give it back with `close`."""
-        peer = self._peer
-        end = await streams.open_receiver(peer.bus, peer.lattice, peer.owner, stream, peer.settings)
+        peer, listen = self.peer, self._listening.listen
+        end = await streams.open_receiver(
+            peer.bus, peer.lattice, peer.owner, stream, peer.settings, listen=listen
+        )
         self._ends[end] = (stream.owner, now() + TOTAL_SECONDS)
         return end
 
@@ -77,7 +121,7 @@ class OpenStreams:
     async def run(self) -> None:
         """Show the peers that this process lives, and end streams that are too old."""
         while True:
-            await anyio.sleep(self._peer.settings.idle_seconds / ALIVE_SHARE)
+            await anyio.sleep(self.peer.settings.idle_seconds / ALIVE_SHARE)
             for end, (_, until) in list(self._ends.items()):
                 if now() > until:
                     end.abort(TimedOut(f"a byte stream was open for {TOTAL_SECONDS / 3600:g} hours"))

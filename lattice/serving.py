@@ -87,7 +87,7 @@ class Serving:
         self._max_calls = max_calls
         self._is_quiet = is_quiet
         self._failures = FailureLog()
-        self._streams = OpenStreams(self._peer)
+        self._streams = caller.streams if caller.streams.peer.owner == node else OpenStreams(self._peer)
         self._calls: dict[CallKey, _Call] = {}
         self._in_progress = 0
         self._idle = anyio.Event()
@@ -106,7 +106,8 @@ class Serving:
         Who is no entrance takes only calls that name it.
         """
         self._tasks = tasks
-        tasks.start_soon(self._streams.run)
+        if self._streams is not self._caller.streams:
+            tasks.start_soon(self._streams.run)
         await self._bus.subscribe(subjects.node_cancel(self._lattice, self._node), self._cancel)
         await self._bus.subscribe(subjects.cancel(self._lattice), self._cancel)
         # As a group of one: whoever leaves a queue group still gets what is on its way.

@@ -16,7 +16,7 @@ import math
 import secrets
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -24,7 +24,7 @@ from typing import Protocol, Self
 import anyio
 
 from lattice import subjects
-from lattice.bus import Bus, Message, Subscription
+from lattice.bus import Bus, Handler, Message, Subscription
 from lattice.errors import Interrupted, Invalid, LatticeError
 from lattice.frames import (
     ALIVE_FRAME,
@@ -126,22 +126,37 @@ def new_stream_id(owner: str) -> StreamId:
     return StreamId(owner=owner, stream=secrets.token_hex(16))
 
 
+Listen = Callable[[str, Handler], Awaitable[Subscription]]
+"""Hands what comes on a subject to a handler, from when it returns: `Bus.subscribe`, or a share of one."""
+
+
 async def open_sender(
-    bus: Bus, lattice: str, stream: StreamId, settings: StreamSettings = DEFAULT_SETTINGS
+    bus: Bus,
+    lattice: str,
+    stream: StreamId,
+    settings: StreamSettings = DEFAULT_SETTINGS,
+    *,
+    listen: Listen | None = None,
 ) -> BusSender:
     """The sending end of a stream, listening: its id may be told to the peer now. Close it."""
     sender = BusSender(bus, lattice, stream, settings)
-    await sender.listen()
+    await sender.listen(listen or bus.subscribe)
     return sender
 
 
 async def open_receiver(
-    bus: Bus, lattice: str, owner: str, stream: StreamId, settings: StreamSettings = DEFAULT_SETTINGS
+    bus: Bus,
+    lattice: str,
+    owner: str,
+    stream: StreamId,
+    settings: StreamSettings = DEFAULT_SETTINGS,
+    *,
+    listen: Listen | None = None,
 ) -> BusReceiver:
     """The receiving end, at `owner`, of a stream that a peer announced; gives the first credit. Close it."""
     receiver = BusReceiver(bus, lattice, owner, stream, settings)
     try:
-        await receiver.listen()
+        await receiver.listen(listen or bus.subscribe)
     except BaseException:
         await receiver.aclose()
         raise
@@ -246,10 +261,10 @@ class BusSender(_End):
         """What to tell the peer."""
         return self._stream
 
-    async def listen(self) -> None:
-        """Subscribe to the peer's credit."""
+    async def listen(self, listen: Listen) -> None:
+        """Listen to the peer's credit."""
         subject = subjects.stream_credit(self._lattice, self._stream.owner, self._stream.stream)
-        self._subscription = await self._bus.subscribe(subject, self._on_message)
+        self._subscription = await listen(subject, self._on_message)
 
     async def send(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -374,9 +389,9 @@ class BusReceiver(_Receiving):
     def trailers(self) -> Mapping[str, str]:
         return self._trailers or {}
 
-    async def listen(self) -> None:
-        """Subscribe to the data and give the first credit."""
-        self._subscription = await self._bus.subscribe(self._data_subject, self._on_message)
+    async def listen(self, listen: Listen) -> None:
+        """Listen to the data and give the first credit."""
+        self._subscription = await listen(self._data_subject, self._on_message)
         await self._give_credit()
 
     async def receive(self) -> bytes:

@@ -247,6 +247,11 @@ def stream_credit(lattice: str, owner: str, stream: str) -> str:
     return f"{_stream(lattice, owner, stream)}.credit"
 
 
+def streams_of(lattice: str, owner: str) -> str:
+    """`lattice.1.{lattice}.stream.{owner}.*.*`: all on which `owner` may listen."""
+    return f"{_lattice(lattice)}.stream.{check_node(owner)}.*.*"
+
+
 # Buckets
 
 

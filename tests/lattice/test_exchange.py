@@ -441,7 +441,7 @@ async def test_silence_is_not_loss_while_both_ends_live(world: World) -> None:
     serving = await world.serve("N1", Target(answer))
     caller = await world.caller()
     async with await caller.exchange(call(), []) as exchange:
-        (mine,) = caller._streams._ends
+        (mine,) = caller.streams._ends
         (theirs,) = serving._streams._ends
         for _ in range(3):
             await mine.keep_alive()
