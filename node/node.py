@@ -58,8 +58,9 @@ from node.reports import Reports
 from node.runner import Runner, RunnerHooks, open_files
 from node.settings import NodeSettings
 from node.stall import StallGuard
-from node.triggers import cron
+from node.triggers import cron, messaging
 from node.triggers.cron import CronTriggers
+from node.triggers.messaging import MessagingTriggers
 from node.upkeep import Upkeep
 from node.world import check_grants, is_builtin
 
@@ -254,6 +255,14 @@ class Node(AsyncContextManagerMixin):
             is_leading=lambda: self.controller.is_leading,
             announce=self.announcer.announce,
         )
+        self.messaging = MessagingTriggers(
+            self._bus,
+            self.lattice,
+            self.observer,
+            self.caller,
+            serves=self.replicas.serves,
+            replies=self.runner.replies,
+        )
 
     def _compose_control(self) -> None:
         """What answers operators and tools."""
@@ -266,7 +275,11 @@ class Node(AsyncContextManagerMixin):
             catalog=self.catalog,
             announce=self.announcer.announce,
             check_grants=check_grants,
-            trigger_checks={TriggerKind.HTTP: routes.check_trigger, TriggerKind.CRON: cron.check_trigger},
+            trigger_checks={
+                TriggerKind.HTTP: routes.check_trigger,
+                TriggerKind.CRON: cron.check_trigger,
+                TriggerKind.MESSAGING: messaging.check_trigger,
+            },
         )
         self.reports = Reports(
             bus, lattice, self.observer, self.operations, catalog=self.catalog, controller=self.controller
@@ -293,9 +306,7 @@ class Node(AsyncContextManagerMixin):
         tables = [part.table() for part in (self.operations, self.reports, configurations, sealed, of_jobs)]
         shared = {name: item for table in tables for name, item in table.items()} | self.own.shared_table()
         own = self.own.own_table() | of_jobs.own_table()
-        self.control = Control(
-            bus, lattice, self.id, shared, own, is_quiet=lambda: self.stall.is_quiet
-        )
+        self.control = Control(bus, lattice, self.id, shared, own, is_quiet=lambda: self.stall.is_quiet)
         self.micro = MicroService(
             node_id=self.id,
             version=self.info.version,
@@ -339,6 +350,7 @@ class Node(AsyncContextManagerMixin):
         self.observer.on_store_lost(self.upkeep.restore_soon)
         self._bus.on_connection_change(self._connection_changed)
         await tasks.start(self.cron.run)
+        await tasks.start(self.messaging.run)
         await self.http.start(tasks)
         self.announcer.announce("node.joined", {})
         hint = "latticectl deploy FILE.wasm"
@@ -466,6 +478,7 @@ class Node(AsyncContextManagerMixin):
         self.announcer.announce("node.draining", {})
         with anyio.move_on_after(self.settings.drain_timeout):
             await self.controller.resign()
+            self.messaging.stop_taking()
             await self.http.drain()
             await self.serving.close_entrance()
             await self.announcer.beat()

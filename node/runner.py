@@ -30,6 +30,7 @@ from lattice.streams import ByteReceiver
 from node.artifacts import Artifacts
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.connector import HttpClientSettings
+from node.capabilities.messaging import Replies
 from node.engine.capi import EngineSettings
 from node.engine.compile_process import CompileLimits
 from node.engine.compiler import Compiler
@@ -125,6 +126,7 @@ class Runner(AsyncContextManagerMixin):
             bus, lattice, node=node, key=files.seal_key.key, copies=FolderCopies(folder / "secrets")
         )
         self.http_client = HttpClient(HttpClientSettings(ca_bundle=settings.outgoing_ca))
+        self.replies = Replies()
         self.replicas = Replicas(
             assignments,
             artifacts=self.artifacts,
@@ -156,6 +158,7 @@ class Runner(AsyncContextManagerMixin):
             configurations=self.configurations,
             secrets=self.secrets,
             http_client=self.http_client,
+            replies=self.replies,
             folders=settings.folder,
         )
 

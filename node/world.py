@@ -19,7 +19,7 @@ from lattice.errors import Denied
 from lattice.imports import PROVIDED, missing_imports
 from lattice.model import ComponentSpec, FolderGrant, package_of
 from lattice.secrets import Secrets
-from node.capabilities import blobstore, bus, config, http, keyvalue, logging, secrets, wasi
+from node.capabilities import blobstore, bus, config, http, keyvalue, logging, messaging, secrets, wasi
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.policy import OutgoingPolicy
 from node.capabilities.http.shim_host import ShimSettings, shim_interface
@@ -33,7 +33,7 @@ from node.settings import OpenFolder
 BUILTIN = (wasi, http, config, secrets, logging, bus)
 """Packages that need no link, in the order in which their interfaces are listed."""
 
-LINKED = (keyvalue, blobstore)
+LINKED = (keyvalue, blobstore, messaging)
 """Packages whose interfaces a link leads to a provider."""
 
 SUPPORT: Mapping[str, str] = {
@@ -54,7 +54,7 @@ SpecOf = Callable[[str], ComponentSpec | None]
 
 def is_builtin(interface: str) -> bool:
     """Whether an import of this full name is served without a link."""
-    return any(package.is_builtin(interface) for package in BUILTIN)
+    return any(package.is_builtin(interface) for package in (*BUILTIN, messaging))
 
 
 class World:
@@ -68,12 +68,14 @@ class World:
         configurations: Configurations,
         secrets: Secrets,
         http_client: HttpClient,
+        replies: messaging.Replies,
         folders: Sequence[OpenFolder],
     ) -> None:
         self._links = links
         self._spec_of = spec_of
         self._configurations = configurations
         self._secrets = secrets
+        self._replies = replies
         self._blobstore = blobstore.Blobstore(links)
         self._http = http.HttpSettings(client=http_client, policy_of=self._outgoing_policy)
         self._folders = {folder.name: folder for folder in folders}
@@ -150,5 +152,6 @@ class World:
         return [
             *keyvalue.keyvalue_interfaces(component, self._links),
             *self._blobstore.interfaces(),
+            *messaging.messaging_interfaces(self._links, self._replies),
             *self._links.interfaces(others),
         ]
