@@ -196,6 +196,7 @@ class ComponentDescription(Component):
     )
     links: Annotated[tuple[Link, ...], "its links"] = ()
     grants: Annotated[tuple[Grant, ...], "where calls of each import go, and what was granted"] = ()
+    triggers: Annotated[tuple[Trigger, ...], "what makes calls of it"] = ()
     placements: Annotated[tuple[Placement, ...], "where its replicas are"] = ()
     pending: Annotated[tuple[Pending, ...], "replicas that have no node, and why"] = ()
     ready_to_take_over: Annotated[tuple[str, ...], "nodes that have it compiled"] = ()

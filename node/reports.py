@@ -158,6 +158,7 @@ class Reports:
                 "labels": dict(spec.labels),
                 "links": links,
                 "grants": self._grants(wanted, description),
+                "triggers": [trigger.to_dict() for trigger in wanted.triggers],
                 "placements": self._placements(name),
                 "pending": [{"count": item.count, "reason": item.reason} for item in self._pending(name)],
                 "ready_to_take_over": sorted(state.observed.nodes[node].name for node in ready),

@@ -71,7 +71,9 @@ def component_text(component: models.ComponentDescription) -> str:
             ("ready to take over", component.ready_to_take_over),
         ]
     )
-    return "\n".join([head, *_placements(component), *_grants(component), *_interfaces(component)])
+    return "\n".join(
+        [head, *_placements(component), *_triggers(component), *_grants(component), *_interfaces(component)]
+    )
 
 
 def node_text(node: models.NodeDescription) -> str:
@@ -150,6 +152,15 @@ def _links(component: models.ComponentDescription) -> list[str]:
         for link in component.links
     ]
     return _section("links", lines)
+
+
+def _triggers(component: models.ComponentDescription) -> list[str]:
+    lines = [
+        f"  {trigger.kind} {trigger.name}"
+        + "".join(f"  {key}={visible(value)}" for key, value in sorted(trigger.configuration.items()))
+        for trigger in component.triggers
+    ]
+    return _section("triggers", lines)
 
 
 _ROUTES = {"built-in": "this node", "local": "this node", "remote": "another node"}
