@@ -14,10 +14,10 @@ from node.capabilities.http.addresses import Address
 from node.capabilities.http.errors import HttpError, from_os
 from node.capabilities.http.response_parser import ResponseHead, ResponseParser
 
-HIGH_BYTES = 256 * 1024
+HIGH_BYTES = 128 * 1024
 """So much of a body may wait to be read before the server has to."""
 
-LOW_BYTES = 64 * 1024
+LOW_BYTES = 32 * 1024
 
 
 class Connection(asyncio.Protocol):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from lattice.errors import Trapped
 from lattice.http import Headers, is_field_value, is_token
+from node.capabilities.http.allowance import Allowance
 
 FIELDS_BYTES = 128 * 1024
 """Of all names and values of one resource; more is a fault of the guest, as in other hosts."""
@@ -44,29 +45,36 @@ class HeaderError(Exception):
 class Fields:
     """Header fields by name, in the order in which names were added."""
 
-    __slots__ = ("_entries", "_is_frozen", "_size")
+    __slots__ = ("_allowance", "_entries", "_is_frozen", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, allowance: Allowance | None = None) -> None:
+        """`allowance` is that of the guest which made them; what the host made counts for nobody."""
+        self._allowance = allowance
         self._entries: dict[str, list[bytes]] = {}
         self._size = 0
         self._is_frozen = False
 
+    def __del__(self) -> None:
+        # Several handles may lead here: only the last of them gives back what is held.
+        if self._allowance is not None:
+            self._allowance.give(self._size)
+
     @classmethod
-    def from_list(cls, entries: Sequence[tuple[str, bytes]]) -> Fields:
+    def from_list(cls, entries: Sequence[tuple[str, bytes]], allowance: Allowance | None = None) -> Fields:
         """What a guest made at once; raises `HeaderError`."""
-        fields = cls()
+        fields = cls(allowance)
         for name, value in entries:
             fields.append(name, value)
         return fields
 
     @classmethod
-    def received(cls, headers: Iterable[tuple[str, bytes]]) -> Fields:
+    def received(cls, headers: Iterable[tuple[str, bytes]], allowance: Allowance | None = None) -> Fields:
         """What came from outside: immutable, without the fields that guests don't see."""
-        fields = cls()
+        fields = cls(allowance)
         for name, value in headers:
             if name not in FORBIDDEN:
+                fields._hold(len(name) + len(value) + ENTRY_BYTES)
                 fields._entries.setdefault(name, []).append(value)
-                fields._size += len(name) + len(value) + ENTRY_BYTES
         fields._is_frozen = True
         return fields
 
@@ -100,11 +108,11 @@ class Fields:
         """Remove all values of a name; raises `HeaderError`."""
         self._remove(self._checked(name, ()))
 
-    def clone(self) -> Fields:
+    def clone(self, allowance: Allowance | None = None) -> Fields:
         """A copy that can be changed."""
-        copy = Fields()
+        copy = Fields(allowance)
+        copy._hold(self._size)
         copy._entries = {name: list(values) for name, values in self._entries.items()}
-        copy._size = self._size
         return copy
 
     def _checked(self, name: str, values: Sequence[bytes]) -> str:
@@ -120,11 +128,17 @@ class Fields:
         return key
 
     def _add(self, key: str, values: Sequence[bytes]) -> None:
-        self._size += sum(len(key) + len(value) + ENTRY_BYTES for value in values)
-        if self._size > FIELDS_BYTES:
+        size = sum(len(key) + len(value) + ENTRY_BYTES for value in values)
+        if self._size + size > FIELDS_BYTES:
             raise Trapped(f"the component's header fields have more than {FIELDS_BYTES} bytes")
+        self._hold(size)
         self._entries.setdefault(key, []).extend(values)
 
     def _remove(self, key: str) -> None:
         values = self._entries.pop(key, ())
-        self._size -= sum(len(key) + len(value) + ENTRY_BYTES for value in values)
+        self._hold(-sum(len(key) + len(value) + ENTRY_BYTES for value in values))
+
+    def _hold(self, size: int) -> None:
+        if self._allowance is not None:
+            self._allowance.take(size)
+        self._size += size

@@ -14,12 +14,13 @@ import anyio
 
 from lattice.errors import LatticeError, Trapped
 from lattice.streams import ByteReceiver
+from node.capabilities.http.allowance import Allowance
 from node.capabilities.http.errors import BodyFailed, HttpError, from_lattice
 from node.capabilities.http.fields import Fields
 from node.capabilities.wasi.pollables import Disarm, Signal
 from node.capabilities.wasi.streams import InputStream, StreamClosed
 
-WINDOW_BYTES = 128 * 1024
+WINDOW_BYTES = 64 * 1024
 """What is received ahead of a guest that does not read."""
 
 
@@ -29,11 +30,19 @@ class BodyBuffer:
     # The mutable state: the chunks, how far the first one was read, and how the body ended.
 
     def __init__(
-        self, data: bytes = b"", trailers: Fields | None = None, *, is_complete: bool = True
+        self,
+        data: bytes = b"",
+        trailers: Fields | None = None,
+        *,
+        is_complete: bool = True,
+        allowance: Allowance | None = None,
     ) -> None:
+        """What waits here counts against `allowance`, if it is for a guest's request; raises `Trapped`."""
+        self._allowance = allowance
+        self._size = 0
+        self._hold(len(data))
         self._chunks: deque[bytes] = deque([data] if data else ())
         self._position = 0
-        self._size = len(data)
         self._is_complete = is_complete
         self._is_discarding = False
         self.trailers = trailers
@@ -94,15 +103,23 @@ class BodyBuffer:
     async def _give(self, chunk: bytes) -> None:
         if self._is_discarding:
             return
+        self._hold(len(chunk))
         self._chunks.append(chunk)
-        self._size += len(chunk)
         self._came.notify()
         while self._size >= WINDOW_BYTES and not self._is_discarding:
             self._room = anyio.Event()
             await self._room.wait()
 
+    def __del__(self) -> None:
+        self._hold(-self._size)
+
+    def _hold(self, size: int) -> None:
+        if self._allowance is not None:
+            self._allowance.take(size)
+        self._size += size
+
     def _took(self, size: int) -> None:
-        self._size -= size
+        self._hold(-size)
         if self._size < WINDOW_BYTES:
             self._room.set()
 

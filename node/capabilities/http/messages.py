@@ -8,6 +8,7 @@ from typing import Any
 
 from lattice.errors import Invalid
 from lattice.http import Headers, content_length, is_authority, is_target, is_token
+from node.capabilities.http.allowance import Allowance
 from node.capabilities.http.fields import Fields
 from node.capabilities.http.incoming_body import BodyBuffer, IncomingBody
 from node.capabilities.http.outgoing_body import BodyPipe, OutgoingBody
@@ -77,11 +78,11 @@ class IncomingResponse:
     """The resource `incoming-response`."""
 
     def __init__(
-        self, status: int, headers: Headers, body: BodyBuffer, on_close: Callable[[], None] | None = None
+        self, status: int, headers: Fields, body: BodyBuffer, on_close: Callable[[], None] | None = None
     ) -> None:
         """`on_close` is called when nobody wants the body any more."""
         self.status = status
-        self.headers = Fields.received(headers)
+        self.headers = headers
         self._on_close = on_close
         self._body: IncomingBody | None = IncomingBody(body, on_close)
 
@@ -101,8 +102,9 @@ class _Outgoing:
 
     _size_error: str
 
-    def __init__(self, headers: Fields) -> None:
+    def __init__(self, headers: Fields, allowance: Allowance | None = None) -> None:
         self.headers = headers.freeze()
+        self._allowance = allowance
         self._pipe: BodyPipe | None = None
 
     def body(self) -> OutgoingBody | None:
@@ -113,7 +115,7 @@ class _Outgoing:
             length = content_length(self.headers.headers())
         except Invalid:
             return None
-        self._pipe = BodyPipe()
+        self._pipe = BodyPipe(self._allowance)
         return OutgoingBody(self._pipe, length, self._size_error)
 
     @property
@@ -135,8 +137,8 @@ class OutgoingRequest(_Outgoing):
 
     _size_error = "HTTP-request-body-size"
 
-    def __init__(self, headers: Fields) -> None:
-        super().__init__(headers)
+    def __init__(self, headers: Fields, allowance: Allowance | None = None) -> None:
+        super().__init__(headers, allowance)
         self.method: Method = {"get": None}
         self.scheme: Scheme | None = None
         self.authority: str | None = None
@@ -176,8 +178,8 @@ class OutgoingResponse(_Outgoing):
 
     _size_error = "HTTP-response-body-size"
 
-    def __init__(self, headers: Fields) -> None:
-        super().__init__(headers)
+    def __init__(self, headers: Fields, allowance: Allowance | None = None) -> None:
+        super().__init__(headers, allowance)
         self.status = 200
 
     def set_status(self, status: int) -> bool:

@@ -9,6 +9,7 @@ import anyio
 
 from lattice.errors import LatticeError
 from lattice.http import INLINE_BYTES, Body, Headers, HttpRequest, HttpResponse
+from node.capabilities.http.allowance import Allowance, allowance_of
 from node.capabilities.http.client import HttpClient, RequestOptions
 from node.capabilities.http.errors import HttpError, from_lattice
 from node.capabilities.http.fields import Fields
@@ -38,7 +39,8 @@ class FutureResponse:
 
     # The mutable state: the outcome, whether it was taken, and the scope that the request runs in.
 
-    def __init__(self) -> None:
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
         self._outcome: Any = None
         self._was_taken = False
         self._changed = Signal()
@@ -80,25 +82,31 @@ class FutureResponse:
         with self._scope:
             try:
                 response = await client.send(request, options, policy, component=component)
+                await self._pass_on(response)
             except LatticeError as error:
                 self._settle({"err": from_lattice(error).error_code})
-                return
-            await self._pass_on(response)
 
     async def _pass_on(self, response: HttpResponse) -> None:
-        body = response.body
+        body, allowance = response.body, self._allowance
         if isinstance(body, bytes):
-            trailers = Fields.received(response.trailers) if response.trailers else None
-            buffer = BodyBuffer(body, trailers)
-            self._settle({"ok": IncomingResponse(response.status, response.headers, buffer)})
+            trailers = Fields.received(response.trailers, allowance) if response.trailers else None
+            buffer = BodyBuffer(body, trailers, allowance=allowance)
+            self._respond(response, buffer, None)
             return
-        buffer = BodyBuffer(is_complete=False)
-        self._settle({"ok": IncomingResponse(response.status, response.headers, buffer, self.cancel)})
         async with body:
+            buffer = BodyBuffer(is_complete=False, allowance=allowance)
+            self._respond(response, buffer, self.cancel)
             await buffer.pump(body)
 
+    def _respond(
+        self, response: HttpResponse, buffer: BodyBuffer, on_close: Callable[[], None] | None
+    ) -> None:
+        headers = Fields.received(response.headers, self._allowance)
+        self._settle({"ok": IncomingResponse(response.status, headers, buffer, on_close)})
+
     def _settle(self, outcome: Any) -> None:
-        self._outcome = outcome
+        if self._outcome is None:
+            self._outcome = outcome
         self._changed.notify()
 
 
@@ -128,7 +136,7 @@ def _start(
     if len(in_flight) >= MAX_REQUESTS:
         reason = f"the component has {MAX_REQUESTS} requests under way"
         raise HttpError("connection-limit-reached", reason=reason)
-    future = FutureResponse()
+    future = FutureResponse(allowance_of(call.instance))
     in_flight.add(future)
 
     async def run() -> None:

@@ -14,12 +14,13 @@ from typing import Self
 import anyio
 
 from lattice.errors import Interrupted, LatticeError, Trapped
+from node.capabilities.http.allowance import Allowance
 from node.capabilities.http.errors import BodyFailed, HttpError
 from node.capabilities.http.fields import Fields
 from node.capabilities.wasi.pollables import Disarm, Signal
 from node.capabilities.wasi.streams import OutputStream, StreamClosed
 
-WINDOW_BYTES = 128 * 1024
+WINDOW_BYTES = 64 * 1024
 """What a guest may be ahead of who sends its body."""
 
 SMALL_CHUNK_BYTES = 4096
@@ -31,7 +32,9 @@ class BodyPipe:
 
     # The mutable state: what was written and not received, and how the stream ended, at either end.
 
-    def __init__(self) -> None:
+    def __init__(self, allowance: Allowance | None = None) -> None:
+        """What waits here counts against `allowance`, that of the guest."""
+        self._allowance = allowance
         self.on_abandoned: Callable[[], None] | None = None
         """Called if the receiving end is closed before the guest has finished."""
         self._chunks: deque[bytes] = deque()
@@ -69,12 +72,22 @@ class BodyPipe:
         """Take bytes for which there is room."""
         if not data:
             return
+        if self._allowance is not None:
+            self._allowance.take(len(data))
         if self._chunks and len(self._chunks[-1]) + len(data) <= SMALL_CHUNK_BYTES:
             self._chunks[-1] += data
         else:
             self._chunks.append(data)
         self._size += len(data)
         self._notify()
+
+    def _took(self, size: int) -> None:
+        self._size -= size
+        if self._allowance is not None:
+            self._allowance.give(size)
+
+    def __del__(self) -> None:
+        self._took(self._size)
 
     def finish(self, trailers: Mapping[str, str] | None = None) -> None:
         """Say that these were all bytes."""
@@ -102,7 +115,7 @@ class BodyPipe:
         """All that waits here; for a body that is finished."""
         data = b"".join(self._chunks)
         self._chunks.clear()
-        self._size = 0
+        self._took(self._size)
         return data
 
     def _notify(self) -> None:
@@ -126,7 +139,7 @@ class BodyPipe:
             self._written = anyio.Event()
             await self._written.wait()
         chunk = self._chunks.popleft()
-        self._size -= len(chunk)
+        self._took(len(chunk))
         self._taken.notify()
         return chunk
 
@@ -141,7 +154,7 @@ class BodyPipe:
         is_early = not self.is_over
         self._is_abandoned = True
         self._chunks.clear()
-        self._size = 0
+        self._took(self._size)
         self._notify()
         if is_early and self.on_abandoned is not None:
             self.on_abandoned()

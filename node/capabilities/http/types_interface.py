@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from node.capabilities.http.allowance import allowance_of
 from node.capabilities.http.errors import BodyFailed, HttpError
 from node.capabilities.http.fields import Fields, HeaderError
 from node.capabilities.http.messages import (
@@ -47,6 +48,11 @@ def _plain(method: Callable[..., Any]) -> HostFunction:
     return lambda call, *args: method(*args)
 
 
+def _counted(method: Callable[..., Any]) -> HostFunction:
+    """One that makes something which counts against the guest's allowance."""
+    return lambda call, *args: method(*args, allowance=allowance_of(call.instance))
+
+
 def _attribute(name: str) -> HostFunction:
     return lambda call, this: getattr(this, name)
 
@@ -87,16 +93,23 @@ def _http_error_code(call: GuestCall, error: IoError) -> Any:
     return cause.error.error_code if isinstance(cause, BodyFailed) else None
 
 
+def _fields_from_list(call: GuestCall, entries: Any) -> Any:
+    try:
+        return {"ok": Fields.from_list(entries, allowance_of(call.instance))}
+    except HeaderError as error:
+        return {"err": {error.case: None}}
+
+
 _FIELDS: Mapping[str, HostFunction] = {
-    "[constructor]fields": lambda call: Fields(),
-    "[static]fields.from-list": _header(Fields.from_list),
+    "[constructor]fields": _counted(Fields),
+    "[static]fields.from-list": _fields_from_list,
     "[method]fields.get": _plain(Fields.get),
     "[method]fields.has": _plain(Fields.has),
     "[method]fields.set": _header(Fields.set),
     "[method]fields.delete": _header(Fields.delete),
     "[method]fields.append": _header(Fields.append),
     "[method]fields.entries": _plain(Fields.headers),
-    "[method]fields.clone": _plain(Fields.clone),
+    "[method]fields.clone": _counted(Fields.clone),
 }
 
 _INCOMING: Mapping[str, HostFunction] = {
@@ -114,7 +127,7 @@ _INCOMING: Mapping[str, HostFunction] = {
 }
 
 _OUTGOING_REQUEST: Mapping[str, HostFunction] = {
-    "[constructor]outgoing-request": _plain(OutgoingRequest),
+    "[constructor]outgoing-request": _counted(OutgoingRequest),
     "[method]outgoing-request.body": _once(OutgoingRequest.body),
     "[method]outgoing-request.method": _attribute("method"),
     "[method]outgoing-request.set-method": _setter(OutgoingRequest.set_method),
@@ -143,7 +156,7 @@ def _send_informational(call: GuestCall, outparam: ResponseOutparam, status: int
 
 
 _OUTGOING_RESPONSE: Mapping[str, HostFunction] = {
-    "[constructor]outgoing-response": _plain(OutgoingResponse),
+    "[constructor]outgoing-response": _counted(OutgoingResponse),
     "[method]outgoing-response.status-code": _attribute("status"),
     "[method]outgoing-response.set-status-code": _setter(OutgoingResponse.set_status),
     "[method]outgoing-response.headers": _attribute("headers"),

@@ -186,6 +186,11 @@ async def test_faults_that_native_hosts_trap_end_the_call(lab: HostHandler, faul
         await _received(await lab.handle(_request(path=f"/fault/{fault}"), context()))
 
 
+async def test_a_guest_that_hoards_fields_is_ended(lab: HostHandler) -> None:
+    with pytest.raises(Trapped):
+        await lab.handle(_request(path="/fault/hoard"), context())
+
+
 async def test_a_guest_that_sets_no_response_is_an_error(lab: HostHandler) -> None:
     with pytest.raises(Trapped, match="without setting a response"):
         await lab.handle(_request(path="/fault/nothing"), context())

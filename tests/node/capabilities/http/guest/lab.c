@@ -398,6 +398,8 @@ static void misbehave(bytes what, handle request, handle outparam) {
     incoming_stream(body.value, &stream);
     incoming_drop(body.value);
   }
+  if (take_prefix(&what, "hoard"))
+    for (__builtin_memset(large, 'x', sizeof large);;) append(fields_new(), TEXT("a"), (bytes){large, sizeof large});
   if (take_prefix(&what, "unwritten")) return set_response(outparam, response_new(sized("100")));
   writer out = begin(outparam, take_prefix(&what, "sized-") ? sized("100") : fields_new(), 200);
   stream_write_and_flush(out.stream, (uint8_t *)"early", 5, &done);
