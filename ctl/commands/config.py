@@ -87,7 +87,8 @@ def put(
         return await client.put_config(name, given, merge=merge)
 
     change = session.run(run)
-    verb = f"has {len(change.keys)} values now" if change.changed else "is as it was"
+    values_text = "1 value" if len(change.keys) == 1 else f"{len(change.keys)} values"
+    verb = f"has {values_text} now" if change.changed else "is as it was"
     session.output.say(f"configuration `{name}` {verb}")
     session.output.item(change, None)
 

@@ -22,7 +22,7 @@ COMPONENT_LD = "wasm-component-ld 0.5.21"
 
 RUN = "wasi:cli/run@0.2.6"
 HTTP = "wasi:http/incoming-handler@0.2.0"
-CAPABILITIES = ("wasi:", "wasmcloud:messaging/", "demo:kv/store")
+CAPABILITIES = ("wasi:", "wasmcloud:messaging/", "wasmcloud:secrets/", "demo:kv/store")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,9 @@ BUILT: Mapping[str, Built] = {
         interface="demo:thumbs/album",
         functions={"add", "photo", "thumb", "names", "remove", "shrink"},
         has_wasi=True,
+    ),
+    "report/c/report.wasm": Built(
+        interface="wasmcloud:cron/scheduler@0.1.0", functions={"invoke"}, has_wasi=True
     ),
     "types/rust/types.wasm": Built(
         interface="demo:types/echo",

@@ -16,8 +16,9 @@ from lattice.errors import Invalid, NotFound
 from lattice.sealing import Secret
 from tests.node.capabilities.test_config import NAMES, with_result
 from tests.node.capabilities.test_secrets_interfaces import GUEST
-from tests.node.whole_nodes import GREETER, Lattice, deploy, until
+from tests.node.whole_nodes import EXAMPLES, GREETER, Lattice, deploy, until
 
+REPORT = EXAMPLES / "report/c/report.wasm"
 CALL = "demo:greeter/greet.hello"
 
 
@@ -115,7 +116,7 @@ async def test_what_does_not_exist_is_refused_by_name(lattice: Lattice) -> None:
 
 
 async def test_a_schedule_is_run_by_one_node_and_goes_on_when_that_is_gone(lattice: Lattice) -> None:
-    first, _ = await lattice.start("a"), await lattice.start("b")
+    nodes = [await lattice.start("a"), await lattice.start("b")]
     client = await lattice.client()
     await deploy(client, GREETER, replicas=2)
     runs: Counter[str] = Counter()
@@ -133,10 +134,42 @@ async def test_a_schedule_is_run_by_one_node_and_goes_on_when_that_is_gone(latti
 
         with anyio.fail_after(20):
             await more(3)
-            await first.controller.resign()
+            leader = next(node for node in nodes if node.controller.is_leading)
+            await leader.controller.resign()
             while len(by) < 2:
                 await more(1)
     assert max(runs.values()) == 1
+
+
+async def test_a_component_that_somebody_built_is_called_by_the_clock_with_all_it_was_granted(
+    lattice: Lattice,
+) -> None:
+    await lattice.start("a")
+    client = await lattice.client()
+    await client.put_config("report", {"title": "Weekly"})
+    await client.put_secret("report-key", Secret("0123456789"))
+    grants = {"configuration_from": ("report",), "secrets": {"key": "report-key"}}
+    trigger = {"kind": "cron", "configuration": {"schedule": "every 100ms", "payload": "you"}}
+    digest = await deploy(client, REPORT, triggers=(trigger,), **grants)
+
+    async def last() -> tuple[str, str, str]:
+        line = (await client.log_lines("report", 1))[0]
+        return line.stream, line.context, line.text
+
+    async def has_line() -> bool:
+        return bool(await client.log_lines("report", 1))
+
+    await until(has_line, True)
+    assert await last() == ("info", "report", "Weekly for you, with a key of 10 bytes")
+    await client.put_secret("report-key", Secret("012"))
+    await client.put_config("report", {"title": "Daily"})
+    await until(last, ("info", "report", "Daily for you, with a key of 3 bytes"))
+    async with client.events() as events:
+        await redeploy(client, "report", digest, configuration_from=("report",), triggers=(trigger,))
+        with anyio.fail_after(10):
+            while (event := await anext(events)).event != "trigger.failed":
+                pass
+    assert "no key was granted" in event.details["reason"]
 
 
 async def test_a_schedule_that_makes_no_sense_is_refused_before_it_is_stored(lattice: Lattice) -> None:
