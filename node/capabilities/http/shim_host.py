@@ -178,7 +178,7 @@ def _end(exchange: ShimExchange, settings: ShimSettings, text: str) -> str:
 
 
 def _break(exchange: ShimExchange, settings: ShimSettings, text: str) -> str:
-    reason = "the component broke its body off"
+    reason = "the component broke its body off before it was finished"
     exchange.outputs[int(text)].fail(HttpError("HTTP-protocol-error", reason=reason))
     return ""
 

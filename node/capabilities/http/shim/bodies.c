@@ -6,6 +6,8 @@ RESOURCE(HTTP, "incoming-body", incoming_body)
 RESOURCE(HTTP, "future-trailers", future_trailers)
 RESOURCE(HTTP, "outgoing-body", outgoing_body)
 
+enum { MOST_DIGITS = 18 };
+
 typedef struct {
   object object;
   input *stream;
@@ -61,18 +63,31 @@ EXPORT(HTTP, "[method]future-trailers.get") result_area *trailers_get(future_tra
 
 // Bodies that the guest writes
 
-uint64_t announced_length(const field_list *headers, bool *is_announced) {
-  bytes *length = find_field(headers, TEXT("content-length"));
-  *is_announced = length != NULL && length->length > 0 && length->length < 19;
-  for (size_t i = 0; *is_announced && i < length->length; i++)
-    if (length->data[i] < '0' || length->data[i] > '9') *is_announced = false;
-  return *is_announced ? parse_number(*length) : 0;
+// What `content-length` says, in digits only; if several say different things, nobody can tell.
+bool read_length(const field_list *headers, bool *is_announced, uint64_t *length) {
+  bytes *first = find_field(headers, TEXT("content-length"));
+  *is_announced = first != NULL;
+  *length = 0;
+  if (first == NULL) return true;
+  for (size_t i = 0; i < headers->length; i++) {
+    const field *other = &headers->data[i];
+    if (equals_caseless(other->name, TEXT("content-length")) && !equals(other->value, *first)) return false;
+  }
+  if (first->length == 0 || first->length > MOST_DIGITS) return false;
+  for (size_t i = 0; i < first->length; i++)
+    if (first->data[i] < '0' || first->data[i] > '9') return false;
+  *length = parse_number(*first);
+  return true;
 }
 
 outgoing_body *make_body(const field_list *headers, outgoing_request *request) {
+  bool is_announced;
+  uint64_t length;
+  if (!read_length(headers, &is_announced, &length)) return NULL;
   outgoing_body *body = arena_allocate(sizeof *body);
   *body = (outgoing_body){.request = request};
-  body->stream.announced = announced_length(headers, &body->stream.is_announced);
+  body->stream.is_announced = is_announced;
+  body->stream.announced = length;
   body->stream.body = body;
   return body;
 }

@@ -38,7 +38,7 @@ EXPORT(HTTP, "[constructor]outgoing-request") handle outgoing_constructor(handle
 EXPORT(HTTP, "[method]outgoing-request.body") result_area *outgoing_body_of(outgoing_request *request) {
   if (request->body != NULL) return give_handle(true, 0);
   request->body = make_body(request->headers, request);
-  return give_handle(false, body_for_guest(request->body));
+  return request->body ? give_handle(false, body_for_guest(request->body)) : give_handle(true, 0);
 }
 
 EXPORT(HTTP, "[method]outgoing-request.headers") handle outgoing_headers(outgoing_request *request) {
@@ -210,7 +210,11 @@ void start_fetches(void) {
   for (fetch *future = fetches; future != NULL; future = future->next) {
     outgoing_body *body = future->request->body;
     start_fetch(future);
-    if (body != NULL && body->object.is_dropped && !body->stream.is_finished) break_output(&body->stream);
+    if (body == NULL || body->stream.is_finished) continue;
+    if (body->object.is_dropped)
+      break_output(&body->stream);
+    else
+      output_send(&body->stream, false);
   }
 }
 

@@ -153,7 +153,7 @@ EXPORT(HTTP, "[method]outgoing-response.headers") handle response_headers(outgoi
 EXPORT(HTTP, "[method]outgoing-response.body") result_area *response_body(outgoing_response *response) {
   if (response->body != NULL) return give_handle(true, 0);
   response->body = make_body(response->headers, NULL);
-  return give_handle(false, body_for_guest(response->body));
+  return response->body ? give_handle(false, body_for_guest(response->body)) : give_handle(true, 0);
 }
 
 // The case of the result, the response or the case of the error code, and the payload of the latter.
@@ -238,8 +238,11 @@ static bytes refusal(void) {
 // A guest that never asks for the body may still announce one, where none is sent anyway.
 static bytes bodiless(const outgoing_response *response) {
   enum { NO_CONTENT = 204, NOT_MODIFIED = 304 };
-  bool is_announced, has_none = current.is_head || response->status == NO_CONTENT || response->status == NOT_MODIFIED;
-  if (announced_length(response->headers, &is_announced) > 0 && !has_none) {
+  bool is_announced;
+  uint64_t length;
+  bool has_none =
+      current.is_head || response->status == NO_CONTENT || response->status == NOT_MODIFIED;
+  if (read_length(response->headers, &is_announced, &length) && length > 0 && !has_none) {
     current.error = (error_code){.code = RESPONSE_BODY_SIZE};
     return refusal();
   }

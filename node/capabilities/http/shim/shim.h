@@ -226,7 +226,7 @@ typedef struct outgoing_body {
   struct outgoing_request *request; // of which it is the body; none for a response
 } outgoing_body;
 
-uint64_t announced_length(const field_list *headers, bool *is_announced);
+bool read_length(const field_list *headers, bool *is_announced, uint64_t *length);
 outgoing_body *make_body(const field_list *headers, struct outgoing_request *request);
 handle body_for_guest(outgoing_body *body);
 handle new_incoming_body(incoming_body *body);

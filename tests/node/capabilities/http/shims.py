@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from lattice.http import HttpRequest
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.policy import OutgoingPolicy
 from node.capabilities.http.shim_handler import ShimHandler
@@ -64,3 +66,8 @@ class Shims:
     async def aclose(self) -> None:
         for pool in self.pools:
             await pool.aclose()
+
+
+def request(method: str = "GET", path: str = "/", **fields: Any) -> HttpRequest:
+    """A request as a listener makes it."""
+    return HttpRequest(method=method, scheme="http", authority="example.com", path=path, **fields)

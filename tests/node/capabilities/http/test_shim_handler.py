@@ -1,0 +1,69 @@
+"""What handlers by host functions promise, promised by the shim: the same tests, over the other handler."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import anyio
+import pytest
+
+from lattice.errors import Trapped
+from node.capabilities.http.client import HttpClient
+from node.capabilities.http.shim_handler import ShimHandler
+from node.engine.compiler import Compiler
+from node.engine.engine import Engine
+from tests.node.capabilities.http import test_http_host_handler, test_http_outgoing
+from tests.node.capabilities.http.conftest import context
+from tests.node.capabilities.http.shims import Shims, request
+
+LAB = test_http_outgoing.LAB
+
+OTHERWISE_HERE = {
+    "test_a_component_without_a_handler_is_told_so",
+    "test_a_body_that_was_not_finished_is_never_taken_for_whole",
+    "test_a_guest_waits_while_nobody_takes_its_body",
+}
+"""Rules that have tests of their own below, or belong to the host functions alone."""
+
+
+@pytest.fixture
+async def handlers(compiler: Compiler, engine: Engine, client: HttpClient) -> AsyncIterator[Shims]:
+    shims = Shims(compiler, engine, client)
+    try:
+        yield shims
+    finally:
+        await shims.aclose()
+
+
+def _promises(module: ModuleType) -> Mapping[str, Any]:
+    found = {name: value for name, value in vars(module).items() if name.startswith("test_")}
+    return {name: value for name, value in found.items() if name not in OTHERWISE_HERE}
+
+
+globals().update(_promises(test_http_host_handler), **_promises(test_http_outgoing))
+
+lab = test_http_outgoing.lab
+
+
+@pytest.mark.parametrize("fault", ["mid-trap", "leak", "drop", "sized-finish"])
+async def test_an_unfinished_response_that_has_not_left_fails_as_a_whole(
+    lab: ShimHandler, fault: str
+) -> None:
+    with pytest.raises(Trapped):
+        await lab.handle(request(path=f"/fault/{fault}"), context())
+
+
+async def test_a_guest_ends_when_nobody_wants_its_body(handlers: Shims) -> None:
+    handler = await handlers.make(LAB)
+
+    response = await handler.handle(request(path="/chunks/100000"), context())
+    assert not isinstance(response.body, bytes)
+    async with response.body as body:
+        total = 0
+        while total < 4 << 20:
+            total += len(await body.receive())
+
+    with anyio.fail_after(5):
+        await handlers.pools[0].drain()  # returns when no call is in flight
