@@ -302,13 +302,18 @@ class Hosted:
 
     # Calls
 
-    async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
-        """The value that a function returned. Nothing here ends the call at its deadline."""
+    async def call(
+        self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], *, is_checked: bool = False
+    ) -> Any:
+        """The value that a function returned. Nothing here ends the call at its deadline.
+
+        `is_checked` says that whoever calls made the arguments as the function's type wants them.
+        """
         running = self._admitted()
         binding, began = None, now()
         try:
             function = running.function(request)
-            given = function.arguments(args)
+            given = args if is_checked else function.arguments(args)
             binding = running.bindings.take_known(request) or await running.bindings.take(request)
             value = await function.run(_call(request, binding, None), *given)
             if isinstance(value, Streamed):

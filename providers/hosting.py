@@ -21,12 +21,14 @@ from lattice.exchange import Exchange
 from lattice.model import MIB, Offer
 from lattice.streams import ByteReceiver
 from lattice.tasks import own_task
-from providers.bindings import Bindings, LinkSettings, LinksOf, PlainSettings, Spawn
+from providers.bindings import FLAT_PACKAGES, Bindings, LinkSettings, LinksOf, PlainSettings, Spawn
 from providers.hosted import Hosted, OfferSettings
 from providers.provider import Provider
 
 DESCRIPTION = "lattice:provider/description"
 """Every provider has it: `describe` gives what it serves, and needs no link."""
+
+FLAT = tuple(f"{package}/" for package in FLAT_PACKAGES)
 
 Result = TypeVar("Result")
 
@@ -110,21 +112,21 @@ class Providers:
 
     async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
         """Call with values; whoever calls within the process ends the call at its deadline."""
-        if request.interface == DESCRIPTION:
-            return self._describe(request)
-        return await self._of(request).call(request, args)
+        # The flat interfaces are called by a node's own code, and by nothing else within the process.
+        is_checked = request.interface.startswith(FLAT)
+        return await self._called(request, args, is_checked=is_checked)
 
     async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
         """Call with encoded arguments, at most until the request's deadline."""
         if content_type == wire.MSGPACK:
             decode = partial(wire.decode, body, max_bytes=PAYLOAD_BYTES)
             args = await coded(len(body), decode) if body else ()
-            value = await self._timed(request, self.call(request, args))
+            value = await self._timed(request, self._called(request, args))
             return Reply(data=wire.encode(value))
         type_ = self._of(request).function_type(request)
         data = wire.decode_json(body, max_bytes=PAYLOAD_BYTES) if body else []
         args = data if type_ is None else values.arguments_from_json(type_, data)
-        value = await self._timed(request, self.call(request, args))
+        value = await self._timed(request, self._called(request, args))
         shown = value if type_ is None else values.result_to_json(type_, value)
         return Reply(data=wire.encode_json(shown), content_type=content_type)
 
@@ -133,6 +135,13 @@ class Providers:
     ) -> Exchange:
         """Call with byte streams beside arguments and value."""
         return await self._timed(request, self._of(request).exchange(request, args, body))
+
+    async def _called(
+        self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], *, is_checked: bool = False
+    ) -> Any:
+        if request.interface == DESCRIPTION:
+            return self._describe(request)
+        return await self._of(request).call(request, args, is_checked=is_checked)
 
     async def _timed(self, request: CallRequest, work: Awaitable[Result]) -> Result:
         await own_task()

@@ -48,9 +48,9 @@ class BoundLink:
     secrets: Mapping[str, Secret] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ProviderCall:
-    """One call in progress."""
+    """One call in progress; not to be changed (to be frozen would cost a microsecond of each call)."""
 
     link: BoundLink
     binding: Any
