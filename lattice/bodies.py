@@ -14,7 +14,7 @@ from typing import TypeVar
 import anyio
 from anyio import to_thread
 
-from lattice import streams, wire
+from lattice import streams, subjects, wire
 from lattice.bus import Bus, Message
 from lattice.errors import Invalid, LatticeError, TimedOut
 from lattice.streams import DEFAULT_SETTINGS, StreamSettings
@@ -111,7 +111,7 @@ async def reply(
     """
     if peer.fits(body):
         headers = wire.reply_headers(call.content_type, body_stream=body_stream)
-        await peer.bus.publish(subject, body, headers=headers)
+        await peer.bus.publish(subject, body, headers=headers, reply=_credit_subject(peer, body_stream))
     elif not call.accepts_stream:
         await reply_error(peer, subject, _too_large(peer, body), call.content_type)
     else:
@@ -119,8 +119,13 @@ async def reply(
         stream = streams.new_stream_id(peer.owner)
         async with await streams.open_sender(peer.bus, peer.lattice, stream, peer.settings) as sender:
             headers = wire.reply_headers(call.content_type, stream, body_stream)
-            await peer.bus.publish(subject, headers=headers)
+            await peer.bus.publish(subject, headers=headers, reply=_credit_subject(peer, stream))
             await streams.send_body(sender, body)
+
+
+def _credit_subject(peer: Peer, stream: wire.StreamId | None) -> str | None:
+    """As a reply subject it has the server say, to the end that would wait for credit, that nobody waits."""
+    return None if stream is None else subjects.stream_credit(peer.lattice, stream.owner, stream.stream)
 
 
 async def reply_error(

@@ -26,8 +26,8 @@ from lattice.wire import StreamId
 
 log = structlog.get_logger()
 
-ALIVE_SHARE = 3
-"""How often an end shows life within the idle limit: two losses in a row do no harm."""
+ALIVE_SHARE = 6
+"""How often an end shows life within the idle limit; to a peer that is gone, the server answers at once."""
 
 TOTAL_SECONDS = 24 * 3600.0
 """No stream beside a call lasts longer."""

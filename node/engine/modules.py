@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -15,6 +17,7 @@ from lattice.errors import Failed
 from node.engine.cache import Cache, Entry
 from node.engine.capi import EngineSettings
 from node.engine.compile_process import CompileLimits, run_worker
+from node.engine.compiled import Form
 from node.engine.compiler import entry_name
 
 _log = structlog.get_logger()
@@ -43,7 +46,7 @@ class ModuleCompiler:
         self._limits.check_size(len(artifact))
         digest = await anyio.to_thread.run_sync(lambda: f"sha256:{hashlib.sha256(artifact).hexdigest()}")
         async with self._slots:
-            entry = await anyio.to_thread.run_sync(self._cache.load, self._entry_name(digest))
+            entry = await anyio.to_thread.run_sync(self._load, digest)
             entry = entry or await self._compile(artifact, digest)
         return CompiledModule(digest=digest, path=entry.path)
 
@@ -53,13 +56,18 @@ class ModuleCompiler:
             done = await run_worker(artifact, self._limits, self._settings, output=code, is_module=True)
             metadata = {**done, "digest": digest, "size": len(artifact)}
             _log.info("module.compiled", digest=digest, seconds=done["compile_seconds"])
-            store = partial(self._cache.store, self._entry_name(digest), code, metadata)
-            return await anyio.to_thread.run_sync(store)
+            return await anyio.to_thread.run_sync(self._store, digest, code, metadata)
         except OSError as error:
             raise Failed(f"the compiled module can't be stored: {error}") from error
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(partial(code.unlink, missing_ok=True))
 
+    def _load(self, digest: str) -> Entry | None:
+        return self._cache.load(self._entry_name(digest))
+
+    def _store(self, digest: str, code: Path, metadata: Mapping[str, Any]) -> Entry:
+        return self._cache.store(self._entry_name(digest), code, metadata)
+
     def _entry_name(self, digest: str) -> str:
-        return entry_name(f"module {digest}", self._settings)
+        return entry_name(f"module {digest}", self._settings, Form.PLAIN)

@@ -143,6 +143,12 @@ async def test_a_detached_job_goes_on_and_is_logged(lattice: Lattice, client: Co
     assert {line.text for line in await client.log_lines("report", 10)} == {"to the output", "to the error"}
 
 
+async def test_a_command_that_is_deployed_can_be_called(lattice: Lattice, client: ControlClient) -> None:
+    await lattice.deploy(EXAMPLES / "hello-command/c/hello.wasm", name="hello")
+
+    assert await client.call("hello", "run", []) == {"ok": None}
+
+
 async def test_what_is_no_command_is_refused_with_a_hint(lattice: Lattice, tmp_path: Path) -> None:
     library = tmp_path / "library.wasm"
     library.write_bytes(b"\0asm\x01\x00\x00\x00")

@@ -14,18 +14,35 @@ from lattice.errors import Interrupted
 from lattice.jobs import JobSpec
 from lattice.model import ComponentSpec
 from lattice.tasks import open_tasks
-from tests.e2e.processes import EXAMPLES, MISBEHAVE, Lattice, until
+from tests.e2e.processes import EXAMPLES, LATTICECTL, MISBEHAVE, Lattice, until
 from tests.e2e.questions import holders, in_flight
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
 TOOL = EXAMPLES / "tool-command/c/tool.wasm"
 AT_ONCE_SECONDS = 1.5
+UNHEARD_SECONDS = 8.0
+"""A client is no node: its death shows when the server has nobody to give the next sign of life to."""
 LONG = CallOptions(budget_seconds=60)
 
 
 async def is_free(client: ControlClient) -> bool:
     return not await in_flight(client, "misbehave")
+
+
+@pytest.mark.parametrize("file", ["tool.wasm", "tool.wasip1.wasm"])
+async def test_a_client_that_is_killed_leaves_no_job_behind(
+    lattice: Lattice, client: ControlClient, file: str
+) -> None:
+    command = [*LATTICECTL, "run", str(TOOL.parent / file), "spin"]
+    async with await anyio.open_process(command, env=lattice.environment) as process:
+        await until(client.jobs, what="the job runs")
+        process.kill()
+
+    async def is_over() -> bool:
+        return not await client.jobs()
+
+    await until(is_over, seconds=UNHEARD_SECONDS, what="the job has ended")
 
 
 @pytest.fixture

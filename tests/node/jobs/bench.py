@@ -107,11 +107,11 @@ class Bench:
 async def finish(exchange: Exchange) -> Result:
     """All that a job writes, to its end."""
     assert exchange.body is not None
-    reader, pieces = OutputReader(), {STDOUT: b"", STDERR: b""}
+    reader, pieces = OutputReader(), {STDOUT: bytearray(), STDERR: bytearray()}
     async for chunk in exchange.body:
         for stream, piece in reader.feed(chunk):
             pieces[stream] += piece
-    return Result(outcome_of(exchange.body.trailers), pieces[STDOUT], pieces[STDERR])
+    return Result(outcome_of(exchange.body.trailers), bytes(pieces[STDOUT]), bytes(pieces[STDERR]))
 
 
 def make_bench(engine: Engine, folder: Path, *, max_jobs: int = 4, **folders: Path) -> Bench:
