@@ -10,6 +10,10 @@ RANDOM_BYTES = 1024 * 1024
 """At most so many bytes per call: a megabyte takes some milliseconds of the event loop."""
 
 
+SEED = "wasi:random/insecure-seed"
+"""Where a sandbox's state has it."""
+
+
 def random_interfaces(settings: WasiSettings, version: str) -> tuple[HostInterface, ...]:
     """`wasi:random` over the source of `settings`."""
 
@@ -24,7 +28,8 @@ def random_interfaces(settings: WasiSettings, version: str) -> tuple[HostInterfa
         return int.from_bytes(settings.random_bytes(8), "little")
 
     def seed(call: GuestCall) -> tuple[int, int]:
-        return random_u64(call), random_u64(call)
+        """The same for the sandbox's whole life, as callers may ask again to find it so."""
+        return call.instance.state.setdefault(SEED, (random_u64(call), random_u64(call)))  # type: ignore[no-any-return]
 
     return (
         HostInterface(

@@ -133,5 +133,4 @@ def _is_directory(place: Place) -> bool:
 def _refuse_slash(place: Place) -> None:
     """A slash after a name that is to become no directory."""
     if place.wants_directory:
-        os.stat(place.name, dir_fd=place.directory, follow_symlinks=False)
-        raise FileError("exist")
+        raise FileError("exist" if _is_directory(place) else "not-directory")

@@ -1,0 +1,144 @@
+"""Runs a folder of built WASI programs, each in a sandbox and a folder of its own, and prints a table.
+
+    python -m tests.wasi_suite.run FOLDER [--only NAME...]
+
+Components (`wasi:cli/run`) run over the host functions of `node.capabilities.wasi`. A program passes when it
+ends without a trap and with success; those named in `MUST_TRAP` pass when they trap with that text. How the
+programs are built is in docs/wasi-results.md; none of them is part of this repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from lattice.errors import LatticeError
+from node.capabilities.wasi import Exited, Folder, WasiSettings, parse_grants, wasi_interfaces
+from node.capabilities.wasi.streams import LineOutput
+from node.engine.compiler import Compiler
+from node.engine.engine import Engine
+from node.engine.host import CallContext
+from node.engine.limits import InstanceLimits
+from node.engine.pool import ComponentPool
+
+RUN = "wasi:cli/run@0.2."
+SECONDS = 60.0
+GUEST_FOLDER = "/scratch"
+
+MUST_TRAP = {
+    "p2_pollable_traps": "empty list",
+    "p2_stream_pollable_traps": "resource has children",
+    "p2_udp_send_too_much": "were permitted",
+}
+"""What the programs that test a trap expect of it."""
+
+GRANTS = (
+    "tcp:127.0.0.0/8:*", "tcp:[::1]:*", "udp:127.0.0.0/8:*", "udp:[::1]:*", "listen:tcp:*", "listen:udp:*",
+    "tcp:localhost:*", "tcp:*:*",
+)  # fmt: skip
+
+ENVIRONMENT = {"ERRNO_MODE_UNIX": "1"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one program ended."""
+
+    program: str
+    passed: bool
+    reason: str
+    seconds: float
+
+
+class Suite:
+    """One engine and one cache of compiled code for all programs."""
+
+    def __init__(self, engine: Engine, compiler: Compiler) -> None:
+        self._engine = engine
+        self._compiler = compiler
+
+    async def run(self, path: Path) -> Outcome:
+        """Run a program in an empty folder."""
+        printed: list[bytes] = []
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                await self._run(path, Path(scratch), printed)
+                reason = ""
+            except Exited as error:
+                reason = "" if error.status == 0 else f"exit status {error.status}"
+            except LatticeError as error:
+                reason = str(error)
+        expected = MUST_TRAP.get(path.stem)
+        passed = expected in reason if expected else not reason
+        if not passed:
+            reason = (reason or "it did not trap") + _last_words(printed)
+        return Outcome(program=path.stem, passed=passed, reason=reason, seconds=time.monotonic() - began)
+
+    async def _run(self, path: Path, scratch: Path, printed: list[bytes]) -> None:
+        compiled = await self._compiler.compile(await anyio.Path(path).read_bytes())
+        output = LineOutput(printed.append)
+        settings = WasiSettings(
+            arguments=(path.stem, GUEST_FOLDER),
+            environment=ENVIRONMENT,
+            folders=(Folder(host_path=scratch, guest_path=GUEST_FOLDER, writable=True),),
+            network=parse_grants(GRANTS),
+            standard_output=output,
+            standard_error=output,
+            exact_exit=True,
+        )
+        pool = ComponentPool(
+            self._engine,
+            compiled,
+            name=path.stem,
+            limits=InstanceLimits(),
+            slots=1,
+            imports=wasi_interfaces(settings),
+            sink=lambda call, stream, data: printed.append(data),
+        )
+        try:
+            interface = next(name for name in compiled.type.exports if name.startswith(RUN))
+            context = CallContext(deadline=anyio.current_time() + SECONDS)
+            result = await pool.call(interface, "run", (), context)
+            if "err" in result:
+                raise Exited(1)
+        finally:
+            await pool.aclose()
+
+
+def _last_words(printed: list[bytes]) -> str:
+    words = b" ".join(printed).decode(errors="replace").replace("\n", " ").strip()
+    return f" ({words[-300:]})" if words else ""
+
+
+async def run_all(folder: Path, only: list[str]) -> list[Outcome]:
+    """All programs of a folder, one after the other."""
+    paths = sorted(path for path in folder.glob("*.wasm") if not only or path.stem in only)
+    with tempfile.TemporaryDirectory() as cache:
+        async with Engine() as engine:
+            suite = Suite(engine, Compiler(Path(cache), b"k" * 32))
+            return [await suite.run(path) for path in paths]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="*", default=[])
+    options = parser.parse_args()
+    outcomes = anyio.run(run_all, options.folder, options.only)
+    print("| program | result | why |\n| --- | --- | --- |")
+    for outcome in outcomes:
+        print(f"| `{outcome.program}` | {'pass' if outcome.passed else 'fail'} | {outcome.reason} |")
+    passed = sum(outcome.passed for outcome in outcomes)
+    print(f"\n{passed} of {len(outcomes)} pass", file=sys.stderr)
+    return 0 if passed == len(outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
