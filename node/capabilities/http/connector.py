@@ -7,7 +7,8 @@ import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -27,11 +28,23 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses that a name leads to, the best first; raises `OSError`."""
 
 
-async def system_resolve(host: str, port: int) -> Sequence[str]:
-    """As the operating system resolves names."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+CONCURRENT_LOOKUPS = 32
+"""Lookups may hang for long; each takes a thread, and these are not those that others wait for."""
+
+
+class SystemResolver:
+    """Resolves names as the operating system does."""
+
+    def __init__(self) -> None:
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """The addresses that a name leads to; raises `OSError`."""
+        if self._limiter is None:  # it belongs to an event loop
+            self._limiter = anyio.CapacityLimiter(CONCURRENT_LOOKUPS)
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await anyio.to_thread.run_sync(look_up, abandon_on_cancel=True, limiter=self._limiter)
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +59,7 @@ class HttpClientSettings:
     max_connections: int = 512
     ca_bundle: Path | None = None
     """Certificates, in PEM, that are trusted beside those of the system."""
-    resolve: Resolve = system_resolve
+    resolve: Resolve = field(default_factory=SystemResolver)
 
 
 class Connector:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import structlog
 
 from lattice.errors import LatticeError
 from lattice.http import INLINE_BYTES, Body, Headers, HttpRequest, HttpResponse
@@ -24,6 +25,8 @@ from node.capabilities.http.messages import (
 from node.capabilities.http.policy import OutgoingPolicy
 from node.capabilities.wasi.pollables import Disarm, Signal
 from node.engine.host import GuestCall, HostInterface
+
+log = structlog.get_logger()
 
 MAX_REQUESTS = 128
 """Requests that one call of a guest may have under way."""
@@ -85,6 +88,9 @@ class FutureResponse:
                 await self._pass_on(response)
             except LatticeError as error:
                 self._settle({"err": from_lattice(error).error_code})
+            except Exception:  # it must not end the requests of others
+                log.exception("http.request-failed", component=component)
+                self._settle({"err": {"internal-error": "the host failed"}})
 
     async def _pass_on(self, response: HttpResponse) -> None:
         body, allowance = response.body, self._allowance
