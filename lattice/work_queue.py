@@ -104,9 +104,9 @@ class JetStreamWorkQueue:
             self._is_broken = False
         await self._ask()
         self._changed = anyio.Event()
-        with anyio.move_on_after(max(0.0, self._heard + SILENT_SECONDS - anyio.current_time())) as scope:
+        with anyio.move_on_after(SILENT_SECONDS):
             await self._changed.wait()
-        if scope.cancelled_caught and not self._waiting:
+        if anyio.current_time() - self._heard >= SILENT_SECONDS:
             log.info("queue.silent", stream=self._settings.stream, queue=self._settings.name)
             self._is_broken = True
 

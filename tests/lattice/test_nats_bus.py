@@ -16,11 +16,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 from nats.aio.client import Client
+from structlog.testing import capture_logs
 
-from lattice.bus import Disconnect, Entry, KeyValue
+from lattice.bus import Disconnect, Entry, KeyValue, QueueSettings
 from lattice.conformance import CHECKS, Inbox, Setting, Watched, refused
 from lattice.connection import ConnectionSettings, Credentials
-from lattice.errors import Denied, Failed, Interrupted, Invalid, NotFound, TimedOut, Unreachable
+from lattice.errors import Denied, Failed, Interrupted, Invalid, LatticeError, NotFound, TimedOut, Unreachable
 from lattice.nats_bus import NatsBus
 from tests.servers import NatsServer
 
@@ -483,3 +484,46 @@ async def test_who_leaves_a_queue_group_answers_what_was_given_to_it(nats_server
 
     assert len(outcomes) == 2000
     assert "answered" in outcomes
+
+
+@pytest.mark.slow
+async def test_a_queue_without_work_is_left_alone(nats_bus: NatsBus, lattice_name: str) -> None:
+    settings = QueueSettings(stream=lattice_name, name="workers", subject=f"{lattice_name}.work")
+    queue = await nats_bus.work_queue(settings)
+
+    with capture_logs() as lines, anyio.move_on_after(4):
+        await queue.take()
+
+    assert [line["event"] for line in lines if line["event"] == "queue.silent"] == []
+
+
+async def test_a_queue_goes_on_after_the_server_was_killed_or_wiped(make_nats_server: MakeServer) -> None:
+    server = make_nats_server()
+    settings = QueueSettings(stream="work", name="workers", subject="work.>", prefetch=8)
+    taken: list[bytes] = []
+
+    async def work() -> None:
+        while True:
+            item = await queue.take()
+            taken.append(item.message.data)
+            await item.done()
+
+    async def until_taken(bus: NatsBus, data: bytes) -> None:
+        with anyio.fail_after(15):
+            while data not in taken:
+                with suppress(LatticeError):
+                    await bus.publish_stored("work.x", data, timeout_seconds=1)
+                await anyio.sleep(0.05)
+
+    async with NatsBus(server.settings()) as bus, anyio.create_task_group() as tasks:
+        queue = await bus.work_queue(settings)
+        tasks.start_soon(work)
+        await until_taken(bus, b"before")
+        await anyio.to_thread.run_sync(server.kill)
+        await anyio.to_thread.run_sync(server.start)
+        await until_taken(bus, b"after")
+        await anyio.to_thread.run_sync(server.kill)
+        await anyio.to_thread.run_sync(server.wipe)
+        await anyio.to_thread.run_sync(server.start)
+        await until_taken(bus, b"wiped")
+        tasks.cancel_scope.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -339,9 +340,9 @@ async def test_who_leaves_finishes_what_it_has_begun(
 
 @pytest.mark.fault
 async def test_nothing_is_lost_when_the_server_is_killed_while_messages_are_handled(
-    world: World, make_nats_server: MakeServer, lattice_name: str
+    world: World, make_nats_server: MakeServer, lattice_name: str, tmp_path: Path
 ) -> None:
-    server = make_nats_server(jetstream={"sync_interval": "always"})
+    server = make_nats_server(jetstream={"sync_interval": "always", "store_dir": str(tmp_path / "streams")})
     done: Counter[str] = Counter()
 
     async def behave(message: dict[str, Any], count: int) -> Any:
