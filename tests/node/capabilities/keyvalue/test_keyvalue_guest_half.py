@@ -109,9 +109,7 @@ class Guest:
             )
         }
         atomics = {"increment": wit.Function((*key, ("delta", wit.Primitive(number))), None)}
-        pairs = (
-            "list<tuple<string, option<list<u8>>>>" if is_second else "list<option<tuple<string, list<u8>>>>"
-        )
+        pairs = "tuple<string, option<list<u8>>>" if is_second else "option<tuple<string, list<u8>>>"
         batch = {"get-many": function_type(f"func() -> result<list<{pairs}>>")}
         imports = {
             name: wit.Interface(name, functions)
