@@ -17,7 +17,7 @@ from lattice.streams import ByteReceiver
 from node.capabilities.http.allowance import Allowance
 from node.capabilities.http.errors import BodyFailed, HttpError, from_lattice
 from node.capabilities.http.fields import Fields
-from node.capabilities.wasi.pollables import Disarm, Signal
+from node.capabilities.wasi.pollables import Disarm, Signal, Watched
 from node.capabilities.wasi.streams import InputStream, StreamClosed
 
 WINDOW_BYTES = 64 * 1024
@@ -124,12 +124,13 @@ class BodyBuffer:
             self._room.set()
 
 
-class BodyInput(InputStream):
+class BodyInput(Watched, InputStream):
     """The `input-stream` of a body."""
 
     __slots__ = ("_body", "_buffer")
 
     def __init__(self, body: IncomingBody, buffer: BodyBuffer) -> None:
+        super().__init__()
         self._body = body
         self._buffer = buffer
 
@@ -144,6 +145,7 @@ class BodyInput(InputStream):
 
     def close(self) -> None:
         self._body.stream_closed()
+        self.check_unwatched("the stream of a body")
 
 
 class IncomingBody:
@@ -186,10 +188,11 @@ class IncomingBody:
             )
 
 
-class FutureTrailers:
+class FutureTrailers(Watched):
     """The resource `future-trailers`; also the source that its pollables wait for."""
 
     def __init__(self, buffer: BodyBuffer, on_close: Callable[[], None] | None) -> None:
+        super().__init__()
         self._buffer = buffer
         self._on_close = on_close
         self._was_taken = False
@@ -215,3 +218,4 @@ class FutureTrailers:
         """The guest dropped it."""
         if self._on_close is not None:
             self._on_close()
+        self.check_unwatched("a future-trailers")

@@ -23,7 +23,7 @@ from node.capabilities.http.messages import (
     scheme_text,
 )
 from node.capabilities.http.policy import OutgoingPolicy
-from node.capabilities.wasi.pollables import Disarm, Signal
+from node.capabilities.wasi.pollables import Disarm, Signal, Watched
 from node.engine.host import GuestCall, HostInterface
 
 log = structlog.get_logger()
@@ -37,12 +37,13 @@ PolicyOf = Callable[[GuestCall], OutgoingPolicy]
 """What the component that is being called may reach, as of now."""
 
 
-class FutureResponse:
+class FutureResponse(Watched):
     """The resource `future-incoming-response`; also the source that its pollables wait for."""
 
     # The mutable state: the outcome, whether it was taken, and the scope that the request runs in.
 
     def __init__(self, allowance: Allowance) -> None:
+        super().__init__()
         self._allowance = allowance
         self._outcome: Any = None
         self._was_taken = False
@@ -68,6 +69,7 @@ class FutureResponse:
         """The guest dropped it; a response that was taken lives on."""
         if not self._was_taken:
             self.cancel()
+        self.check_unwatched("a future-incoming-response")
 
     def cancel(self) -> None:
         """Give the request up, or what is left of the response."""

@@ -17,7 +17,7 @@ from node.capabilities.http.messages import (
 from node.capabilities.http.outgoing_body import OutgoingBody
 from node.capabilities.http.response_outparam import ResponseOutparam
 from node.capabilities.wasi.io_interfaces import IoError, forget
-from node.capabilities.wasi.pollables import Pollable
+from node.capabilities.wasi.pollables import Pollable, Watched
 from node.engine.host import DropFunction, GuestCall, HostFunction, HostInterface
 
 _OK: Any = {"ok": None}
@@ -84,8 +84,8 @@ def _header(operation: Callable[..., Any]) -> HostFunction:
     return function
 
 
-def _subscribe(call: GuestCall, source: Any) -> Pollable:
-    return Pollable(source)
+def _subscribe(call: GuestCall, source: Watched) -> Pollable:
+    return source.subscribe()
 
 
 def _http_error_code(call: GuestCall, error: IoError) -> Any:

@@ -124,7 +124,7 @@ async def _slow_splice(stream: OutputStream, source: InputStream, length: int) -
 
 
 def _subscribe(call: GuestCall, stream: InputStream | OutputStream) -> Pollable:
-    return Pollable(stream)
+    return stream.subscribe()
 
 
 def _close(call: GuestCall, stream: InputStream | OutputStream) -> None:
@@ -164,7 +164,7 @@ def io_interfaces(version: str) -> tuple[HostInterface, ...]:
             "[method]pollable.block": _block,
             "poll": poll,
         },
-        resources={"pollable": forget},
+        resources={"pollable": lambda call, pollable: pollable.drop()},
     )
     return error, poll_interface, _streams(version)
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import anyio
+
+from lattice.errors import Trapped
 
 LONGEST_TIMER_SECONDS = 3600.0
 """A later deadline is reached in several steps: event loops refuse or round timers years ahead."""
@@ -34,10 +36,16 @@ class Source(Protocol):
 class Pollable:
     """The resource `pollable`: one handle of a guest to a source. Several may share a source."""
 
-    __slots__ = ("source",)
+    __slots__ = ("_on_drop", "source")
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, on_drop: Callable[[], None] | None = None) -> None:
         self.source = source
+        self._on_drop = on_drop
+
+    def drop(self) -> None:
+        """The guest dropped it."""
+        if self._on_drop is not None:
+            self._on_drop()
 
     def is_ready(self) -> bool:
         return self.source.is_ready()
@@ -45,6 +53,28 @@ class Pollable:
     async def block(self) -> None:
         """Wait until it is ready."""
         await wait_any((self.source,))
+
+
+class Watched:
+    """A resource whose pollables must be dropped before it, as in other hosts: mixed into a source."""
+
+    __slots__ = ("_watchers",)
+
+    def __init__(self) -> None:
+        self._watchers = 0
+
+    def subscribe(self) -> Pollable:
+        """A pollable that waits for this."""
+        self._watchers += 1
+        return Pollable(cast("Source", self), self._unwatch)
+
+    def _unwatch(self) -> None:
+        self._watchers -= 1
+
+    def check_unwatched(self, what: str) -> None:
+        """Raise `Trapped` if the guest drops this while it still holds a pollable of it."""
+        if self._watchers:
+            raise Trapped(f"the component dropped {what} before the pollable that waits for it")
 
 
 class Always:

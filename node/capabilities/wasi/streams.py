@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from lattice.errors import Trapped
 from node.capabilities.wasi.lines import LineBuffer
-from node.capabilities.wasi.pollables import Always, Disarm, wait_any
+from node.capabilities.wasi.pollables import Always, Disarm, Pollable, wait_any
 
 READ_BYTES = 64 * 1024
 """At most so much crosses in one read; the guest asks again for more."""
@@ -52,6 +52,10 @@ class InputStream(ABC):
     @abstractmethod
     def _read(self, limit: int) -> bytes:
         """At most `limit` bytes, none if there are none yet; raises `StreamClosed` or `StreamFailed`."""
+
+    def subscribe(self) -> Pollable:
+        """A pollable that is ready when this is."""
+        return Pollable(self)
 
     def read(self, length: int) -> bytes:
         """Up to `length` bytes that are there; raises `StreamClosed` at the end."""
@@ -146,6 +150,10 @@ class OutputStream(ABC):
 
     def close(self) -> None:  # noqa: B027 - most streams hold nothing
         """The guest dropped it."""
+
+    def subscribe(self) -> Pollable:
+        """A pollable that is ready when this is."""
+        return Pollable(self)
 
     def check_write(self) -> int:
         """How many bytes the next write may have; 0 means that the guest should wait."""

@@ -179,7 +179,7 @@ async def test_a_request_without_trailers_has_none(lab: HostHandler) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    ["trap", "drop-incoming", "large", "unasked", "finish-early", "drop-early"],
+    ["trap", "drop-incoming", "large", "unasked", "finish-early", "drop-early", "watched"],
 )
 async def test_faults_that_native_hosts_trap_end_the_call(lab: HostHandler, fault: str) -> None:
     with pytest.raises(Trapped):

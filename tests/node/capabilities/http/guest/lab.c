@@ -409,6 +409,7 @@ static void misbehave(bytes what, handle request, handle outparam) {
   if (take_prefix(&what, "unasked")) stream_write(out.stream, large, 1, &done);
   if (take_prefix(&what, "finish-early")) outgoing_finish(out.body, 0, 0, &done);
   if (take_prefix(&what, "finish")) finish(out, false, 0);
+  if (take_prefix(&what, "watched")) output_subscribe(out.stream), finish(out, false, 0);
   if (take_prefix(&what, "drop-early")) outgoing_drop(out.body);
   if (take_prefix(&what, "drop")) output_drop(out.stream), outgoing_drop(out.body);
 }
