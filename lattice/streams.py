@@ -399,7 +399,7 @@ class BusReceiver(_Receiving):
             if self._machine.is_credit_due:
                 await self._give_credit()
             if self._chunks:
-                chunk = self._chunks.popleft()
+                chunk = _take(self._chunks)
                 self._machine.consume(len(chunk))
                 return chunk
             if self._error is not None:
@@ -537,7 +537,7 @@ class PipeReceiver(_Receiving):
             if pipe.trailers is not None:
                 raise anyio.EndOfStream
             await pipe.given.wait()
-        chunk = pipe.chunks.popleft()
+        chunk = _take(pipe.chunks)
         pipe.waiting_bytes -= len(chunk)
         pipe.taken.notify()
         return chunk
@@ -572,6 +572,15 @@ class DelegatingReceiver(_Receiving):
 def _says_nobody_listens(message: Message) -> bool:
     """Whether the server answers so to what was published to a peer that is gone."""
     return not message.data and message.headers.get("Status") == NO_RESPONDERS
+
+
+def _take(chunks: deque[bytes]) -> bytes:
+    """The next chunk, with those after it as far as they make one frame: small ones cost as much as large."""
+    size, count = len(chunks[0]), 1
+    while count < len(chunks) and size + len(chunks[count]) <= MAX_CHUNK_BYTES:
+        size += len(chunks[count])
+        count += 1
+    return chunks.popleft() if count == 1 else b"".join(chunks.popleft() for _ in range(count))
 
 
 def _append(chunks: deque[bytes], data: bytes) -> None:

@@ -40,8 +40,7 @@ class StreamedOutput:
     async def write(self, stream: int, data: bytes) -> None:
         """Send one piece."""
         async with self._lock:
-            await self._sender.send(output_header(stream, len(data)))
-            await self._sender.send(data)
+            await self._sender.send(output_header(stream, len(data)) + data)
 
     async def end(self, outcome: Outcome) -> None:
         """Say how the job ended."""
