@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
                 self._serving = incoming = inlet.ready.popleft()
                 self._has_begun = False
                 is_last = not await self._answer(incoming)
-                if is_last:
+                if is_last or (self._site.is_draining and not inlet.ready):
                     self._finish()
                     return
                 self._read_on()
