@@ -130,12 +130,16 @@ class Replicas:
 
     # Calls
 
-    async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
-        """The result of a call with values."""
+    async def call(
+        self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], *, takes_objects: bool = False
+    ) -> Any:
+        """The result of a call with values; `takes_objects` as the pool's, for this node's own triggers."""
         life = self._life(request.component)
         assert life.pool is not None
         context = _context(request, life.step.spec.limits)
-        return await life.pool.call(request.interface, request.function, args, context)
+        return await life.pool.call(
+            request.interface, request.function, args, context, takes_objects=takes_objects
+        )
 
     async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
         """The encoded result of a call with encoded arguments."""

@@ -67,6 +67,9 @@ BUILT: Mapping[str, Built] = {
     "http-hello/c/http-hello.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "http-echo/c/http-echo.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "http-relay/c/http-relay.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
+    "changes/c/changes.wasm": Built(
+        interface="wasi:keyvalue/watcher@0.2.0-draft", functions={"on-set", "on-delete"}, has_wasi=True
+    ),
     "thumbs/c/thumbs.wasm": Built(
         interface="demo:thumbs/album",
         functions={"add", "photo", "thumb", "names", "remove", "shrink"},

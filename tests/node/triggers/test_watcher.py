@@ -1,0 +1,219 @@
+"""Key-value triggers: which changes a component is told of, by which node."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+
+from lattice import subjects
+from lattice.bus import Bus, KeyValue
+from lattice.caller import CallRequest
+from lattice.errors import Failed, Invalid
+from lattice.memory_bus import MemoryBroker, MemoryBus
+from lattice.model import Link, Trigger, TriggerKind
+from lattice.nats_bus import NatsBus
+from node.triggers.watcher import WatcherTriggers, check_trigger
+from providers.keyvalue.nats import escape
+
+WAIT_SECONDS = 10.0
+
+
+class World:
+    """A lattice in which the component `audit` has a trigger; the mutable state is what it was told of."""
+
+    def __init__(self, bus: Bus, lattice: str) -> None:
+        self.bus = bus
+        self.lattice = lattice
+        self.told: list[tuple[str, str, str, bytes | None]] = []
+        self.nodes: list[str] = ["a"]
+        self.kind = "keyvalue-nats"
+        self.fails = False
+        self.components: dict[str, Any] = {}
+        self.state = SimpleNamespace(
+            desired=SimpleNamespace(components=self.components),
+            placements=lambda name: [SimpleNamespace(node=node) for node in self.nodes],
+            observed=SimpleNamespace(offers=_Offers(self)),
+        )
+
+    def put(self, links: Mapping[str, Mapping[str, str]], **configuration: str) -> None:
+        """Have the component bear these links, by name, and one trigger."""
+        trigger = Trigger(component="audit", kind=TriggerKind.KEYVALUE, configuration=configuration)
+        made = tuple(
+            Link(source="audit", name=name, interface="wasi:keyvalue", target="store", configuration=given)
+            for name, given in links.items()
+        )
+        self.components["audit"] = SimpleNamespace(triggers=(trigger,), links=made)
+
+    async def wait_for_change(self) -> None:
+        await anyio.sleep(0.02)
+
+    def watcher(self, node: str) -> WatcherTriggers:
+        """Those of one node."""
+
+        async def resolve(link: Link) -> tuple[Mapping[str, str], Any]:
+            return link.configuration, {}
+
+        return WatcherTriggers(
+            self.bus,
+            self.lattice,
+            self,  # type: ignore[arg-type]  # of an observer it needs no more
+            _Replicas(self, node),
+            node=node,
+            resolve=resolve,
+        )
+
+    async def store(self, namespace: str) -> KeyValue:
+        return await self.bus.key_value(subjects.keyvalue_bucket(self.lattice, namespace))
+
+    async def until_told(self, count: int) -> list[tuple[str, str, str, bytes | None]]:
+        with anyio.fail_after(WAIT_SECONDS):
+            while len(self.told) < count:  # noqa: ASYNC110 - nothing tells of it
+                await anyio.sleep(0.005)
+        return self.told
+
+    async def until_watched(self, store: KeyValue) -> None:
+        """Return when changes are handed over."""
+        with anyio.fail_after(WAIT_SECONDS):
+            while not self.told:
+                await store.put(key("probe"), b"")
+                await anyio.sleep(0.02)
+        await anyio.sleep(0.1)
+        self.told.clear()
+
+
+class _Offers:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def get(self, name: str, default: Any) -> Any:
+        return {"a": (None, SimpleNamespace(kind=self._world.kind))}
+
+
+class _Replicas:
+    def __init__(self, world: World, node: str) -> None:
+        self._world = world
+        self._node = node
+
+    def serves(self, component: str) -> bool:
+        return self._node in self._world.nodes
+
+    async def call(self, request: CallRequest, args: Any, *, takes_objects: bool = False) -> Any:
+        assert takes_objects
+        bucket, name, *value = args
+        told = (self._node, f"{bucket.link}:{bucket.name}:{request.function}", name, *value, None)[:4]
+        self._world.told.append(told)  # type: ignore[arg-type]
+        if self._world.fails:
+            raise Failed("broken")
+
+
+def key(name: str, bucket: str = "") -> str:
+    return f"{escape(bucket)}.{escape(name)}"
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def world(request: pytest.FixtureRequest, nats_bus: NatsBus, lattice_name: str) -> AsyncIterator[World]:
+    async with MemoryBus(MemoryBroker()) as memory, anyio.create_task_group() as tasks:
+        world = World(memory if request.param == "memory" else nats_bus, lattice_name)
+        for node in ("a", "b"):
+            await tasks.start(world.watcher(node).run)
+        yield world
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_component_is_told_of_each_change_in_its_order(world: World) -> None:
+    store = await world.store("audit")
+    await store.put(key("old"), b"1")
+    world.put({"default": {}})
+    await world.until_watched(store)
+
+    await store.put(key("x"), b"1")
+    await store.put(key("strange / key"), b"2")
+    await store.delete(key("x"))
+    told = await world.until_told(3)
+
+    assert told == [
+        ("a", "default::on-set", "x", b"1"),
+        ("a", "default::on-set", "strange / key", b"2"),
+        ("a", "default::on-delete", "x", None),
+    ]
+
+
+async def test_only_what_was_asked_for_is_told(world: World) -> None:
+    store = await world.store("shop")
+    world.put({"default": {"bucket": "other"}, "shop": {"bucket": "shop"}}, link="shop", bucket="orders")
+    with anyio.fail_after(WAIT_SECONDS):
+        while not world.told:
+            await store.put(key("probe", "orders"), b"")
+            await anyio.sleep(0.02)
+    await anyio.sleep(0.1)
+    world.told.clear()
+
+    await store.put(key("1", "visits"), b"")
+    await store.put(key("1"), b"")
+    await store.put(key("1", "orders"), b"yes")
+
+    assert await world.until_told(1) == [("a", "shop:orders:on-set", "1", b"yes")]
+
+
+async def test_a_prefix_narrows_it_down(world: World) -> None:
+    store = await world.store("audit")
+    world.put({"default": {}}, prefix="p")
+    await world.until_watched(store)
+
+    await store.put(key("x"), b"")
+    await store.put(key("price"), b"")
+
+    assert [name for _, _, name, _ in await world.until_told(1)] == ["price"]
+
+
+async def test_another_node_takes_over_when_the_first_has_no_replica_any_more(world: World) -> None:
+    store = await world.store("audit")
+    world.nodes = ["a", "b"]
+    world.put({"default": {}})
+    await world.until_watched(store)
+    await store.put(key("x"), b"")
+    first = list(await world.until_told(1))
+
+    world.nodes = ["b"]
+    world.told.clear()
+    await world.until_watched(store)
+    await store.put(key("y"), b"")
+    second = await world.until_told(1)
+
+    assert [told[0] for told in (*first, *second)] == ["a", "b"]
+
+
+async def test_a_handler_that_fails_ends_nothing(world: World) -> None:
+    store = await world.store("audit")
+    world.fails = True
+    world.put({"default": {}})
+    await world.until_watched(store)
+
+    await store.put(key("x"), b"")
+    await store.put(key("y"), b"")
+
+    assert [name for _, _, name, _ in await world.until_told(2)] == ["x", "y"]
+
+
+async def test_a_provider_that_tells_nobody_of_changes_is_refused(world: World) -> None:
+    store = await world.store("audit")
+    world.kind = "keyvalue-redis"
+    world.put({"default": {}})
+    await anyio.sleep(0.2)
+
+    await store.put(key("x"), b"")
+    await anyio.sleep(0.1)
+
+    assert world.told == []
+
+
+@pytest.mark.parametrize(
+    ("configuration", "named"), [({"buckets": "x"}, "did you mean `bucket`"), ({"link": "a b"}, "`link`")]
+)
+def test_a_bad_configuration_is_invalid_and_named(configuration: dict[str, str], named: str) -> None:
+    with pytest.raises(Invalid, match=named):
+        check_trigger(Trigger(component="audit", kind=TriggerKind.KEYVALUE, configuration=configuration))
