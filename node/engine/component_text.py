@@ -8,7 +8,7 @@ component model does, except for resources.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from lattice import wit
@@ -111,6 +111,7 @@ def instance_type(
     """
     scope = Scope("t")
     lines = []
+    own = {f"{interface.name}#{name}" for name in interface.resources}
     for name in interface.resources:
         symbol = scope.resources[f"{interface.name}#{name}"] = scope.symbol()
         lines.append(f"(export {quote(name)} (type {symbol} (sub resource)))")
@@ -120,7 +121,7 @@ def instance_type(
             f"(alias outer 1 {_resource(used, Scope('', resources=dict(resources)))} (type {symbol}))"
         )
     for name, type_ in interface.types.items():
-        lines += _exported_type(name, type_, scope, known_type(type_))
+        lines += _exported_type(name, type_, scope, known_type(type_), own)
     for name, function in interface.functions.items():
         lines.append(f"(export {quote(name)} (func {function_type(function, scope)}))")
     return "\n      ".join(lines)
@@ -136,11 +137,14 @@ def _used_resources(interface: wit.Interface) -> list[str]:
     return list(dict.fromkeys(handle.resource for handle in handles if handle.resource not in own))
 
 
-def _exported_type(name: str, type_: wit.Type, scope: Scope, known: str | None) -> list[str]:
+def _exported_type(
+    name: str, type_: wit.Type, scope: Scope, known: str | None, own: Collection[str]
+) -> list[str]:
     inner, outer = scope.symbol(), scope.symbol()
-    if isinstance(type_, wit.Handle):  # another interface's resource under a name of this one
+    if isinstance(type_, wit.Handle):  # a resource under another name, or one of another interface
         resource = scope.resources[type_.resource]
-        scope.resources[type_.resource] = outer
+        if type_.resource not in own:  # functions of a resource must speak of it by the name it is defined by
+            scope.resources[type_.resource] = outer
         return [f"(export {quote(name)} (type {outer} (eq {resource})))"]
     text = f"(type {inner} {definition(type_, scope)})"
     if known is not None:
