@@ -58,11 +58,13 @@ from node.reports import Reports
 from node.runner import Runner, RunnerHooks, open_files
 from node.settings import NodeSettings
 from node.stall import StallGuard
-from node.triggers import cron, messaging
+from node.triggers import cron, messaging, watcher
 from node.triggers.cron import CronTriggers
 from node.triggers.messaging import MessagingTriggers
+from node.triggers.watcher import WatcherTriggers
 from node.upkeep import Upkeep
 from node.world import check_grants, is_builtin
+from providers.named_settings import NamedSettings
 
 log = structlog.get_logger()
 
@@ -263,6 +265,14 @@ class Node(AsyncContextManagerMixin):
             serves=self.replicas.serves,
             replies=self.runner.replies,
         )
+        self.watchers = WatcherTriggers(
+            self._bus,
+            self.lattice,
+            self.observer,
+            self.replicas,
+            node=self.id,
+            resolve=NamedSettings(self.runner.configurations, self.runner.secrets).resolve,
+        )
 
     def _compose_control(self) -> None:
         """What answers operators and tools."""
@@ -279,6 +289,7 @@ class Node(AsyncContextManagerMixin):
                 TriggerKind.HTTP: routes.check_trigger,
                 TriggerKind.CRON: cron.check_trigger,
                 TriggerKind.MESSAGING: messaging.check_trigger,
+                TriggerKind.KEYVALUE: watcher.check_trigger,
             },
         )
         self.reports = Reports(
@@ -351,6 +362,7 @@ class Node(AsyncContextManagerMixin):
         self._bus.on_connection_change(self._connection_changed)
         await tasks.start(self.cron.run)
         await tasks.start(self.messaging.run)
+        await tasks.start(self.watchers.run)
         await self.http.start(tasks)
         self.announcer.announce("node.joined", {})
         hint = "latticectl deploy FILE.wasm"
