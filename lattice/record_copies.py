@@ -40,7 +40,7 @@ class FolderCopies:
     def keep(self, name: str, data: bytes | None) -> None:
         """Replace a copy, or drop it; `name` must be a checked one."""
         file = self._folder / f"{name}.json"
-        temporary = file.with_suffix(".tmp")
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")  # worker processes keep the same copies
         try:
             if data is None:
                 file.unlink(missing_ok=True)

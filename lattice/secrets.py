@@ -31,6 +31,8 @@ MAX_BYTES = 64 * 1024
 MAX_SEALS = 512
 """Nodes that one secret is sealed to; those that are gone make room for new ones."""
 RESEAL_SECONDS = 1.0
+LOOK_AGAIN_SECONDS = 30.0
+"""After which all secrets are looked at even if nothing has changed: sealing some may have failed."""
 TEXT, BINARY = "string", "bytes"
 
 
@@ -161,6 +163,7 @@ class Secrets:
         self._records = Records(bus, subjects.secrets_bucket(lattice), SecretRecord, copies)
         self._opened: dict[str, tuple[tuple[int, ...], Secret]] = {}
         self._changed = anyio.Event()
+        self._changes = 0
         self._records.on_change(self._record_changed)
 
     def __repr__(self) -> str:
@@ -237,11 +240,16 @@ class Secrets:
 
         `announcements` gives the seal keys of all live nodes by id, `leader` the id of the node that leads.
         """
+        looked_at: object = None
+        look_again_at = 0.0
         while True:
             nodes = {node: text for node, text in announcements().items() if text}
-            for record in self.records():
-                if _responsible(record, nodes, leader()) == self._node:
-                    await self._seal_to_more(record, nodes, policy, announce)
+            present = nodes, leader(), self._changes
+            if present != looked_at or anyio.current_time() >= look_again_at:
+                looked_at, look_again_at = present, anyio.current_time() + LOOK_AGAIN_SECONDS
+                for record in self.records():
+                    if _responsible(record, nodes, leader()) == self._node:
+                        await self._seal_to_more(record, nodes, policy, announce)
             with anyio.move_on_after(RESEAL_SECONDS):
                 await self._changed.wait()
 
@@ -281,6 +289,7 @@ class Secrets:
         opened = self._opened.get(record.name)
         if opened is not None and opened[0][:2] != record.version[:2]:
             del self._opened[record.name]
+        self._changes += 1
         self._changed.set()
         self._changed = anyio.Event()
 

@@ -12,6 +12,7 @@ import wasmtime
 
 from ctl.client import ControlClient
 from ctl.deployment import Deployment
+from lattice.configuration_sources import OpenedSource
 from lattice.errors import Invalid, NotFound
 from lattice.sealing import Secret
 from tests.node.capabilities.test_config import NAMES, with_result
@@ -61,6 +62,32 @@ async def test_a_change_of_a_configuration_is_seen_without_a_restart(
     await until(cure, True)
     after = await client.replicas("reader")
     assert {(item.node, item.revision) for item in before} == {(item.node, item.revision) for item in after}
+
+
+async def test_a_folder_that_the_operator_opened_is_read_by_name_and_nothing_beside(
+    lattice: Lattice, tmp_path: Path
+) -> None:
+    folder = anyio.Path(tmp_path / "open")
+    await folder.mkdir()
+    await (folder / "shop.env").write_text("colour=red\n")
+    await (folder.parent / "other.env").write_text("colour=hidden\n")
+    await lattice.start("a", {"config_source": (OpenedSource.parse(f"file:{folder}"),)})
+    client = await lattice.client()
+    file = await wasm(tmp_path, "reader", with_result(NAMES[0]))
+    digest = await deploy(client, file, configuration_from=("file:shop.env",))
+
+    async def read() -> Any:
+        return await client.call("reader", "get", ["colour"])
+
+    assert await read() == {"ok": "red"}
+    await (folder / "shop.env").write_text("colour=blue\n")
+    await until(read, {"ok": "blue"})
+    await redeploy(client, "reader", digest, configuration_from=("file:../other.env",))
+
+    async def is_denied() -> bool:
+        return "--config-source" in str((await read()).get("err"))
+
+    await until(is_denied, True)
 
 
 async def test_a_secret_is_read_where_granted_on_every_node_and_rotated_without_a_restart(

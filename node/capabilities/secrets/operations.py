@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from lattice.errors import Invalid, NotFound
+from lattice.errors import Invalid, NotFound, Unreachable
 from lattice.names import check_name, did_you_mean
 from lattice.observer import Observer
 from lattice.secrets import SecretRecord, Secrets, SecretsPolicy
@@ -39,11 +39,14 @@ class SecretOperations:
     async def prepare(self, request: Fields) -> dict[str, Any]:
         """What a client needs to seal a value: the nodes' keys, and what is there under the name now."""
         previous = self._secrets.last(_name(request))
+        live = list(self._observer.state.observed.live())
+        if not any(view.info for view in live):
+            raise Unreachable("this node has only just started and knows no node's keys yet")
         return {
             "previous": None if previous is None else _without_contents(previous),
             "nodes": [
                 {"id": view.id, "name": view.name, "seal_key": view.info.seal_key}
-                for view in self._observer.state.observed.live()
+                for view in live
                 if view.info is not None and view.info.seal_key and self._policy.allows(view.id)
             ],
         }
