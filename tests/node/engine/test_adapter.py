@@ -244,6 +244,21 @@ def test_what_is_left_alone_passes_through_with_its_resources() -> None:
     assert adapted.imports["demo:a/b"].functions["f"].result == wit.STRING
 
 
+def test_a_resource_that_its_interface_names_twice_keeps_its_functions() -> None:
+    engine = make_engine(EngineSettings(is_pooling=False))
+    guest = binary("""(component
+      (import "wasi:http/types@0.2.0" (instance
+        (export "fields" (type $fields (sub resource)))
+        (export "trailers" (type (eq $fields)))
+        (export "[constructor]fields" (func (result (own $fields))))))
+      (import "demo:a/b" (instance (export "f" (func (result (list u8)))))))""")
+    type_ = describe(wasm.Component(engine, guest), engine)
+
+    adapted = describe(wasm.Component(engine, adapter.adapt(guest, adapter.plan(type_))), engine)
+
+    assert adapted.imports["wasi:http/types@0.2.0"] == type_.imports["wasi:http/types@0.2.0"]
+
+
 def test_lesser_plans_follow_the_best_one() -> None:
     plan = plan_of(BYTES)
 
