@@ -10,7 +10,7 @@ Error handling: whatever goes wrong with a call is its answer; the loop goes on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 
 import anyio
@@ -21,7 +21,7 @@ from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
 from lattice.caller import Caller, CallRequest, LocalReplicas, new_call_id
 from lattice.clock import now
-from lattice.errors import Invalid, LatticeError, Overloaded, Unreachable
+from lattice.errors import Interrupted, Invalid, LatticeError, Overloaded, Unreachable
 from lattice.exchange import Exchange, ExchangeTarget
 from lattice.failures import FailureLog, internal_failure
 from lattice.open_streams import OpenStreams, pump
@@ -35,6 +35,10 @@ QUEUE_GROUP = "nodes"
 
 CallKey = tuple[str | None, str | None]
 """Who waits for the result of a call, and what that one calls it."""
+
+
+END_SECONDS = 1.0
+"""How long telling a caller that this node leaves may take."""
 
 
 class _Call:
@@ -250,6 +254,12 @@ class Serving:
         try:
             await bodies.reply(self._peer, subject, data, headers, body_stream=sender.stream)
             await pump(exchange.body, sender)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(END_SECONDS, shield=True), suppress(LatticeError):
+                await sender.fail(
+                    Interrupted(f"node {self._node[:8].lower()} left before the call had ended")
+                )
+            raise
         finally:
             await self._streams.close(sender)
 
