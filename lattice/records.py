@@ -212,6 +212,8 @@ class Records(Generic[R]):
         else:
             try:
                 record = self._decode(entry.value)
+                if record.name != entry.key:
+                    raise Invalid(f"it is a record of {record.name!r}")
             except Invalid as error:
                 log.warning("record.unreadable", bucket=self._bucket, key=entry.key, reason=error.message)
                 return

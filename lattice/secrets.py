@@ -18,7 +18,7 @@ from anyio.abc import TaskStatus
 
 from lattice import subjects
 from lattice.bus import Bus
-from lattice.errors import Conflict, Denied, Invalid, LatticeError, NotFound
+from lattice.errors import Conflict, Denied, Failed, Invalid, LatticeError, NotFound
 from lattice.fields import check_range
 from lattice.names import check_name, did_you_mean
 from lattice.records import Copies, Record, Records, next_version
@@ -59,6 +59,7 @@ class SecretRecord(Record):
             raise Invalid(f"kind of the secret is {self.kind[:20]!r}: use {TEXT} or {BINARY}")
         check_range(len(self.box), 0, 2 * MAX_BYTES, "length of the encrypted secret")
         check_range(len(self.sealed), 0, MAX_SEALS, "nodes that the secret is sealed to")
+        check_range(len(self.readers), 0, MAX_SEALS, "readers of the secret")
         for node in (*self.readers, *self.sealed):
             check_node(node)
 
@@ -179,6 +180,8 @@ class Secrets:
         if record is None:
             raise self._missing(name)
         opened = self._opened.get(name)
+        if record.lattice != self.lattice:
+            raise Failed(f"secret {name!r} was sealed for lattice {record.lattice!r}; put it again")
         if opened is None or opened[0] != record.version:
             opened = record.version, record.reveal(record.open(self._node, self._key))
             self._opened[name] = opened

@@ -12,6 +12,7 @@ from anyio import to_thread
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lattice import subjects
 from lattice.configuration import MAX_BYTES, Configuration, Configurations, check_values
 from lattice.configuration_sources import OpenedSource, Sources, parse_lines
 from lattice.errors import Denied, Invalid, NotFound
@@ -143,7 +144,7 @@ async def test_a_lost_store_gets_back_what_nodes_know_and_nothing_deleted(world:
     await first.put("kept", {"a": "1"})
     await first.put("gone", {"a": "1"})
     await first.delete("gone")
-    await until(lambda: second._records.last("gone") is not None)
+    await until(lambda: bool((last := second._records.last("gone")) and last.is_deleted))
 
     world.broker.lose_data()
     third = await world.node()
@@ -182,6 +183,21 @@ async def test_an_old_copy_does_not_replace_what_the_store_has(world: World, tmp
 
     await until(lambda: second.get("shop") == {"a": "new"})
     assert first.get("shop") == {"a": "new"}
+
+
+async def test_a_record_under_the_key_of_another_is_passed_over(world: World) -> None:
+    node = await world.node()
+    await node.put("shop", {"a": "1"})
+
+    async with MemoryBus(world.broker) as bus:
+        store = await bus.key_value(subjects.configuration_bucket(LATTICE))
+        await store.put("other", b'{"name":"shop","incarnation":9999999999999,"values":{"a":"2"}}')
+        await store.put("broken", b"{")
+        await node.put("last", {})
+        await until(lambda: node.get("last") is not None)
+
+    assert node.get("shop") == {"a": "1"}
+    assert node.get("other") is None
 
 
 async def test_what_is_too_large_is_refused_with_the_limit() -> None:

@@ -283,6 +283,19 @@ async def test_what_is_sealed_for_another_lattice_or_for_nobody_is_refused(world
             await node.put(record)
 
 
+async def test_a_secret_of_another_lattice_is_not_opened(world: World) -> None:
+    member = Member()
+    node = await world.join(member)
+    foreign = sealed_record(
+        "db", Secret(VALUE), None, NOW_MS, lattice="prod", nodes={member.id: member.key.public}
+    )
+
+    node._records._merge(foreign)
+
+    with pytest.raises(Failed, match="sealed for lattice 'prod'"):
+        node.reveal("db")
+
+
 def test_nodes_that_are_gone_make_room_for_new_ones() -> None:
     key = SealKey.generate()
     record = sealed_record("db", Secret(VALUE), None, NOW_MS, lattice=LATTICE, nodes={"NA": key.public})

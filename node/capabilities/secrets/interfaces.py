@@ -19,6 +19,8 @@ SpecOf = Callable[[str], ComponentSpec | None]
 """What is wanted of a component now."""
 
 STORE, REVEAL = "wasmcloud:secrets/store@0.1.0-draft", "wasmcloud:secrets/reveal@0.1.0-draft"
+TOLD_KEYS = 20
+"""Of one component, that the log tells of: one for each key, not for each question."""
 NOT_FOUND = {"err": {"not-found": None}}
 
 SUPPORT: Mapping[str, str] = {
@@ -35,16 +37,24 @@ def is_builtin(interface: str) -> bool:
 def secrets_interfaces(secrets: Secrets, spec_of: SpecOf) -> tuple[HostInterface, ...]:
     """Both interfaces; what a component was not granted does not exist for it."""
 
+    told: set[str] = set()
+
+    def tell_once(event: str, call: GuestCall, key: str) -> None:
+        # A guest can ask in a loop, with keys of its own making.
+        if key not in told and len(told) < TOLD_KEYS:
+            told.add(key)
+            log.warning(event, component=call.component, key=key[:80])
+
     def get(call: GuestCall, key: str) -> Any:
         spec = spec_of(call.component)
         name = spec.secrets.get(key) if spec else None
         if name is None:
-            log.info("secret.not-granted", component=call.component, key=key[:80])
+            tell_once("secret.not-granted", call, key)
             return NOT_FOUND
         try:
             return {"ok": secrets.reveal(name)}
-        except NotFound as error:
-            log.warning("secret.missing", component=call.component, secret=name, reason=error.message)
+        except NotFound:
+            tell_once("secret.missing", call, key)
             return NOT_FOUND
         except LatticeError as error:
             return {"err": {"upstream": error.message}}

@@ -13,7 +13,7 @@ from lattice.model import ComponentSpec
 from lattice.sealing import SealKey, Secret
 from lattice.secrets import Secrets, sealed_record
 from node.capabilities.secrets import SUPPORT, is_builtin, secrets_interfaces
-from node.capabilities.secrets.interfaces import REVEAL, STORE
+from node.capabilities.secrets.interfaces import REVEAL, STORE, TOLD_KEYS
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
 from tests.node.capabilities.guests import Guest, compile_text
@@ -148,6 +148,16 @@ async def test_no_log_has_a_value(compiler: Compiler, engine: Engine) -> None:
 
     assert any(entry["event"] == "secret.not-granted" for entry in logs)
     assert VALUE not in repr(logs) + repr(world.secrets) + repr(world.secrets.records()) + str(raised.value)
+
+
+async def test_a_guest_that_asks_in_a_loop_does_not_fill_the_log(compiler: Compiler, engine: Engine) -> None:
+    world = World()
+    with structlog.testing.capture_logs() as logs:
+        async with await world.guest(compiler, engine) as guest:
+            for number in range(100):
+                await guest.call("read", f"key-{number % 50}")
+
+    assert 0 < len([entry for entry in logs if entry["event"] == "secret.not-granted"]) <= TOLD_KEYS
 
 
 def test_both_interfaces_are_in_the_table_of_what_is_supported() -> None:
