@@ -117,9 +117,8 @@ def _last_words(printed: list[bytes]) -> str:
     return f" ({words[-300:]})" if words else ""
 
 
-async def run_all(folder: Path, only: list[str]) -> list[Outcome]:
-    """All programs of a folder, one after the other."""
-    paths = sorted(path for path in folder.glob("*.wasm") if not only or path.stem in only)
+async def run_all(paths: list[Path]) -> list[Outcome]:
+    """All programs, one after the other."""
     with tempfile.TemporaryDirectory() as cache:
         async with Engine() as engine:
             suite = Suite(engine, Compiler(Path(cache), b"k" * 32))
@@ -131,12 +130,15 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="*", default=[])
     options = parser.parse_args()
-    outcomes = anyio.run(run_all, options.folder, options.only)
-    print("| program | result | why |\n| --- | --- | --- |")
-    for outcome in outcomes:
-        print(f"| `{outcome.program}` | {'pass' if outcome.passed else 'fail'} | {outcome.reason} |")
+    paths = sorted(options.folder.glob("*.wasm"))
+    outcomes = anyio.run(run_all, [path for path in paths if not options.only or path.stem in options.only])
     passed = sum(outcome.passed for outcome in outcomes)
-    print(f"\n{passed} of {len(outcomes)} pass", file=sys.stderr)
+    rows = [
+        f"| `{outcome.program}` | {'pass' if outcome.passed else 'fail'} | {outcome.reason} |\n"
+        for outcome in outcomes
+    ]
+    sys.stdout.writelines(["| program | result | why |\n| --- | --- | --- |\n", *rows])
+    sys.stderr.write(f"\n{passed} of {len(outcomes)} pass\n")
     return 0 if passed == len(outcomes) else 1
 
 

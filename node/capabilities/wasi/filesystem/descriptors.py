@@ -101,8 +101,13 @@ def write(descriptor: Descriptor, contents: bytes, offset: int) -> int:
 
 
 def set_size(descriptor: Descriptor, size: int) -> None:
-    """Cut or extend a file."""
-    os.ftruncate(descriptor.writable_file(), checked_offset(size))
+    """Cut or extend a file; one that is not open for writing is invalid here, as in POSIX."""
+    if descriptor.is_directory:
+        raise FileError("bad-descriptor")
+    descriptor.check_mutable()
+    if "write" not in descriptor.flags:
+        raise FileError("invalid")
+    os.ftruncate(descriptor.file.number, checked_offset(size))
 
 
 def set_times(descriptor: Descriptor, accessed: dict[str, Any], modified: dict[str, Any]) -> None:

@@ -126,7 +126,7 @@ async def test_positions_beyond_the_hosts_are_invalid(
 @pytest.mark.parametrize(
     ("flags", "method", "args"),
     [
-        (("read",), "write", (b"x", 0)), (("read",), "set-size", (0,)), (("read",), "write-via-stream", (0,)),
+        (("read",), "write", (b"x", 0)), (("read",), "write-via-stream", (0,)),
         (("read",), "append-via-stream", ()), (("write",), "read", (1, 0)),
         (("write",), "read-via-stream", (0,)), ((), "write", (b"x", 0)),
     ],
@@ -138,6 +138,14 @@ async def test_a_file_does_only_what_it_was_opened_for(
 
     assert await guest.file(method, file, *args) == "bad-descriptor"
     assert (folder / "file").read_bytes() == b"contents"
+
+
+async def test_the_size_of_a_file_that_is_not_open_for_writing_is_not_set(
+    guest: BareGuest, reader: BareGuest, folder: Path
+) -> None:
+    assert await guest.file("set-size", await opened(guest, "file", "read"), 0) == "invalid"
+    assert await reader.file("set-size", await opened(reader, "file", "read"), 0) == "not-permitted"
+    assert os.stat(folder / "file").st_size == 8
 
 
 async def test_a_directory_is_no_file_and_a_file_no_directory(guest: BareGuest) -> None:
