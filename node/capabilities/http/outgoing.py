@@ -31,6 +31,9 @@ log = structlog.get_logger()
 MAX_REQUESTS = 128
 """Requests that one call of a guest may have under way."""
 
+_BY_FUTURE = frozenset({"HTTP-request-denied", "connection-limit-reached"})
+"""What a native host finds out while it sends, if at all: some guests break when `handle` itself says so."""
+
 _IN_FLIGHT = "wasi:http/in-flight"
 
 PolicyOf = Callable[[GuestCall], OutgoingPolicy]
@@ -75,6 +78,10 @@ class FutureResponse(Watched):
         """Give the request up, or what is left of the response."""
         self._scope.cancel()
 
+    def refuse(self, error: HttpError) -> None:
+        """There will be no response."""
+        self._settle({"err": error.error_code})
+
     async def run(
         self,
         client: HttpClient,
@@ -89,7 +96,7 @@ class FutureResponse(Watched):
                 response = await client.send(request, options, policy, component=component)
                 await self._pass_on(response)
             except LatticeError as error:
-                self._settle({"err": from_lattice(error).error_code})
+                self.refuse(from_lattice(error))
             except Exception:  # it must not end the requests of others
                 log.exception("http.request-failed", component=component)
                 self._settle({"err": {"internal-error": "the host failed"}})
@@ -139,12 +146,17 @@ def _start(
     options: TimeoutOptions | None,
 ) -> FutureResponse:
     sent = _request(call, request)
-    client.check(sent, policy, component=call.component)
     in_flight = _in_flight(call)
-    if len(in_flight) >= MAX_REQUESTS:
-        reason = f"the component has {MAX_REQUESTS} requests under way"
-        raise HttpError("connection-limit-reached", reason=reason)
     future = FutureResponse(allowance_of(call.instance))
+    try:
+        client.check(sent, policy, component=call.component)
+        _check_limit(in_flight)
+    except HttpError as error:
+        if error.case not in _BY_FUTURE:
+            raise
+        request.close()
+        future.refuse(error)
+        return future
     in_flight.add(future)
 
     async def run() -> None:
@@ -155,6 +167,12 @@ def _start(
 
     client.tasks.start_soon(run)
     return future
+
+
+def _check_limit(in_flight: set[FutureResponse]) -> None:
+    if len(in_flight) >= MAX_REQUESTS:
+        reason = f"the component has {MAX_REQUESTS} requests under way"
+        raise HttpError("connection-limit-reached", reason=reason)
 
 
 def _in_flight(call: GuestCall) -> set[FutureResponse]:
