@@ -47,15 +47,17 @@ _MEMORY = """(core module {symbol}
     {resets})"""
 
 
-def memory_module(symbol: str, reserved: int) -> str:
+def memory_module(symbol: str, reserved: int, pages: int | None = None) -> str:
     """A memory whose first `reserved` bytes are the caller's, and a bump allocator over the rest.
+
+    It starts with `pages`, or with what suits most calls: each costs time when its instance ends.
 
     `reset` frees everything; `reset-T` does too and takes the one result of a function, as a post-return
     must.
     """
     resets = (f'(func (export "reset-{core}") (param {core}) (call $reset))' for core in _CORE_TYPES)
     start = align(max(reserved, 1), 16)  # address 0 means no block
-    pages = _SPARE_PAGES + -(-start // _PAGE_BYTES)
+    pages = pages or _SPARE_PAGES + -(-start // _PAGE_BYTES)
     return _MEMORY.format(symbol=symbol, start=start, pages=pages, resets="\n    ".join(resets))
 
 

@@ -33,7 +33,7 @@ from node.engine.shim_text import (
     shim_text,
 )
 
-COMPOSITION_VERSION = 2
+COMPOSITION_VERSION = 3
 """Part of the cache key, beside the hash of the shim: to be raised with every change of what is generated."""
 
 SHIM_FOLDER = Path(__file__).parents[1] / "capabilities" / "http" / "shim"
@@ -138,7 +138,8 @@ def _shim(core: ShimCore, imports: Mapping[str, wit.Interface]) -> bytes:
 
 
 def _door() -> bytes:
-    return bytes(wasmtime.wat2wasm(_DOOR.replace("{memory}", memory_module("$memory-module", _ROOM))))
+    memory = memory_module("$memory-module", _ROOM, pages=1)
+    return bytes(wasmtime.wat2wasm(_DOOR.replace("{memory}", memory)))
 
 
 def _put_in(outer: bytes, module: bytes) -> bytes:

@@ -186,6 +186,8 @@ class _Shim:
             for name, function in item.functions.items()
         }
         missing = [(name, item) for name, item in functions.items() if name not in self._core.functions]
+        if not missing:
+            return  # an instance less to make for every request
         stubs = "\n    ".join(_stub(name, signature) for name, signature in missing)
         self._write(f"(core module $stubs-module\n    {stubs})")
         self._write("(core instance $stubs (instantiate $stubs-module))")

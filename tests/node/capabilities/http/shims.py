@@ -24,6 +24,7 @@ class Shims:
     """Makes handlers over components inside the shim, and keeps what their guests print."""
 
     def __init__(self, compiler: Compiler, engine: Engine, client: HttpClient | None) -> None:
+        self.root = ROOT
         self.compiler = compiler
         self._engine = engine
         self._client = client
