@@ -21,11 +21,11 @@ from typing import Any, Protocol, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from lattice import bodies, router, subjects, wire
+from lattice import bodies, jobs, router, subjects, wire
 from lattice.bodies import Peer
 from lattice.bus import Bus, Message
 from lattice.clock import now
-from lattice.errors import Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
+from lattice.errors import Denied, Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.exchange import Exchange, ExchangeTarget, Replayable
 from lattice.names import did_you_mean
 from lattice.open_streams import OpenStreams, ReplyBody, Upload
@@ -235,6 +235,8 @@ class Caller:
         ask: Callable[[str, int], Awaitable[Answer]],
         body: Replayable | None = None,
     ) -> Answer:
+        if request.interface == jobs.INTERFACE:
+            raise Denied("a job is begun by a call to the node that shall run it: `latticectl run` makes one")
         excluded: set[str] = set()
         failure: LatticeError | None = None
         attempt = request.attempt

@@ -15,6 +15,7 @@ from lattice.assignments import Prepare
 from lattice.clock import now
 from lattice.errors import Invalid, LatticeError, TimedOut, Trapped
 from lattice.jobs import FAILED, STDERR, STDOUT, TIMED_OUT, TRAPPED, JobSpec, Outcome
+from lattice.model import ComponentSpec
 from lattice.streams import ByteReceiver
 from lattice.tasks import open_tasks
 from node.capabilities.wasi import Exited, WasiSettings
@@ -49,9 +50,8 @@ def run_export(component: wit.ComponentType) -> str:
 class ComponentProgram:
     """Made by `open_component`; its pool has room for one instance and makes none ahead."""
 
-    def __init__(self, spec: JobSpec, job: str, pool: ComponentPool, export: str, stdio: _Stdio) -> None:
+    def __init__(self, spec: JobSpec, pool: ComponentPool, export: str, stdio: _Stdio) -> None:
         self._spec = spec
-        self._job = job
         self._pool = pool
         self._export = export
         self._stdio = stdio
@@ -73,7 +73,7 @@ class ComponentProgram:
         return outcome
 
     async def _call(self) -> Outcome:
-        context = CallContext(deadline=now() + self._spec.timeout_seconds, call_id=self._job)
+        context = CallContext(deadline=now() + self._spec.timeout_seconds, call_id=self._pool.name)
         try:
             result = await self._pool.call(self._export, "run", (), context)
         except Exited as end:
@@ -103,12 +103,15 @@ async def open_component(
     engine: Engine,
     compiled: CompiledComponent,
     spec: JobSpec,
-    job: str,
+    component: ComponentSpec,
     *,
     interfaces: InterfacesFor,
     sink: LogSink,
 ) -> ComponentProgram:
-    """Load and link a command. Raises `Invalid` if it is none, `Denied` for what it was not granted."""
+    """Load and link a command, which capabilities know as `component`.
+
+    Raises `Invalid` if it is none, `Denied` for what it was not granted.
+    """
     export = run_export(compiled.type)
     stdio = _Stdio()
     adapt = partial(
@@ -119,31 +122,31 @@ async def open_component(
         standard_error=stdio.error,
         exact_exit=True,
     )
-    step = Prepare(life=0, spec=spec.component, links=(), revision=job)
+    step = Prepare(life=0, spec=component, links=(), revision=component.name)
     imports = interfaces(step, compiled.type, adapt)
     await engine.prepare(compiled)
     try:
-        pool = _pool(engine, compiled, spec, imports, sink)
+        pool = _pool(engine, compiled, component, imports, sink)
     finally:
         engine.unload(compiled)
-    return ComponentProgram(spec, job, pool, export, stdio)
+    return ComponentProgram(spec, pool, export, stdio)
 
 
 def _pool(
     engine: Engine,
     compiled: CompiledComponent,
-    spec: JobSpec,
+    component: ComponentSpec,
     imports: Sequence[HostInterface],
     sink: LogSink,
 ) -> ComponentPool:
     limits: dict[str, Any] = {
-        "memory_bytes": spec.component.limits.memory_bytes,
-        "log_bytes_per_second": spec.component.limits.log_bytes_per_second,
+        "memory_bytes": component.limits.memory_bytes,
+        "log_bytes_per_second": component.limits.log_bytes_per_second,
     }
     return ComponentPool(
         engine,
         compiled,
-        name=spec.component.name,
+        name=component.name,
         limits=InstanceLimits(**limits, prewarm=0, queue_length=0),
         slots=1,
         imports=imports,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -15,16 +17,29 @@ from lattice.jobs import FAILED, STOPPED, JobSpec, Outcome
 from lattice.streams import ByteReceiver, DelegatingReceiver
 from node.jobs.program import LoggedOutput, Program, StreamedOutput
 
+NAME_LENGTH = 46
+"""Of its name as part of its id, which is a component's name too."""
+
 END_SECONDS = 5.0
 """How long telling how a job ended may take when nobody reads its output."""
+
+
+def job_id(name: str) -> str:
+    """The id of a new job: its name, and what nobody can guess.
+
+    Capabilities know the job by it, so that it shares grants and secrets with nothing that is deployed.
+    """
+    return f"{name[:NAME_LENGTH].rstrip('-')}-{secrets.token_hex(8)}"
 
 
 class Job:
     """The mutable state is how it ended, and whether somebody stopped it."""
 
-    def __init__(self, job_id: str, spec: JobSpec) -> None:
-        self.id = job_id
+    def __init__(self, spec: JobSpec) -> None:
+        self.id = job_id(spec.component.name)
         self.spec = spec
+        self.component = replace(spec.component, name=self.id)
+        """Who it is to the capabilities that it uses."""
         self.started_at = time.time()
         self.outcome: Outcome | None = None
         self._scope = anyio.CancelScope()

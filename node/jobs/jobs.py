@@ -6,6 +6,7 @@ told at the end of its output. A job's end never concerns the node.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from lattice import streams
-from lattice.caller import CallRequest, new_call_id
+from lattice.caller import CallRequest
 from lattice.clock import now
 from lattice.errors import Invalid, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.exchange import Exchange
@@ -35,6 +36,9 @@ from node.jobs.program import LoggedOutput, Program, StreamedOutput
 from node.settings import OpenFolder
 
 log = structlog.get_logger()
+
+REMEMBERED = 100
+"""Jobs that ended whose logs are kept."""
 
 Announce = Callable[[str, Mapping[str, Any]], None]
 
@@ -69,6 +73,7 @@ class Jobs:
         self._announce = announce
         self._max_jobs = max_jobs
         self._jobs: dict[str, Job] = {}
+        self._ended: deque[str] = deque(maxlen=REMEMBERED)
         self._started = 0
         self._is_draining = False
         self._idle = anyio.Event()
@@ -101,7 +106,7 @@ class Jobs:
     async def _begin(self, request: CallRequest, spec: JobSpec, body: ByteReceiver | None) -> Exchange:
         assert self._tasks is not None
         self._check(spec)
-        job = Job(new_call_id(), spec)
+        job = Job(spec)
         self._jobs[job.id] = job
         try:
             program = await self._prepare_in_time(job, request.deadline)
@@ -111,7 +116,7 @@ class Jobs:
         self._started += 1
         started = Started(job=job.id, node=self._node, node_name=self._node_name).to_dict()
         if spec.is_detached:
-            output = LoggedOutput(job.id, spec.component.name, self._sink)
+            output = LoggedOutput(job.id, self._sink)
             self._tasks.start_soon(self._run, job, program, body, output)
             return Exchange(started)
         sender, receiver = streams.pair()
@@ -154,6 +159,7 @@ class Jobs:
 
     def _forget(self, job: Job) -> None:
         del self._jobs[job.id]
+        self._ended.append(job.id)
         if not self._jobs:
             self._idle.set()
 
@@ -172,7 +178,7 @@ class Jobs:
             return await self._module(job.spec, artifact)
         compiled = await self._compiler.compile(artifact)
         return await open_component(
-            self._engine, compiled, job.spec, job.id, interfaces=self._interfaces, sink=self._sink
+            self._engine, compiled, job.spec, job.component, interfaces=self._interfaces, sink=self._sink
         )
 
     async def _module(self, spec: JobSpec, artifact: bytes) -> Program:
@@ -195,11 +201,13 @@ class Jobs:
     # What there is
 
     def spec_of(self, name: str) -> ComponentSpec | None:
-        """What a running job of that name was granted; the newest counts."""
-        for job in reversed(self._jobs.values()):
-            if job.spec.component.name == name:
-                return job.spec.component
-        return None
+        """What the job of that id was granted."""
+        job = self._jobs.get(name)
+        return None if job is None else job.component
+
+    def remembers(self, name: str) -> bool:
+        """Whether that is the id of a job that runs, or is one of the last that ended."""
+        return name in self._jobs or name in self._ended
 
     def list(self) -> list[Mapping[str, Any]]:
         """Those that are prepared or run, oldest first."""

@@ -50,8 +50,8 @@ class StreamedOutput:
 class LoggedOutput:
     """The outputs of a job that nobody follows: its log gets them by lines."""
 
-    def __init__(self, job: str, name: str, sink: LogSink) -> None:
-        self._call = GuestCall(name, CallContext(deadline=0.0, call_id=job), _NoInstance(), sink)
+    def __init__(self, job: str, sink: LogSink) -> None:
+        self._call = GuestCall(job, CallContext(deadline=0.0, call_id=job), _NoInstance(), sink)
         self._sink = sink
         self._rest: dict[int, bytes] = {}
 

@@ -138,9 +138,14 @@ async def test_a_job_is_stopped_by_its_id(lattice: Lattice, client: ControlClien
 async def test_a_detached_job_goes_on_and_is_logged(lattice: Lattice, client: ControlClient) -> None:
     code, out, _ = await run(lattice, "--detach", "--name", "report", str(TOOL), "both")
 
-    assert code == 0 and len(out.strip()) == 16
-    await until(lambda: client.log_lines("report", 10), what="it was logged")
-    assert {line.text for line in await client.log_lines("report", 10)} == {"to the output", "to the error"}
+    job = out.decode().strip()
+    assert code == 0 and job.startswith("report-")
+
+    async def is_logged() -> bool:
+        lines = await client.log_lines(job, 10)
+        return {line.text for line in lines} == {"to the output", "to the error"}
+
+    await until(is_logged, what="it was logged")
 
 
 async def test_a_command_that_is_deployed_can_be_called(lattice: Lattice, client: ControlClient) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from lattice import streams, subjects, wire
+from lattice import jobs, streams, subjects, wire
 from lattice.bus import Bus
 from lattice.caller import Caller, CallRequest, LocalReplicas, Reply
 from lattice.clock import now
@@ -420,6 +420,21 @@ async def test_a_cancel_for_a_call_that_is_over_is_ignored(world: World) -> None
     await bus.flush()
 
     assert await caller.call(call(), [7]) == [7]
+
+
+@pytest.mark.parametrize("hops", [0, -1])
+async def test_nobody_begins_a_job_without_naming_its_node(world: World, hops: int) -> None:
+    await world.serve("N1", Target(echo))
+    caller = await world.caller()
+    job = call(interface=jobs.INTERFACE, hops=hops)
+
+    with pytest.raises(Denied, match="`latticectl run`"):
+        await caller.exchange(job, [])
+    if hops:  # enters the lattice at the node, as calls of clients do
+        with pytest.raises(Denied, match="`latticectl run`"):
+            await caller.exchange_at(["N1"], job, [])
+    else:
+        assert (await caller.exchange_at(["N1"], job, [1])).value == [1]
 
 
 async def test_a_local_target_gets_the_body_itself_and_no_bus(world: World) -> None:

@@ -135,6 +135,15 @@ async def test_a_job_ends_when_its_reader_leaves(bench: Bench, kind: Path, word:
     assert [name for name, _ in bench.events] == ["job.started", "job.ended"]
 
 
+async def test_a_job_shares_its_grants_with_no_component_of_its_name(bench: Bench) -> None:
+    async with await bench.begin(TOOL, "sleep", "60000", environment={"A": "b"}) as exchange:
+        granted = bench.jobs.spec_of(exchange.value["job"])
+
+        assert bench.jobs.spec_of("tool") is None
+        assert granted is not None and granted.environment == {"A": "b"}
+        assert exchange.value["job"].startswith("tool-")
+
+
 async def test_a_job_can_be_stopped_by_its_id(bench: Bench, kind: Path) -> None:
     async with await bench.begin(kind, "sleep", "60000") as exchange:
         await first_line(exchange)
@@ -154,10 +163,9 @@ async def test_a_detached_job_goes_on_and_its_output_is_logged(bench: Bench, kin
     assert exchange.body is None
     with anyio.fail_after(5):
         await bench.jobs.drain()
-    assert sorted(bench.printed) == [
-        ("tool", "stderr", b"to the error"),
-        ("tool", "stdout", b"to the output"),
-    ]
+    job = exchange.value["job"]
+    assert sorted(bench.printed) == [(job, "stderr", b"to the error"), (job, "stdout", b"to the output")]
+    assert bench.jobs.remembers(job) and not bench.jobs.remembers("tool")
     assert bench.events[-1][1]["exit_code"] == 0
 
 
