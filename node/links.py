@@ -40,7 +40,10 @@ class Links:
 
     def ordered(self, component: str, links: Iterable[Link]) -> None:
         """Use these until this node has heard of the component's application: orders may be faster."""
-        self._ordered[component] = tuple(links)
+        if found := tuple(links):
+            self._ordered[component] = found
+        else:
+            self._ordered.pop(component, None)
 
     def of(self, source: str) -> Sequence[Link]:
         """All links that the component has now."""
