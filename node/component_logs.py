@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import anyio
@@ -44,11 +44,18 @@ class ComponentLogs:
         self._lattice = lattice
         self._node_name = node_name
         self._kept: dict[str, deque[dict[str, Any]]] = {}
+        self._is_kept: Callable[[str], bool] = lambda name: False
         self._send, self._receive = anyio.create_memory_object_stream[tuple[str, dict[str, Any]]](QUEUE_LINES)
 
     def forget_all_but(self, components: Container[str]) -> None:
         """Drop what is kept of components that are no more."""
-        self._kept = {name: lines for name, lines in self._kept.items() if name in components}
+        self._kept = {
+            name: lines for name, lines in self._kept.items() if name in components or self._is_kept(name)
+        }
+
+    def also_keep(self, is_kept: Callable[[str], bool]) -> None:
+        """Keep the lines of what is no component, as long as it says so: jobs."""
+        self._is_kept = is_kept
 
     def sink(self, call: GuestCall, stream: str, data: bytes) -> None:
         """Take what a guest wrote; called by the engine, never waits."""
