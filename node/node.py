@@ -224,6 +224,7 @@ class Node(AsyncContextManagerMixin):
             max_jobs=self.settings.max_jobs,
         )
         self.runner.know(self.jobs.spec_of)
+        self.logs.also_keep(self.jobs.remembers)
         self.runner.targets.add(jobs.INTERFACE, self.jobs)
         self.serving = Serving(
             bus,
