@@ -98,18 +98,26 @@ class Inlet:
         if self.phase is Phase.ENDED:
             return
         before = self._body_bytes
+        rest = self._parse(data)
+        while rest:
+            rest = self._parse(rest)
+        if self.phase is not Phase.IDLE:
+            self._look_at(len(data), is_progress=self._body_bytes != before)
+
+    def _parse(self, data: bytes) -> bytes:
+        """What is left for another parser: this one stops where another protocol could begin."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserInvalidMethodError:
             self.refuse(Refusal(501, "the method is not known", closes=True))
-        except httptools.HttpParserUpgrade:
-            pass  # refused when its head was read
+        except httptools.HttpParserUpgrade as stop:
+            self._parser = httptools.HttpRequestParser(self)
+            return b"" if self.phase is Phase.ENDED else data[stop.args[0] :]
         except (httptools.HttpParserCallbackError, httptools.HttpParserError) as error:
             if isinstance(error, httptools.HttpParserCallbackError):
                 log.error("http.parser-failed", exc_info=error.__context__ or error)
             self.refuse(Refusal(400, f"the request is malformed: {error}", closes=True))
-        if self.phase is not Phase.IDLE:
-            self._look_at(len(data), is_progress=self._body_bytes != before)
+        return b""
 
     def _look_at(self, size: int, *, is_progress: bool) -> None:
         """After each piece of a message that is not complete."""
@@ -174,6 +182,9 @@ class Inlet:
         try:
             self._check(version)
             current.head = head = Head(method, self._url, version, self._fields, self._peer)
+            if parser.should_upgrade() and (head.has_body or method == "CONNECT"):
+                # An offer is passed over, as it may be; but the parser would take its body for a request.
+                raise Refusal(501, "no other protocol is offered: leave `upgrade` out", closes=True)
             if head.content_length > self._limits.body_bytes:
                 most = self._limits.body_bytes
                 raise Refusal(413, f"the body has more than {most} bytes", closes=True)
@@ -191,8 +202,6 @@ class Inlet:
         if len(self._fields) > self._limits.header_count:
             most = self._limits.header_count
             raise Refusal(431, f"the request has more than {most} header fields", closes=True)
-        if self._parser.should_upgrade():
-            raise Refusal(501, "no other protocol is offered: leave `upgrade` out", closes=True)
 
     def on_body(self, data: bytes) -> None:
         if self.phase is Phase.ENDED:

@@ -59,7 +59,9 @@ REFUSED = {
     "a target without a slash": b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
     "a fragment": b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
     "a tunnel": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
-    "an upgrade": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+    "an upgrade in chunks": POST + b"Connection: upgrade\r\nUpgrade: x\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    + b"Connection: upgrade\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
     "an upgrade with a body": POST + b"Connection: upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\na",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/0.9": b"GET /\r\n",
@@ -94,6 +96,16 @@ async def test_it_is_refused_when_it_comes_byte_by_byte(data: bytes) -> None:
 
         assert b"connection: close" in answer
         assert not [request for request in site.responder.requests if request.path == "/smuggled"]
+
+
+async def test_an_offer_of_another_protocol_is_passed_over() -> None:
+    offer = b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"
+    async with listening() as site, site.client() as client:
+        await client.send(offer + offer + NEXT)
+        statuses = [(await client.response()).status for _ in range(3)]
+
+        assert statuses == [200, 200, 200]
+        assert "upgrade" not in dict(site.responder.requests[0].headers)
 
 
 async def test_what_came_before_is_still_answered() -> None:
