@@ -61,7 +61,6 @@ REFUSED = {
     "a tunnel": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
     "an upgrade in chunks": POST + b"Connection: upgrade\r\nUpgrade: x\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    + b"Connection: upgrade\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
     "an upgrade with a body": POST + b"Connection: upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\na",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/0.9": b"GET /\r\n",
