@@ -28,15 +28,21 @@ ExportsOf = Callable[[str], Collection[str] | None]
 LinksOf = Callable[[str], Sequence[Link] | None]
 """The links that a component has now, or None while this node has not heard of the component."""
 
+MAX_FOUND = 10_000
+
 
 class Links:
-    """The mutable state is the links that came with orders, for components not heard of otherwise yet."""
+    """The mutable state is the links that came with orders, for components not heard of otherwise yet.
+
+    Besides, it remembers which link was found among which.
+    """
 
     def __init__(self, caller: Caller, links_of: LinksOf, exports_of: ExportsOf) -> None:
         self._caller = caller
         self._links_of = links_of
         self._exports_of = exports_of
         self._ordered: dict[str, tuple[Link, ...]] = {}
+        self._found: dict[tuple[str, str, str], tuple[Sequence[Link], Link]] = {}
 
     def ordered(self, component: str, links: Iterable[Link]) -> None:
         """Use these until this node has heard of the component's application: orders may be faster."""
@@ -63,12 +69,15 @@ class Links:
         One of the interface itself counts more than one of its package. Where none is named `default`, the
         first that covers the interface is.
         """
-        links = [link for link in self.of(source) if link.covers(interface)]
-        named = [link for link in links if link.name == name] or (links if name == DEFAULT else [])
-        if not named:
-            raise missing_import(source, interface, name)
-        exact = (link for link in named if unversioned(link.interface) == unversioned(interface))
-        return next(exact, named[0])
+        present, key = self.of(source), (source, interface, name)
+        known = self._found.get(key)
+        if known is not None and known[0] is present:
+            return known[1]
+        if len(self._found) >= MAX_FOUND:
+            self._found.clear()
+        link = _find(present, source, interface, name)
+        self._found[key] = present, link
+        return link
 
     async def call(
         self,
@@ -160,6 +169,15 @@ class Links:
             return await self.call(call, interface=interface, function=(interface, function), args=args)
 
         return invoke
+
+
+def _find(present: Sequence[Link], source: str, interface: str, name: str) -> Link:
+    links = [link for link in present if link.covers(interface)]
+    named = [link for link in links if link.name == name] or (links if name == DEFAULT else [])
+    if not named:
+        raise missing_import(source, interface, name)
+    exact = (link for link in named if unversioned(link.interface) == unversioned(interface))
+    return next(exact, named[0])
 
 
 def _begun(error: LatticeError, link: Link) -> LatticeError:

@@ -50,7 +50,7 @@ class ProviderReports:
         async with anyio.create_task_group() as tasks:
             for node in offers[name]:
                 tasks.start_soon(self._ask, node, name, answers)
-        exports = next((answer["exports"] for answer in answers.values() if answer.get("exports")), [])
+        exports: Any = next((answer["exports"] for answer in answers.values() if answer.get("exports")), [])
         for place in found["nodes"]:
             place["statistics"] = answers.get(place["node"], {}).get("statistics", {})
         return {"provider": {**found, "exports": exports, "links": self._links(name)}}
