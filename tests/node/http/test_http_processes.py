@@ -149,6 +149,32 @@ async def test_large_bodies_pass_both_ways_in_little_memory(listeners: Listeners
         assert resident_mib(node.pid) - before[name] < 16, name
 
 
+@pytest.mark.parametrize("entrance", ["near", "far"])
+async def test_a_client_that_leaves_ends_the_guest_wherever_it_runs(
+    listeners: Listeners, entrance: str
+) -> None:
+    await listeners.start("near", "far")
+    await listeners.lattice.deploy(ECHO, name="echo", triggers=ALL, labels={"node": "near"})
+
+    async with listeners.lattice.connect() as control:
+
+        async def in_flight() -> int:
+            [replica] = await control.replicas("echo")
+            return replica.in_flight
+
+        async def is_quiet() -> bool:
+            return await in_flight() == 0
+
+        async with listeners.client(entrance) as client:
+            await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+            with anyio.fail_after(10):
+                await client.reader.readuntil(b"abc\r\n")
+            during = await in_flight()
+        await until(is_quiet, seconds=5, what="the guest has ended")
+
+    assert during == 1
+
+
 async def test_what_runs_nowhere_is_503_and_says_so(listeners: Listeners) -> None:
     await listeners.start("a")
     await listeners.lattice.deploy(HELLO, name="hello", triggers=ALL, replicas=0, waits=False)
