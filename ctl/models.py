@@ -216,7 +216,7 @@ class NodeDescription(Node):
 class JobStarted(Value):
     """A job that has begun."""
 
-    job: Annotated[str, "the job's id"]
+    job: Annotated[str, "the job's id, under which its log is found"]
     node: Annotated[str, "the id of the node that runs it"]
     node_name: Annotated[str, "the node's name"] = ""
 
@@ -225,7 +225,7 @@ class JobStarted(Value):
 class Job(JobStarted):
     """A job that runs."""
 
-    name: Annotated[str, "its name, under which its log is found"] = ""
+    name: Annotated[str, "its name"] = ""
     digest: Annotated[str, "`sha256:` and the digest of its file"] = ""
     is_detached: Annotated[bool, "whether it goes on without whoever began it"] = False
     since_seconds: Annotated[float, "how long it has been running"] = 0.0
@@ -235,7 +235,7 @@ class Job(JobStarted):
 class JobStopped(Value):
     """A job that was ended."""
 
-    job: Annotated[str, "the job's id"]
+    job: Annotated[str, "the job's id, under which its log is found"]
     node: Annotated[str, "the id of the node that ran it"] = ""
 
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 def job() -> None:
     """End jobs that `latticectl run` began.
 
-    `latticectl get jobs` lists them, `latticectl logs NAME` shows what detached ones wrote.
+    `latticectl get jobs` lists them, `latticectl logs JOB` shows what detached ones wrote.
 
     \b
     Examples:
-      latticectl job stop f0304e8f7d7687b9
+      latticectl job stop report-f0304e8f7d7687b9
     """
 
 
@@ -34,7 +34,7 @@ def stop(session: Session, job_id: str) -> None:
 
     \b
     Examples:
-      latticectl job stop f0304e8f7d7687b9
+      latticectl job stop report-f0304e8f7d7687b9
     """
 
     async def run(client: ControlClient) -> JobStopped:

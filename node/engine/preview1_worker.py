@@ -25,6 +25,8 @@ from node.engine.traps import explain
 
 _PR_SET_PDEATHSIG = 1
 _NEVER = 1 << 62
+_TABLE_ELEMENTS = 1_000_000
+"""Of each table; real programs have some thousand functions in one."""
 _MAX_REQUEST_BYTES = 16 << 20
 
 
@@ -53,7 +55,13 @@ def _run(request: Mapping[str, Any]) -> dict[str, Any]:
 def _call(request: Mapping[str, Any]) -> None:
     engine = make_engine(EngineSettings(**request["settings"], is_pooling=False))
     store = wasmtime.Store(engine)
-    store.set_limits(memory_size=request["memory_bytes"])
+    store.set_limits(
+        memory_size=request["memory_bytes"],
+        table_elements=_TABLE_ELEMENTS,
+        instances=1,
+        tables=16,
+        memories=1,
+    )
     store.set_epoch_deadline(_NEVER)
     store.set_wasi(_wasi(request))
     linker = wasmtime.Linker(engine)
