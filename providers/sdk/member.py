@@ -17,7 +17,7 @@ from importlib.metadata import version
 import anyio
 import nkeys
 import structlog
-from anyio import AsyncContextManagerMixin
+from anyio import AsyncContextManagerMixin, to_thread
 from anyio.abc import TaskGroup
 
 from lattice.announcer import Announcer
@@ -50,9 +50,7 @@ class _NoComponents:
         self._node = node
 
     def order(self, order: Order) -> OrderReply:
-        return OrderReply(
-            node=self._node, is_accepted=False, reason="this process runs no components"
-        )
+        return OrderReply(node=self._node, is_accepted=False, reason="this process runs no components")
 
     def compile_ahead(self, component: str, digest: str) -> None:
         pass
@@ -62,19 +60,22 @@ class Member(AsyncContextManagerMixin):
     """An entered member takes calls. Leaving it lets calls in progress end, within the settings' time."""
 
     def __init__(self, settings: MemberSettings, name: str, bus: Bus, make_offer: MakeOffer) -> None:
-        seed = bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_SERVER))
-        self.id = nkeys.from_seed(bytearray(seed)).public_key.decode()
+        self._seed = bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_SERVER))
+        self.id = nkeys.from_seed(bytearray(self._seed)).public_key.decode()
         self.name = name
         self._settings = settings
         self._bus = bus
+        self._make_offer = make_offer
         self._stack = AsyncExitStack()
-        self._compose(SealKey.generate(), seed, make_offer)
 
     def __repr__(self) -> str:
         return f"<Member {self.name} {self.id[:8]} of {self._settings.lattice!r}>"
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Member]:
+        seal_key = SealKey.generate()
+        info = await to_thread.run_sync(self._info, seal_key.announcement(self._seed))
+        self._compose(info, seal_key)
         async with open_tasks() as tasks:
             try:
                 await self._start(tasks)
@@ -83,9 +84,9 @@ class Member(AsyncContextManagerMixin):
                 with anyio.CancelScope(shield=True):
                     await self._stop(tasks)
 
-    def _compose(self, seal_key: SealKey, seed: bytes, make_offer: MakeOffer) -> None:
+    def _compose(self, info: NodeInfo, seal_key: SealKey) -> None:
+        """Make all parts; nothing runs before `_start`."""
         settings, bus, lattice = self._settings, self._bus, self._settings.lattice
-        info = self._info(seal_key.announcement(seed))
         self.observer = Observer(bus, lattice)
         self.assignments = Assignments(self.id, info.boot)
         self.announcer = Announcer(
@@ -94,7 +95,7 @@ class Member(AsyncContextManagerMixin):
         self._configurations = Configurations(bus, lattice)
         self._secrets = Secrets(bus, lattice, node=self.id, key=seal_key)
         self.providers = Providers(
-            [make_offer(ProviderContext(name=self.name, lattice=lattice, bus=bus))],
+            [self._make_offer(ProviderContext(name=self.name, lattice=lattice, bus=bus))],
             links_of=self._links_of,
             wait_for_news=self.observer.wait_for_change,
             settings=NamedSettings(self._configurations, self._secrets),
@@ -121,6 +122,7 @@ class Member(AsyncContextManagerMixin):
         )
 
     def _info(self, seal_key: str) -> NodeInfo:
+        """Reads files, of the installed package."""
         return NodeInfo(
             id=self.id,
             name=f"{self.name[:50]}-{self.id[-6:].lower()}",

@@ -11,7 +11,7 @@ import anyio
 
 from lattice.caller import CallRequest, new_call_id
 from lattice.clock import now
-from lattice.errors import Invalid, LatticeError
+from lattice.errors import Interrupted, Invalid, LatticeError
 from lattice.model import Link, Offer
 from lattice.streams import ByteReceiver, pair, send_body
 from lattice.tasks import open_tasks
@@ -49,6 +49,7 @@ class Greeter(Provider):
             "greet": self._greet,
             "wait": self._wait,
             "fail": self._fail,
+            "fail-interrupted": self._fail_interrupted,
             "double": self._double,
             "binding": self._binding,
         }
@@ -88,6 +89,9 @@ class Greeter(Provider):
 
     async def _fail(self, call: ProviderCall, error: Any) -> None:
         raise error
+
+    async def _fail_interrupted(self, call: ProviderCall) -> None:
+        raise Interrupted("lost")
 
     async def _binding(self, call: ProviderCall) -> list[str]:
         return [call.link.source, call.link.name, call.link.interface]

@@ -1,0 +1,221 @@
+"""A provider's process is a member of the lattice: it is seen, called and missed as nodes are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from click.testing import CliRunner
+
+from lattice import subjects
+from lattice.caller import Caller, CallRequest, new_call_id
+from lattice.clock import now
+from lattice.errors import Denied, Interrupted, Invalid, Unreachable
+from lattice.memory_bus import MemoryBroker, MemoryBus
+from lattice.model import Link, new_application
+from lattice.observer import Observer, application_key, encode_value
+from lattice.settings import load
+from lattice.state import LatticeState
+from lattice.tasks import open_tasks
+from providers.hosting import DESCRIPTION
+from providers.sdk.__main__ import main
+from providers.sdk.member import Member
+from providers.sdk.settings import MemberSettings, offer_of_class, offer_of_target
+from tests.lattice.lattices import spec
+from tests.providers.fakes import GREET, Greeter, World
+
+LATTICE = "default"
+NAME = "greeter"
+
+
+def _offer(world: World, settings: MemberSettings) -> Any:
+    def make() -> Greeter:
+        return Greeter(world)
+
+    return offer_of_class(make, settings)
+
+
+@asynccontextmanager
+async def member(server: MemoryBroker, world: World) -> AsyncGenerator[Member]:
+    """A process of its own, as far as anybody can see: it has its own connection."""
+    settings = load(MemberSettings, flags={"name": NAME})
+    async with MemoryBus(server) as bus, Member(settings, NAME, bus, _offer(world, settings)) as joined:
+        yield joined
+
+
+class Someone:
+    """A program that observes the lattice and routes its own calls, over a link of `counter`."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self._bus = bus
+        self.observer = Observer(bus, LATTICE)
+        self._caller = Caller(
+            bus, LATTICE, self.observer.state, name="someone", knows_all=lambda: self.observer.is_caught_up
+        )
+        self.observer.on_effect(lambda effect: self._caller.placements_changed())
+
+    async def start(self, tasks: Any) -> None:
+        await tasks.start(self.observer.run)
+        self._caller.start(tasks)
+
+    async def put(self, **configuration: str) -> None:
+        """The link, with such a configuration."""
+        link = Link(source="counter", interface=GREET, target=NAME, configuration=configuration)
+        store = await self._bus.key_value(subjects.state_bucket(LATTICE))
+        previous = self.observer.state.desired.applications.get("counter")
+        application = (
+            new_application("counter", None, 1, components=[spec("counter")], links=[link])
+            if previous is None
+            else previous.changed(links=[link])
+        )
+        await store.put(application_key("counter"), encode_value(application))
+
+    async def call(self, function: str, *args: Any, **changes: Any) -> Any:
+        values = {"interface": GREET, "caller": "counter", "link": "default", **changes}
+        request = CallRequest(
+            component=NAME, function=function, deadline=now() + 5, call_id=new_call_id(), **values
+        )
+        return await self._caller.call(request, args)
+
+    async def sees(self, count: int, *, healthy: bool = True) -> None:
+        """Return when so many offer the provider."""
+
+        def is_so(state: LatticeState) -> bool:
+            offers = state.observed.offers.get(NAME, {}).values()
+            return len([offer for _, offer in offers if offer.is_healthy == healthy]) == count
+
+        with anyio.fail_after(10):
+            await self.observer.wait_for(is_so)
+
+
+@asynccontextmanager
+async def someone(server: MemoryBroker) -> AsyncGenerator[Someone]:
+    async with MemoryBus(server) as bus, open_tasks() as tasks:
+        found = Someone(bus)
+        await found.start(tasks)
+        yield found
+        tasks.cancel_scope.cancel()
+
+
+async def test_member_is_seen_and_called_over_links_which_it_follows() -> None:
+    server, world = MemoryBroker(), World()
+
+    async with member(server, world) as joined, someone(server) as caller:
+        await caller.sees(1)
+        view = caller.observer.state.observed.nodes[joined.id]
+        assert view.info is not None
+        assert (view.info.capacity, view.offers[0].kind) == (0, "make")
+        assert view.info.seal_key
+        with pytest.raises(Denied, match="latticectl link put counter acme:greetings greeter"):
+            await caller.call("greet", "Ann")
+
+        await caller.put(word="Moin")
+        assert await caller.call("greet", "Ann") == "Moin, Ann!"
+        await caller.put(word="Hello")
+        with anyio.fail_after(5):
+            while await caller.call("greet", "Ann") != "Hello, Ann!":
+                await caller.observer.wait_for_change()
+        described = await caller.call("describe", interface=DESCRIPTION, link=None)
+        assert described["statistics"]["calls"] >= 3
+
+    assert world.events[-1] == "close"
+
+
+async def test_two_of_one_name_share_the_calls_and_the_last_that_leaves_takes_the_offer_along() -> None:
+    server = MemoryBroker()
+
+    async with someone(server) as caller:
+        async with member(server, World()):
+            async with member(server, World()):
+                await caller.sees(2)
+                await caller.put()
+                assert await caller.call("greet", "Ann") == "Hello, Ann!"
+            await caller.sees(1)
+            assert await caller.call("greet", "Bob") == "Hello, Bob!"
+        await caller.sees(0)
+
+        began = now()
+        with pytest.raises(Unreachable, match="no node offers it"):
+            await caller.call("greet", "Ann")
+        assert now() - began < 0.5
+
+
+async def test_member_whose_backend_fails_says_so_and_its_calls_end_at_once() -> None:
+    server, world = MemoryBroker(), World()
+
+    async with member(server, world), someone(server) as caller:
+        await caller.put()
+        await caller.sees(1)
+        world.fails_to_start = [Unreachable("no server")] * 2
+        world.fails_to_check = Unreachable("the server is gone")
+        with pytest.raises(Interrupted):
+            await caller.call("fail-interrupted")
+        await caller.sees(1, healthy=False)
+
+        began = now()
+        with pytest.raises(Unreachable, match="server"):
+            await caller.call("greet", "Ann")
+        assert now() - began < 0.5
+        await caller.sees(1)
+        assert await caller.call("greet", "Ann") == "Hello, Ann!"
+
+
+async def _release(world: World) -> None:
+    await anyio.lowlevel.checkpoint()
+    world.release.set()
+
+
+async def test_member_that_ends_lets_calls_end() -> None:
+    server, world = MemoryBroker(), World()
+    results: list[str] = []
+
+    async with someone(server) as caller, anyio.create_task_group() as tasks, member(server, world):
+        await caller.put()
+        await caller.sees(1)
+
+        async def wait() -> None:
+            results.append(await caller.call("wait"))
+
+        tasks.start_soon(wait)
+        await world.entered.wait()
+        tasks.start_soon(_release, world)
+
+    assert results == ["Hello"]
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "reason"),
+    [
+        ("nothing", {}, "neither MODULE:CLASS nor one of"),
+        ("no_such_module:Greeter", {}, "cannot import no_such_module"),
+        ("tests.providers.fakes:Nobody", {}, "has no 'Nobody'"),
+        ("tests.providers.fakes:Greeter", {"word": "a"}, "greeter takes no settings"),
+        ("keyvalue-redis", {"ulr": "a"}, "did you mean `url`"),
+    ],
+)
+def test_what_cannot_be_offered_is_said_before_anything_starts(
+    target: str, settings: dict[str, str], reason: str
+) -> None:
+    given = load(MemberSettings, flags={"name": NAME, "set": tuple(f"{k}={v}" for k, v in settings.items())})
+
+    with pytest.raises(Invalid, match=reason):
+        offer_of_target(target, given)
+
+
+def test_command_names_what_is_wrong_and_exits_with_2_or_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATTICE_STATE", str(tmp_path))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    run: Callable[..., Any] = CliRunner().invoke
+
+    unnamed = run(main, ["keyvalue-memory"])
+    nowhere = run(main, ["keyvalue-memory", "--name", "cache"])
+
+    assert (unnamed.exit_code, "--name NAME" in unnamed.output) == (2, True)
+    assert (nowhere.exit_code, "lattice-node start" in nowhere.output) == (1, True)
