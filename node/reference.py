@@ -89,20 +89,33 @@ def section(declaration: Declaration) -> str:
 
 
 BUILT_IN = f"""\
-# Built-in interfaces
+# Interfaces
 
 Generated from the program by `python -m node.reference interfaces`; do not edit.
 
-What a component may import without a link. All are of WASI 0.2, up to {VERSION}; an import of any 0.2 version
-is served. Interfaces that grant nothing are there because toolchains import them, whether the program uses
-them or not.
+What a component may import. Those that need a link say so; all others are built in, and many of them open
+only what was granted. Of WASI 0.2 every version up to {VERSION} is served; drafts by their full names. Anything
+else can be [linked](capabilities/links.md) to a component or provider that has it.
+
+Two implementations serve them: *host* functions of the node, and the *shim*, a small component that lives in
+the sandbox beside [handlers of HTTP](capabilities/http.md) and is much quicker. Both are tested by the same
+requests. A handler that was granted folders or sockets, or that imports streams of another capability, is
+served by host functions alone.
 """
+
+SHIM = ("wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:cli/", "wasi:http/")
+"""What the shim implements, by prefix."""
 
 
 def interfaces() -> str:
-    """The page of what components may import without a link."""
-    rows = [f"| `{name}` | {words} |" for name, words in SUPPORT.items()]
-    return "\n".join([BUILT_IN, "| interface | what is there |", "| --- | --- |", *rows]) + "\n"
+    """The page of what components may import."""
+    rows = [f"| `{name}` | {words} | {_implementations(name)} |" for name, words in SUPPORT.items()]
+    head = ["| interface | what is there | by |", "| --- | --- | --- |"]
+    return "\n".join([BUILT_IN, *head, *rows]) + "\n"
+
+
+def _implementations(interface: str) -> str:
+    return "host, shim" if interface.startswith(SHIM) else "host"
 
 
 if __name__ == "__main__":
