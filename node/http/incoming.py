@@ -93,7 +93,7 @@ class Inlet:
         """Whether what comes is a body that nobody wants."""
         return self.stream is not None and self.stream.is_over
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Parse what came."""
         if self.phase is Phase.ENDED:
             return
@@ -104,7 +104,7 @@ class Inlet:
         if self.phase is not Phase.IDLE:
             self._look_at(len(data), is_progress=self._body_bytes != before)
 
-    def _parse(self, data: bytes) -> bytes:
+    def _parse(self, data: bytes | memoryview) -> bytes | memoryview:
         """What is left for another parser: this one stops where another protocol could begin."""
         try:
             self._parser.feed_data(data)

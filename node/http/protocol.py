@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         self._site = site
         self._inlet: Inlet
         self._outlet: Outlet
-        self._backlog: deque[bytes] = deque()
+        self._backlog: deque[memoryview] = deque()
         self._is_reading = True
         self._serving: Incoming | None = None
         self._has_begun = False
@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
         if len(data) <= HEAD_SLICE_BYTES and not self._backlog:
             self._inlet.feed(data)
         else:
-            self._backlog.append(data)
+            self._backlog.append(memoryview(data))
             self._feed_backlog()
         self._go_on()
 
