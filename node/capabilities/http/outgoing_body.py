@@ -23,6 +23,9 @@ from node.capabilities.wasi.streams import OutputStream, StreamClosed
 WINDOW_BYTES = 64 * 1024
 """What a guest may be ahead of who sends its body."""
 
+UNSENT_BYTES = 1024 * 1024
+"""What a guest may write before it has its message sent: other hosts take that much, so guests rely on it."""
+
 SMALL_CHUNK_BYTES = 4096
 """Chunks are joined up to this size while they wait."""
 
@@ -42,6 +45,7 @@ class BodyPipe:
         self._trailers: Mapping[str, str] | None = None
         self._error: LatticeError | None = None
         self._is_abandoned = False
+        self._is_sent = False
         self._written = anyio.Event()
         self._taken = Signal()
 
@@ -66,7 +70,7 @@ class BodyPipe:
         """How many bytes may be written; raises `StreamClosed` when nobody wants any."""
         if self.is_over:
             raise StreamClosed
-        return max(0, WINDOW_BYTES - self._size)
+        return max(0, (WINDOW_BYTES if self._is_sent else UNSENT_BYTES) - self._size)
 
     def write(self, data: bytes) -> None:
         """Take bytes for which there is room."""
@@ -129,6 +133,7 @@ class BodyPipe:
         return self._trailers or {}
 
     async def receive(self) -> bytes:
+        self._is_sent = True
         while not self._chunks:
             if self._error is not None:
                 raise self._error

@@ -87,6 +87,7 @@ CASES: tuple[Case, ...] = (
     Case(name="sizes", guest=LAB, path="/sizes"),
     Case(name="no-trailers", guest=LAB, method="POST", path="/trailers", body=b"abc"),
     Case(name="chunks", guest=LAB, path="/chunks/5"),
+    Case(name="before", guest=LAB, path="/before/1"),
     Case(name="unknown", guest=LAB, path="/unknown"),
     Case(name="unwritten-head", guest=LAB, method="HEAD", path="/fault/unwritten"),
     *(Case(name=f"method-{name}", guest=LAB, method=name, path="/describe") for name in _METHODS),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from lattice.errors import Trapped
+from lattice.http import HttpRequest
 from node.capabilities.http.allowance import ALLOWANCE_BYTES, Allowance
 from node.capabilities.http.fields import Fields
 from node.capabilities.http.incoming_body import BodyBuffer
 from node.capabilities.http.outgoing_body import BodyPipe
+from tests.node.capabilities.http.conftest import Handlers, context
+from tests.node.capabilities.http.corpus import LAB
 
 
 def test_fields_count_until_the_last_handle_is_dropped() -> None:
@@ -63,3 +66,14 @@ def test_more_than_the_allowance_is_a_fault_of_the_guest() -> None:
         BodyPipe(allowance).write(b"x" * 101)
 
     assert allowance.held == ALLOWANCE_BYTES - 100
+
+
+async def test_a_guest_may_write_much_before_it_sets_its_response(handlers: Handlers) -> None:
+    lab = await handlers.make(LAB)
+    request = HttpRequest(method="GET", scheme="http", authority="a.test", path="/before/15")
+
+    response = await lab.handle(request, context())
+
+    assert not isinstance(response.body, bytes)
+    async with response.body as body:
+        assert b"".join([chunk async for chunk in body]) == bytes(15 * 65536)

@@ -261,6 +261,18 @@ static void write_chunks(handle outparam, uint64_t count) {
   finish(out, false, 0);
 }
 
+// The same before the response is set: no more than other hosts take by then
+static void write_before(handle outparam, uint64_t count) {
+  static uint8_t chunk[CHUNK_BYTES];
+  handle_result body;
+  handle response = response_new(fields_new());
+  response_body(response, &body);
+  writer out = open_body(body.value);
+  for (; count > 0; count--) write_all(out.stream, (bytes){chunk, sizeof chunk});
+  set_response(outparam, response);
+  finish(out, false, 0);
+}
+
 // Requests: to where the headers say, both bodies at once
 
 static bytes header(handle headers, const char *name) {
@@ -427,6 +439,7 @@ void handle_request(handle request, handle outparam) {
   else if (take_prefix(&rest, "/length")) check_length(outparam);
   else if (take_prefix(&rest, "/trailers")) pass_trailers(request, outparam);
   else if (take_prefix(&rest, "/chunks/")) write_chunks(outparam, number_of(rest));
+  else if (take_prefix(&rest, "/before/")) write_before(outparam, number_of(rest));
   else if (take_prefix(&rest, "/fetch")) fetch(request, outparam);
   else if (take_prefix(&rest, "/fault/")) misbehave(rest, request, outparam);
   arena_reset();
