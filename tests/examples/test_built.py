@@ -65,6 +65,7 @@ BUILT: Mapping[str, Built] = {
     "hello-command/rust/hello.wasm": Built(interface=RUN, functions={"run"}, has_wasi=True),
     "tool-command/c/tool.wasm": Built(interface=RUN, functions={"run"}, has_wasi=True),
     "http-hello/c/http-hello.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
+    "http-hello/rust/http-hello.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "http-echo/c/http-echo.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "http-relay/c/http-relay.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "changes/c/changes.wasm": Built(
