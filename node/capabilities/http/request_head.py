@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lattice.errors import Invalid
 from lattice.http import (
+    FORBIDDEN_TRAILERS,
     Headers,
     HttpRequest,
     content_length,
@@ -126,6 +127,6 @@ def trailer_lines(body: ByteReceiver) -> bytes:
     lines = []
     for name, value in body.trailers.items():
         data = value.encode("latin-1", "replace")
-        if is_token(name) and is_field_value(data):
+        if is_token(name) and name not in FORBIDDEN_TRAILERS and is_field_value(data):
             lines.append(b"%s: %s\r\n" % (name.encode(), data))
     return b"".join(lines)
