@@ -180,6 +180,8 @@ class Connection(asyncio.Protocol):
                     self._finish()
                     return
                 self._read_on()
+            if inlet.phase is Phase.ENDED:
+                self._finish()
         finally:
             self._serving = None
             self._scope = None
@@ -271,7 +273,7 @@ class Connection(asyncio.Protocol):
         self._inlet.end()
         self._backlog.clear()
         transport = self._outlet.transport
-        if transport.is_closing():
+        if transport.is_closing() or self._waiting is _Waiting.CLOSE:
             return
         if self._inlet.was_cut and transport.can_write_eof():
             transport.write_eof()

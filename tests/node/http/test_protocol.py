@@ -316,6 +316,17 @@ async def test_a_large_rest_of_a_body_ends_the_connection() -> None:
         assert await client.read_all() == b""
 
 
+async def test_a_client_that_goes_on_sending_after_its_last_answer_is_cut_off_in_time() -> None:
+    async with listening() as site, site.client() as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost : a\r\n\r\n")
+        assert b" 400 " in await client.read_all()
+
+        with anyio.fail_after(5), pytest.raises(OSError):
+            while True:
+                await client.send(bytes(1000))
+                await anyio.sleep(0.01)
+
+
 async def test_a_client_that_leaves_takes_its_call_with_it() -> None:
     began, ended = anyio.Event(), anyio.Event()
 
