@@ -71,6 +71,7 @@ class Connector:
         self._settings = settings
         self._tls: ssl.SSLContext
         self._connections: set[Connection] = set()
+        self._connecting = 0
         self._idle: OrderedDict[Connection, tuple[Destination, asyncio.TimerHandle]] = OrderedDict()
 
     async def start(self) -> None:
@@ -106,7 +107,13 @@ class Connector:
     async def connect(self, destination: Destination, policy: OutgoingPolicy, seconds: float) -> Connection:
         """A new connection within so long; raises `HttpError`."""
         self._make_room()
-        deadline = anyio.current_time() + seconds
+        self._connecting += 1
+        try:
+            return await self._connect(destination, policy, anyio.current_time() + seconds)
+        finally:
+            self._connecting -= 1
+
+    async def _connect(self, destination: Destination, policy: OutgoingPolicy, deadline: float) -> Connection:
         addresses = await self._addresses(destination, policy, deadline)
         error: HttpError | None = None
         for number, address in enumerate(addresses, 1):
@@ -120,7 +127,7 @@ class Connector:
         raise error
 
     def _make_room(self) -> None:
-        if len(self._connections) < self._settings.max_connections:
+        if len(self._connections) + self._connecting < self._settings.max_connections:
             return
         if not self._idle:
             limit = self._settings.max_connections

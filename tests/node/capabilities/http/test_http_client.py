@@ -422,6 +422,18 @@ async def test_connections_have_a_limit_and_idle_ones_make_room() -> None:
         assert await _case(client, _request(one)) == "connection-limit-reached"
 
 
+async def test_connections_that_are_being_made_count_too(full: int) -> None:
+    async with (
+        HttpClient(HttpClientSettings(max_connections=1)) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(_send, client, _request(Server(full)))
+        await anyio.wait_all_tasks_blocked()
+
+        assert await _case(client, _request(Server(full))) == "connection-limit-reached"
+        tasks.cancel_scope.cancel()
+
+
 # Timeouts and failures
 
 
