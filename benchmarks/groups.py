@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from benchmarks import call_path, calls, density, engine, failover, http, isolation, keyvalue, plan
+from benchmarks import call_path, calls, density, engine, failover, http, isolation, keyvalue, messaging, plan
 from benchmarks.measurement import Effort, Row
 
 GROUPS: Mapping[str, Callable[[Effort], Iterable[Row]]] = {
@@ -20,6 +20,7 @@ GROUPS: Mapping[str, Callable[[Effort], Iterable[Row]]] = {
     "components": density.components,
     "http": http.run,
     "keyvalue": keyvalue.run,
+    "messaging": messaging.run,
     "plan": plan.run,
     "messages": plan.messages,
 }

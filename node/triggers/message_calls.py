@@ -42,6 +42,7 @@ class MessageCalls:
         self._caller = caller
         self._replies = replies
         self._reported = 0.0
+        self._name = f"trigger {trigger.name}"
 
     async def handle(self, message: Message) -> str | None:
         """Call with a message; None when it was handled, else why not."""
@@ -54,12 +55,15 @@ class MessageCalls:
             deadline=now() + self._caller.budget_seconds(self.trigger.component),
             call_id=call_id,
             traceparent=message.headers.get("traceparent"),
-            caller=f"trigger {self.trigger.name}",
+            caller=self._name,
         )
         value = {"subject": message.subject, "body": message.data, "reply-to": reply}
         try:
-            with self._replies.granted(call_id, reply):
+            if reply is None:
                 result = await self._caller.call(request, [value])
+            else:
+                with self._replies.granted(call_id, reply):
+                    result = await self._caller.call(request, [value])
         except LatticeError as error:
             return self._fail(message, error.message)
         except Exception:

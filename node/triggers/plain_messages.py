@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import deque
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from lattice.bus import Bus, Message
@@ -15,16 +13,15 @@ from lattice.tasks import start_at_once
 from node.triggers.message_calls import MessageCalls
 from node.triggers.message_settings import MessageSettings
 
-MAX_WAITING = 4096
+MAX_WAITING = 65_536
+MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Messages that wait for a place; more are dropped, and told of."""
-
-
 MAX_IN_TURN = 16
 """Messages that are begun in one turn of the event loop: a handler that never waits ends within it."""
 
 
 class PlainMessages:
-    """The mutable state is the messages that wait, those being handled, those begun in this turn."""
+    """The mutable state is the messages that wait, those being handled, and those begun in this turn."""
 
     def __init__(self, bus: Bus, settings: MessageSettings, calls: MessageCalls, tasks: TaskGroup) -> None:
         self._bus = bus
@@ -32,8 +29,10 @@ class PlainMessages:
         self._calls = calls
         self._tasks = tasks
         self._waiting: deque[Message] = deque()
+        self._waiting_bytes = 0
         self._running = 0
-        self._in_turn = 0
+        self._begun = 0
+        self._is_turn_awaited = False
 
     async def run(self) -> None:
         """Subscribe and handle until cancelled; what came until then is handled, too."""
@@ -47,43 +46,44 @@ class PlainMessages:
                 await subscription.unsubscribe()
 
     def _receive(self, message: Message) -> None:
-        """Handle at once what has a place, but not so much in one turn that all else stands still."""
-        if self._running < self._settings.concurrency and self._is_turn_short():
-            self._running += 1
-            start_at_once(self._tasks, self._handle(message))
-        elif len(self._waiting) < MAX_WAITING:
+        if not self._waiting and self._has_place():
+            self._begin(message)
+        elif len(self._waiting) < MAX_WAITING and self._waiting_bytes < MAX_WAITING_BYTES:
             self._waiting.append(message)
-            if self._running < self._settings.concurrency:
-                self._running += 1
-                self._tasks.start_soon(self._handle_waiting)
+            self._waiting_bytes += len(message.data)
         else:
             self._calls.drop(message, len(self._waiting))
+        self._await_turn()
 
-    def _is_turn_short(self) -> bool:
-        if not self._in_turn:
-            asyncio.get_running_loop().call_soon(self._end_turn)
-        self._in_turn += 1
-        return self._in_turn <= MAX_IN_TURN and not self._waiting
+    def _has_place(self) -> bool:
+        return self._running < self._settings.concurrency and self._begun < MAX_IN_TURN
 
-    def _end_turn(self) -> None:
-        self._in_turn = 0
+    def _begin(self, message: Message) -> None:
+        self._running += 1
+        self._begun += 1
+        # What never waits needs no task, and a task costs a good part of a call.
+        start_at_once(self._tasks, self._handle(message))
 
     async def _handle(self, message: Message) -> None:
         try:
             await self._calls.handle(message)
         finally:
             self._running -= 1
-        if self._waiting and self._running < self._settings.concurrency:
-            self._running += 1
-            self._tasks.start_soon(self._handle_waiting)
+            if self._waiting:
+                self._await_turn()
 
-    async def _handle_waiting(self) -> None:
-        try:
-            for count in itertools.count(1):
-                if not self._waiting:
-                    return
-                await self._calls.handle(self._waiting.popleft())
-                if count % MAX_IN_TURN == 0:
-                    await anyio.lowlevel.checkpoint()
-        finally:
-            self._running -= 1
+    def _await_turn(self) -> None:
+        if not self._is_turn_awaited:
+            self._is_turn_awaited = True
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        """Begin what there is a place for; messages, timers and other nodes get their turn in between."""
+        self._is_turn_awaited = False
+        self._begun = 0
+        while self._waiting and self._has_place():
+            message = self._waiting.popleft()
+            self._waiting_bytes -= len(message.data)
+            self._begin(message)
+        if self._waiting and self._running < self._settings.concurrency:
+            self._await_turn()

@@ -15,11 +15,8 @@ class Replies:
         self._subjects: dict[str, str] = {}
 
     @contextmanager
-    def granted(self, call_id: str, subject: str | None) -> Iterator[None]:
+    def granted(self, call_id: str, subject: str) -> Iterator[None]:
         """Let the call of this id reply there, while within."""
-        if subject is None:
-            yield
-            return
         self._subjects[call_id] = subject
         try:
             yield
