@@ -280,7 +280,8 @@ class Caller:
         """Called when no replica is left to ask: raises if there is no hope, else returns why to wait."""
         components = self._state.desired.components
         wanted = components.get(request.component)
-        if wanted is None and (request.component in self._state.observed.offers or request.link is not None):
+        is_linked = request.link is not None and self._knows_all()
+        if wanted is None and (is_linked or request.component in self._state.observed.offers):
             raise failure or self._not_offered(request.component)
         if wanted is None and self._knows_all():
             hint = did_you_mean(request.component, [*components, *self._state.observed.offers])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -14,7 +15,7 @@ from lattice.bus import Message
 from lattice.caller import Caller, CallRequest, Reply
 from lattice.errors import Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Trapped, Unreachable
 from lattice.memory_bus import MemoryBroker, MemoryBus
-from lattice.model import ComponentSpec, new_application
+from lattice.model import ComponentSpec, Offer, new_application
 from lattice.state import LatticeState
 
 LATTICE = "test"
@@ -172,6 +173,20 @@ async def test_a_call_without_a_replica_ends_with_its_budget(world: World) -> No
 async def test_an_unknown_component_is_not_waited_for(world: World) -> None:
     with pytest.raises(NotFound, match="did you mean `greeter`"):
         await world.caller().call(request(component="greter"), [])
+
+
+async def test_a_provider_that_nobody_can_serve_is_not_waited_for(world: World) -> None:
+    view = SimpleNamespace(id="A")
+    offer = Offer(name="cache", kind="keyvalue-redis", is_healthy=False, reason="no server")
+    world.state.observed.offers["cache"] = {"A": (view, offer)}  # type: ignore[dict-item]
+
+    with pytest.raises(Unreachable, match="no server"):
+        await world.caller().call(request(component="cache"), [])
+    with pytest.raises(Unreachable, match="no node offers it"):
+        await world.caller().call(request(component="gone", link="default"), [])
+    world.known = False
+    with pytest.raises(Unreachable, match="no replica"):  # it may be a component not heard of yet
+        await world.caller().call(request(0.05, component="new", link="default"), [])
 
 
 async def test_a_silent_node_ends_the_call_with_its_budget(world: World) -> None:

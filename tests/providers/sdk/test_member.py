@@ -17,8 +17,8 @@ from lattice.caller import Caller, CallRequest, new_call_id
 from lattice.clock import now
 from lattice.errors import Denied, Interrupted, Invalid, Unreachable
 from lattice.memory_bus import MemoryBroker, MemoryBus
-from lattice.model import Link, new_application
-from lattice.observer import Observer, application_key, encode_value
+from lattice.model import Link, Marker, new_application
+from lattice.observer import MARKER_KEY, Observer, application_key, encode_value
 from lattice.settings import load
 from lattice.state import LatticeState
 from lattice.tasks import open_tasks
@@ -96,6 +96,8 @@ class Someone:
 @asynccontextmanager
 async def someone(server: MemoryBroker) -> AsyncGenerator[Someone]:
     async with MemoryBus(server) as bus, open_tasks() as tasks:
+        store = await bus.key_value(subjects.state_bucket(LATTICE))
+        await store.put(MARKER_KEY, encode_value(Marker(incarnation=1)))
         found = Someone(bus)
         await found.start(tasks)
         yield found
