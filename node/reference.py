@@ -94,8 +94,8 @@ BUILT_IN = f"""\
 Generated from the program by `python -m node.reference interfaces`; do not edit.
 
 What a component may import. Those that need a link say so; all others are built in, and many of them open
-only what was granted. Of WASI 0.2 every version up to {VERSION} is served; drafts by their full names. All else
-can be [linked](capabilities/links.md) to a component or provider that has it.
+only what was granted. Of WASI 0.2 every version up to {VERSION} is served, drafts by their full names. Others
+can be [linked](capabilities/links.md) to a component or provider that has them.
 
 Two implementations serve them: *host* functions of the node, and the *shim*, a small component that lives in
 the sandbox beside [handlers of HTTP](capabilities/http.md) and is much quicker. Both are tested by the same
