@@ -36,15 +36,16 @@ STATUS: Mapping[type[LatticeError], int] = {
 
 
 class Refusal(Exception):
-    """Raised for a request that the listener itself answers, with a status and a reason for its client."""
+    """Raised for a request that the listener itself answers, with a status and a reason for its client.
 
-    def __init__(self, status: int, reason: str, *, code: str = "invalid", closes: bool = False) -> None:
+    Whatever follows on the connection can't be trusted to be a request, so it is closed.
+    """
+
+    def __init__(self, status: int, reason: str, *, code: str = "invalid") -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
         self.code = code
-        self.closes = closes
-        """Whether what follows on the connection can't be trusted to be a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

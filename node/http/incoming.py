@@ -109,14 +109,14 @@ class Inlet:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserInvalidMethodError:
-            self.refuse(Refusal(501, "the method is not known", closes=True))
+            self.refuse(Refusal(501, "the method is not known"))
         except httptools.HttpParserUpgrade as stop:
             self._parser = httptools.HttpRequestParser(self)
             return b"" if self.phase is Phase.ENDED else data[stop.args[0] :]
         except (httptools.HttpParserCallbackError, httptools.HttpParserError) as error:
             if isinstance(error, httptools.HttpParserCallbackError):
                 log.error("http.parser-failed", exc_info=error.__context__ or error)
-            self.refuse(Refusal(400, f"the request is malformed: {error}", closes=True))
+            self.refuse(Refusal(400, f"the request is malformed: {error}"))
         return b""
 
     def _look_at(self, size: int, *, is_progress: bool) -> None:
@@ -124,7 +124,7 @@ class Inlet:
         self._silent_bytes = 0 if is_progress else self._silent_bytes + size
         if self._silent_bytes > self._limits.header_bytes:
             most = self._limits.header_bytes
-            self.refuse(Refusal(431, f"the head of the request has more than {most} bytes", closes=True))
+            self.refuse(Refusal(431, f"the head of the request has more than {most} bytes"))
         elif self.phase is Phase.BODY and self.stream is None:
             current = self._current
             if current is not None and current.head is not None and current.head.is_chunked:
@@ -184,10 +184,10 @@ class Inlet:
             current.head = head = Head(method, self._url, version, self._fields, self._peer)
             if parser.should_upgrade() and (head.has_body or method == "CONNECT"):
                 # An offer is passed over, as it may be; but the parser would take its body for a request.
-                raise Refusal(501, "no other protocol is offered: leave `upgrade` out", closes=True)
+                raise Refusal(501, "no other protocol is offered: leave `upgrade` out")
             if head.content_length > self._limits.body_bytes:
                 most = self._limits.body_bytes
-                raise Refusal(413, f"the body has more than {most} bytes", closes=True)
+                raise Refusal(413, f"the body has more than {most} bytes")
         except Refusal as refusal:
             self.refuse(refusal)
             return
@@ -198,10 +198,10 @@ class Inlet:
 
     def _check(self, version: str) -> None:
         if version not in ("1.1", "1.0"):
-            raise Refusal(505, "the versions that are understood are HTTP/1.1 and HTTP/1.0", closes=True)
+            raise Refusal(505, "the versions that are understood are HTTP/1.1 and HTTP/1.0")
         if len(self._fields) > self._limits.header_count:
             most = self._limits.header_count
-            raise Refusal(431, f"the request has more than {most} header fields", closes=True)
+            raise Refusal(431, f"the request has more than {most} header fields")
 
     def on_body(self, data: bytes) -> None:
         if self.phase is Phase.ENDED:
@@ -209,7 +209,7 @@ class Inlet:
         self._body_bytes += len(data)
         if self._body_bytes > self._limits.body_bytes:
             most = self._limits.body_bytes
-            self.refuse(Refusal(413, f"the body has more than {most} bytes", closes=True))
+            self.refuse(Refusal(413, f"the body has more than {most} bytes"))
         elif self.stream is not None:
             self._stream_on(self.stream, data)
         else:

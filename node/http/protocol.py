@@ -64,7 +64,6 @@ class Connection(asyncio.Protocol):
         self._backlog: deque[memoryview] = deque()
         self._is_reading = True
         self._serving: Incoming | None = None
-        self._has_begun = False
         self._owes_continue = False
         self._scope: anyio.CancelScope | None = None
         self._waiting = _Waiting.REQUEST
@@ -174,7 +173,6 @@ class Connection(asyncio.Protocol):
         try:
             while inlet.ready and not self._outlet.is_lost:
                 self._serving = incoming = inlet.ready.popleft()
-                self._has_begun = False
                 is_last = not await self._answer(incoming)
                 if is_last or (self._site.is_draining and not inlet.ready):
                     self._finish()
@@ -237,7 +235,6 @@ class Connection(asyncio.Protocol):
         elif incoming.version == "1.0":
             head.lines.append(b"connection: keep-alive\r\n")
         head.lines.append(self._site.date_line)
-        self._has_begun = True
         self._owes_continue = False
         if isinstance(response.body, bytes):
             await self._outlet.send_whole(head, response)
@@ -256,7 +253,6 @@ class Connection(asyncio.Protocol):
         response = failures.response(failures.of_refusal(refusal), headers)
         head = ResponseHead(response, incoming.method, incoming.version)
         head.lines += (b"connection: close\r\n", self._site.date_line)
-        self._has_begun = True
         await self._outlet.send_whole(head, response)
         return False
 

@@ -96,9 +96,9 @@ class Head:
             headers.append((name, value))
         elif name == "transfer-encoding":
             if value.lower() != b"chunked":
-                raise Refusal(501, "the only transfer-encoding that is understood is `chunked`", closes=True)
+                raise Refusal(501, "the only transfer-encoding that is understood is `chunked`")
             if version != "1.1":
-                raise Refusal(400, "HTTP/1.0 has no transfer-encoding", closes=True)
+                raise Refusal(400, "HTTP/1.0 has no transfer-encoding")
             self.is_chunked = True
         elif name == "expect":
             if value.lower() != b"100-continue":
@@ -114,9 +114,9 @@ class Head:
 
     def _locate(self, target: bytes, version: str, hosts: list[bytes], peer: Peer) -> None:
         if len(hosts) > 1:
-            raise Refusal(400, "there is more than one `host`", closes=True)
+            raise Refusal(400, "there is more than one `host`")
         if not hosts and version == "1.1":
-            raise Refusal(400, "there is no `host`", closes=True)
+            raise Refusal(400, "there is no `host`")
         host = hosts[0].decode("latin-1") if hosts else ""
         path = target.decode("latin-1")
         if path[:1] != "/":
@@ -126,7 +126,7 @@ class Head:
                 _check_host(host)
             self.authority = host
         elif hosts and version == "1.1":
-            raise Refusal(400, "`host` is empty", closes=True)
+            raise Refusal(400, "`host` is empty")
         else:
             self.authority = peer.local
         if "#" in path:
@@ -162,7 +162,7 @@ def _learn(raw: bytes) -> str:
 
 def _check_host(host: str) -> None:
     if not is_authority(host):
-        raise Refusal(400, "`host` is not a host and a port", closes=True)
+        raise Refusal(400, "`host` is not a host and a port")
     if len(_known_hosts) >= _MAX_KNOWN_NAMES:
         _known_hosts.clear()
     _known_hosts.add(host)
@@ -172,7 +172,7 @@ def _from_absolute(target: str, host: str, has_host: bool) -> tuple[str, str]:
     """Path and authority of `http://host/path`; such targets are sent to proxies, and to be taken by all."""
     scheme, separator, rest = target.partition("://")
     if not separator or scheme.lower() not in ("http", "https"):
-        raise Refusal(400, "the target must be a path or a whole http address", closes=True)
+        raise Refusal(400, "the target must be a path or a whole http address")
     for index, character in enumerate(rest):
         if character in "/?":
             authority, path = rest[:index], rest[index:]
@@ -180,7 +180,7 @@ def _from_absolute(target: str, host: str, has_host: bool) -> tuple[str, str]:
     else:
         authority, path = rest, "/"
     if "@" in authority or not authority:
-        raise Refusal(400, "the target's host must be a host and a port", closes=True)
+        raise Refusal(400, "the target's host must be a host and a port")
     if has_host and authority.lower() != host.lower():
-        raise Refusal(400, "the target and `host` name different hosts", closes=True)
+        raise Refusal(400, "the target and `host` name different hosts")
     return (path if path[0] == "/" else "/" + path), authority

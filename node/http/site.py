@@ -35,7 +35,7 @@ class Responder(Protocol):
 
 
 class Site:
-    """The mutable state is the open connections, the requests in progress, and whether the site drains."""
+    """The mutable state is the open connections, the time, and whether the site drains."""
 
     def __init__(
         self, responder: Responder, limits: HttpLimits, tasks: TaskGroup, *, trusts_forwarded: bool = False
@@ -45,7 +45,6 @@ class Site:
         self.tasks = tasks
         self.trusts_forwarded = trusts_forwarded
         self.connections: set[Connection] = set()
-        self.requests = 0
         self.is_draining = False
         self._empty = anyio.Event()
         self.clock = 0.0

@@ -321,10 +321,13 @@ async def test_a_client_that_goes_on_sending_after_its_last_answer_is_cut_off_in
         await client.send(b"GET / HTTP/1.1\r\nHost : a\r\n\r\n")
         assert b" 400 " in await client.read_all()
 
-        with anyio.fail_after(5), pytest.raises(OSError):
+        async def go_on() -> None:
             while True:
                 await client.send(bytes(1000))
                 await anyio.sleep(0.01)
+
+        with anyio.fail_after(5), pytest.raises(OSError):
+            await go_on()
 
 
 async def test_a_client_that_leaves_takes_its_call_with_it() -> None:
