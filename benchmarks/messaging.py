@@ -2,7 +2,7 @@
 
 Both are sent batches of messages of which the last asks for a reply; two batches are under way, so that the
 subscriber always has something to do. A fresh sandbox handles each message. The sender is the same for
-both; it takes its share of the same cores.
+both; it takes its share of the same cores. The target is for nats-py as it comes, on asyncio's loop.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def subscribers(url: str) -> Iterator[None]:
 
 
 def run(effort: Effort) -> Iterator[Row]:
-    """One row: how many messages a second."""
+    """How many messages a second."""
     with processes() as running:
         running.start("one")
         anyio.run(_deploy, running)
@@ -126,7 +126,9 @@ def run(effort: Effort) -> Iterator[Row]:
                 _measured(running, f"{SUBJECT}.ours", messages),
                 *(_measured(running, f"{SUBJECT}.{loop}", messages) for loop in LOOPS),
             )
-    yield compare("messages handled, 128 B, plain NATS", ours, max(theirs), "/s", Target(ratio_at_least=0.3))
+    for loop, figure in zip(LOOPS, theirs, strict=True):
+        target = Target(ratio_at_least=0.3) if loop == "asyncio" else None
+        yield compare(f"messages handled, 128 B, beside nats-py on {loop}", ours, figure, "/s", target)
 
 
 async def _deploy(running: Processes) -> None:

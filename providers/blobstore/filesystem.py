@@ -285,6 +285,8 @@ class FilesystemBucket:
         total = 0
         with suppress(FileNotFoundError), self._folder(self._name) as bucket:
             for container in os.scandir(bucket):
+                if not container.is_dir(follow_symlinks=False):
+                    continue
                 with self._folder(self._name, container.name) as folder:
                     total += sum(item.stat(follow_symlinks=False).st_size for item in os.scandir(folder))
         return total

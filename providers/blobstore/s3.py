@@ -286,6 +286,10 @@ def _translated() -> Iterator[None]:
         yield
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise Denied(f"the S3 service refuses the provider's credentials: {_first_line(error)}") from error
+    except FileNotFoundError as error:
+        raise Interrupted(
+            f"the S3 service has lost an upload, or its bucket: {_first_line(error)}"
+        ) from error
     except BaseError as error:
         text = _first_line(error)
         if "error sending request" in str(error) or "connect" in str(error).lower():
