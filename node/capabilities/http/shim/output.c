@@ -7,7 +7,7 @@
 
 RESOURCE(STREAMS, "output-stream", output_stream)
 
-enum { FIRST_CAPACITY = 1024 };
+enum { FIRST_CAPACITY = 1024, UNSENT_SIZE = 1 << 20 };
 
 handle new_output(output *stream) { return output_stream_handle(stream); }
 
@@ -84,10 +84,18 @@ void break_output(output *stream) {
 
 // Room
 
+// While nobody can take it yet, as before `response-outparam.set`, more of a body waits here than later on.
+static size_t capacity_of(const output *stream) {
+  const outgoing_body *body = stream->body;
+  bool has_peer = body->request == NULL ? current.state == SET : body->request->fetch != NULL;
+  return has_peer ? BUFFER_SIZE : UNSENT_SIZE;
+}
+
 static size_t room(output *stream) {
   if (stream->log) return BUFFER_SIZE;
-  if (stream->length == BUFFER_SIZE) output_send(stream, false);
-  return BUFFER_SIZE - stream->length;
+  size_t capacity = capacity_of(stream);
+  if (stream->length >= capacity) output_send(stream, false);
+  return stream->length < capacity ? capacity - stream->length : 0;
 }
 
 bool output_is_ready(output *stream) { return stream->is_broken || stream->is_finished || room(stream) > 0; }
@@ -191,7 +199,7 @@ static void spend(output *stream, uint64_t length) {
 static result_area *write_through(output *stream, const uint8_t *data, uint64_t length) {
   if (length > FLUSH_LIMIT) fault("it gave more than 4096 bytes to a `blocking-write-and-flush`");
   if (is_over(stream)) return give_closed(4);
-  if (!stream->log && BUFFER_SIZE - stream->length < length) output_send(stream, true);
+  if (!stream->log && room(stream) < length) output_send(stream, true);
   result_area *given = write(stream, data, (size_t)length);
   if (given->word[0] == 0 && stream->is_begun) output_send(stream, true);
   return stream->is_broken && given->word[0] == 0 ? give_closed(4) : given;
@@ -207,8 +215,8 @@ static result_area *flush(output *stream, bool may_wait) {
 static result_area *splice(output *to, input *from, uint64_t most, bool may_wait) {
   scratch_release();
   if (is_over(to)) return give_closed(8);
-  if (may_wait && !to->log && to->length == BUFFER_SIZE) output_send(to, true);
   uint64_t space = room(to);
+  if (may_wait && space == 0) output_send(to, true), space = room(to);
   if (most > space) most = space;
   if (most > 0) input_fetch(from, may_wait);
   if (most > 0 && from->length == 0 && from->state != READING) return give_closed(8);
