@@ -187,7 +187,7 @@ class S3Bucket:
 
     async def _upload(self, key: str, feed: _Feed) -> None:
         """The client runs its own task, which must not be left alone when it is cancelled."""
-        with anyio.CancelScope(shield=True), _translated(), suppress(_BrokenOff):
+        with anyio.CancelScope(shield=True), _translated(), suppress(_BrokenOff), feed:
             await obstore.put_async(
                 self._client, key, feed, chunk_size=PART_BYTES, max_concurrency=PARTS_UNDER_WAY
             )
@@ -253,11 +253,17 @@ class _Feed:
         self._is_whole = False
 
     async def fill(self, chunks: AsyncIterable[bytes]) -> None:
-        """Hand over all chunks; however it ends, the client is told."""
-        with self._send:
+        """Hand over all chunks; however it ends, the client is told. Ends early when nobody takes them."""
+        with self._send, suppress(anyio.BrokenResourceError):
             async for chunk in chunks:
                 await self._send.send(chunk)
             self._is_whole = True
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._receive.close()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -287,9 +293,7 @@ def _translated() -> Iterator[None]:
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise Denied(f"the S3 service refuses the provider's credentials: {_first_line(error)}") from error
     except FileNotFoundError as error:
-        raise Interrupted(
-            f"the S3 service has lost an upload, or its bucket: {_first_line(error)}"
-        ) from error
+        raise Interrupted(f"the S3 service lost an upload, or its bucket: {_first_line(error)}") from error
     except BaseError as error:
         text = _first_line(error)
         if "error sending request" in str(error) or "connect" in str(error).lower():
