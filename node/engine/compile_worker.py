@@ -95,7 +95,8 @@ def _prepare(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
         "type": wit.component_type_to_json(type_),
         "describe_seconds": time.perf_counter() - started,
     }
-    shim = _shim(engine, artifact, type_) if request["form"] == Form.SHIM.value else None
+    warnings: list[str] = []
+    shim = _shim(engine, artifact, type_, warnings) if request["form"] == Form.SHIM.value else None
     if shim is not None:
         artifact, type_ = shim_compose.compose(artifact, type_, shim), shim_compose.composed_type(type_)
         done["shimmed_type"] = wit.component_type_to_json(type_)
@@ -106,20 +107,23 @@ def _prepare(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
         component, plan, warning = _compile(engine, artifact, plan)
         done["code_bytes"] = _write(request["output"], component.serialize())
         done["compile_seconds"] = time.perf_counter() - started
-        done["warnings"] = [warning] if warning else []
+        done["warnings"] = [*warnings, *([warning] if warning else [])]
     done["adapted_imports"] = sorted(plan.imports)
     done["adapted_exports"] = sorted(plan.exports)
     return done
 
 
-def _shim(engine: wasmtime.Engine, artifact: bytes, type_: wit.ComponentType) -> ShimCore | None:
-    """The shim if it fits around a component; without it, the host serves the component in another way."""
+def _shim(
+    engine: wasmtime.Engine, artifact: bytes, type_: wit.ComponentType, warnings: list[str]
+) -> ShimCore | None:
+    """The shim if it fits around a component; without it, the host serves the component, slower."""
     if shim_compose.handler_export(type_) is None:
         return None
     core = shim_compose.load_core()
     try:
         wasm.Component(engine, shim_compose.compose(skeleton(artifact), type_, core))
-    except (wasmtime.WasmtimeError, Invalid):
+    except (wasmtime.WasmtimeError, Invalid) as error:
+        warnings.append(f"its HTTP requests are served by host functions: {_short(str(error))}")
         return None
     return core
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from importlib.util import find_spec
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import wasmtime
 
+from lattice import wit
+from lattice.errors import Invalid
 from node.capabilities.http import shim
 from node.capabilities.http.shim import build
-from node.engine.shim_compose import load_core
+from node.engine.capi import EngineSettings, make_engine
+from node.engine.compile_worker import describe_artifact
+from node.engine.shim_compose import compose, load_core
 from node.engine.shim_text import is_carried
+from tests.node.capabilities.http.corpus import HELLO, ROOT
 
 FOLDER = Path(shim.__file__).parent
 
 
 @pytest.mark.slow
 def test_the_sources_give_the_committed_file(tmp_path: Path) -> None:
-    if find_spec("ziglang") is None and not os.environ.get("CI"):
-        pytest.skip("needs the package ziglang")
-
     subprocess.run([sys.executable, build.__file__, str(tmp_path / "shim.wasm")], check=True)
 
     assert (tmp_path / "shim.wasm").read_bytes() == (FOLDER / "shim.wasm").read_bytes()
@@ -49,3 +50,31 @@ def test_every_function_of_the_shim_belongs_to_an_interface_that_it_carries() ->
     interfaces = {name.partition("#")[0] for name in load_core().functions}
 
     assert {name for name in interfaces if not is_carried(f"{name}@0.2.0")} == {"lattice:shim/control"}
+
+
+def test_what_the_host_provides_with_streams_of_wasi_is_not_carried() -> None:
+    binary = (ROOT / HELLO).read_bytes()
+    type_ = describe_artifact(make_engine(EngineSettings(is_pooling=False)), binary)
+    stream = wit.Handle("wasi:io/streams@0.2.0#input-stream", is_owned=True)
+    files = wit.Interface(
+        "demo:files/reader", {"open": wit.Function((), stream)}, types={"input-stream": stream}
+    )
+    asked = replace(type_, imports={**type_.imports, files.name: files})
+
+    with pytest.raises(Invalid, match="input-stream"):
+        compose(binary, asked, load_core())
+
+
+@pytest.mark.parametrize(
+    ("name", "carried"),
+    [
+        ("wasi:io/streams@0.2.0", True),
+        ("wasi:http/types@0.2.12", True),
+        ("wasi:io/streams@0.3.0", False),
+        ("wasi:keyvalue/store@0.2.0-draft", False),
+        ("wasi:config/store@0.2.0-rc.1", False),
+        ("demo:wasi/io", False),
+    ],
+)
+def test_wasi_0_2_is_carried_and_nothing_else(name: str, carried: bool) -> None:
+    assert is_carried(name) is carried
