@@ -85,7 +85,8 @@ class Dispatcher:
         )
         routes = {route.text: route.component for route in self.table.routes}
         if routes != former:
-            log.info("http.routes", routes=routes)
+            added = {route: to for route, to in routes.items() if former.get(route) != to}
+            log.info("http.routes", added=added, removed=sorted(former.keys() - routes.keys()))
         for route in self.table.shadowed:
             log.warning("http.route-shadowed", route=route.text, component=route.component)
         for trigger, reason in broken.items():

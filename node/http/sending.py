@@ -53,6 +53,11 @@ class Outlet:
         if self.is_lost:
             raise Interrupted("the client has left")
 
+    def _check_open(self) -> None:
+        """Raise before a write that would fail: a lost connection may be closed before its loss is told."""
+        if self.is_lost or self.transport.is_closing():
+            raise Interrupted("the client has left")
+
     async def send_whole(self, head: ResponseHead, response: HttpResponse) -> None:
         """Write a response whose body is all here, in one piece if it is small."""
         body, lines = response.body, head.lines
@@ -88,9 +93,11 @@ class Outlet:
 
     async def _send_chunks(self, body: ByteReceiver) -> None:
         async for data in body:
+            self._check_open()
             self.transport.writelines(_chunk(data))
             if self.is_paused or self.is_lost:
                 await self.drained()
+        self._check_open()
         self.transport.write(trailer_lines(_trailers(body)))
 
     async def _send_length(self, body: ByteReceiver, length: int) -> None:
@@ -104,6 +111,7 @@ class Outlet:
             raise Invalid(f"the component sent {length - left} of the {length} bytes of its `content-length`")
 
     async def _write(self, data: bytes) -> None:
+        self._check_open()
         self.transport.write(data)
         if self.is_paused or self.is_lost:
             await self.drained()
