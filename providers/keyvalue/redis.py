@@ -57,7 +57,7 @@ class RedisSettings:
     timeout: float = setting(
         5.0, "How long connecting to the server may take.", parse_duration, metavar="TIME"
     )
-    max_value: int = setting(4 * 2**20, "Largest value.", parse_size, metavar="SIZE")
+    max_value: int = setting(2 * 2**20, "Largest value.", parse_size, metavar="SIZE")
 
 
 class RedisKeyValue(KeyValueProvider):
