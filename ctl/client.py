@@ -8,6 +8,7 @@ async with ControlClient.connect() as client:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -25,7 +26,7 @@ from ctl.listening import Listener, listen
 from ctl.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
 from lattice import connection, subjects, values, wit
 from lattice.bus import Bus, ConnectionHandler
-from lattice.errors import Failed, Invalid, NotFound
+from lattice.errors import Failed, Invalid, LatticeError, NotFound
 
 if TYPE_CHECKING:  # encryption takes long to import, and few programs need it
     from lattice.sealing import Secret
@@ -157,10 +158,27 @@ class ControlClient:
         await store.delete(digest)
 
     async def prepare(self, digest: str, *, timeout_seconds: float = PREPARE_SECONDS) -> models.Prepared:
-        """Have uploaded bytes compiled; raises `Invalid` when they are no component that can run."""
+        """Have uploaded bytes compiled; raises `Invalid` when they are no component that can run.
+
+        A node that fails, for want of room on its disk, say, stands for itself only: the others are asked.
+        """
         fields = {"digest": digest}
-        reply = await self._exchange.request("prepare", fields, timeout_seconds=timeout_seconds)
+        try:
+            reply = await self._exchange.request("prepare", fields, timeout_seconds=timeout_seconds)
+        except Failed as error:
+            reply = await self._prepare_anywhere(fields, error, timeout_seconds)
         return decoded(models.Prepared, reply)
+
+    async def _prepare_anywhere(
+        self, fields: Mapping[str, Any], failure: Failed, timeout_seconds: float
+    ) -> dict[str, Any]:
+        for node in await self.nodes():
+            if node.state == "ready" and node.capacity:
+                with contextlib.suppress(LatticeError):
+                    return await self._exchange.request(
+                        "prepare", fields, timeout_seconds=timeout_seconds, node=node.id
+                    )
+        raise failure
 
     async def deploy(self, deployment: Deployment) -> models.Change:
         """Make a component what the deployment says; does not wait for its replicas."""

@@ -34,15 +34,22 @@ class Exchange:
         self._lattice = lattice
 
     async def request(
-        self, operation: str, fields: Mapping[str, Any], *, timeout_seconds: float
+        self,
+        operation: str,
+        fields: Mapping[str, Any],
+        *,
+        timeout_seconds: float,
+        node: str | None = None,
     ) -> dict[str, Any]:
-        """The reply's fields; raises what the node answered.
+        """The reply's fields; raises what the node answered: whichever takes it, or the one that is named.
 
         Where a node answers that it could not begin (no controller yet, say), the request is repeated until
         the time ends, and so is a question that is not answered soon. When there is nobody at all,
         `Unreachable` is raised at once.
         """
         subject, body = subjects.control(self._lattice, operation), wire.encode_message(fields)
+        if node is not None:
+            subject = subjects.node_control(self._lattice, node, operation)
         deadline = anyio.current_time() + timeout_seconds
         while True:
             left = deadline - anyio.current_time()

@@ -86,6 +86,7 @@ class FakeNode:
         for subject in (
             subjects.controls(self.lattice),
             subjects.calls(self.lattice),
+            subjects.node_controls(self.lattice, NODE_ID),
             subjects.node_calls(self.lattice, NODE_ID),
         ):
             await bus.subscribe(subject, send.send_nowait, queue="nodes")

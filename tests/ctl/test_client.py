@@ -14,7 +14,7 @@ from ctl.deployment import Deployment
 from ctl.functions import Function
 from ctl.listening import QUEUE_LENGTH
 from ctl.settings import ClientSettings
-from lattice.errors import Conflict, Interrupted, Invalid, NotFound, Overloaded, TimedOut, Unreachable
+from lattice.errors import Conflict, Failed, Interrupted, Invalid, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.memory_bus import MemoryBus
 from tests.ctl.fake_node import FakeNode, line
 
@@ -186,3 +186,13 @@ def test_wrong_settings_name_the_variable() -> None:
         ClientSettings.from_environment({"LATTICE_TIMEOUT": "soon"})
     with pytest.raises(Invalid, match="lattice 'a b'"):
         ClientSettings.from_environment({"LATTICE_LATTICE": "a b"})
+
+
+async def test_a_node_that_cannot_compile_for_itself_leaves_it_to_another(
+    client: ControlClient, node: FakeNode
+) -> None:
+    artifact = Artifact(data=b"wasm", digest="sha256:" + "1" * 64)
+    await client.upload(artifact)
+    node.refusals["prepare"] = [Failed("the disk is full")]
+
+    assert (await client.prepare(artifact.digest)).size == 4
