@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
+
 import anyio
 import pytest
 
 from lattice import streams
-from lattice.errors import Failed, Interrupted, TimedOut
-from lattice.http import HttpRequest, HttpResponse
+from lattice.errors import Failed, Interrupted, LatticeError, TimedOut
+from lattice.http import Headers, HttpRequest, HttpResponse
 from node.http.body import RequestBody
 from node.http.limits import HttpLimits
+from node.http.responses import ResponseHead
+from node.http.sending import Outlet
 from tests.node.http.sites import listening, until
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: example.org\r\n\r\n"
@@ -368,6 +373,36 @@ async def test_a_client_that_leaves_during_its_upload_interrupts_it() -> None:
             await until(lambda: bool(site.responder.requests))
         with anyio.fail_after(2):
             await failed.wait()
+
+
+class ClosedTransport(asyncio.Transport):
+    """Of a connection whose loss is not told yet; like uvloop's it raises when it is written to."""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Has no buffer."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        raise RuntimeError("the handler is closed")
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Passed over, as by uvloop's."""
+
+
+@pytest.mark.parametrize("length", [(), (("content-length", b"8"),)])
+async def test_a_stream_to_a_connection_that_was_just_closed_is_no_failure_of_the_node(
+    length: Headers,
+) -> None:
+    sender, receiver = streams.pair()
+    await sender.send(b"too late")
+    response = HttpResponse(status=200, headers=length, body=receiver)
+
+    with pytest.raises(Interrupted, match="the client has left"):
+        await Outlet(ClosedTransport()).send_stream(ResponseHead(response, "GET", "1.1"), receiver)
+    with pytest.raises(LatticeError):
+        await sender.send(b"nobody reads")  # the stream is closed, which ends the guest
 
 
 async def test_failures_are_answers_and_the_connection_goes_on() -> None:
