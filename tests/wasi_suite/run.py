@@ -95,7 +95,10 @@ class Suite:
             options += [f"--dir={host}::{guest}" for guest, host in folders.items()]
             settings = [f"--env={name}={value}" for name, value in ENVIRONMENT.items()]
             command = [str(self._wasmtime), "run", *options, *settings, str(path), GUEST_FOLDER]
-            done = await anyio.run_process(command, check=False, stderr=subprocess.STDOUT)
+            with anyio.move_on_after(SECONDS) as limit:
+                done = await anyio.run_process(command, check=False, stderr=subprocess.STDOUT)
+            if limit.cancelled_caught:
+                return "hangs"
         expected = MUST_TRAP.get(path.stem)
         passed = expected[1].encode() in done.stdout if expected else not done.returncode
         return "pass" if passed else "fail"
