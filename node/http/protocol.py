@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
 
     def _break_off(self, request: HttpRequest, error: LatticeError) -> None:
         """The response can't be completed: the client must not take it for whole."""
-        if not self._outlet.is_lost:
+        if not self._outlet.is_lost and not self._outlet.transport.is_closing():
             self._site.responder.broke_off(request, error)
             self._outlet.transport.abort()
 
