@@ -10,7 +10,7 @@ from typing import Self, cast
 import anyio
 
 from lattice.errors import LatticeError
-from node.capabilities.http.addresses import Address
+from node.capabilities.addresses import Address
 from node.capabilities.http.errors import HttpError, from_os
 from node.capabilities.http.response_parser import ResponseHead, ResponseParser
 

@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 from lattice.errors import Invalid
-from node.capabilities.http.addresses import Address, parse_address
+from node.capabilities.addresses import Address, parse_address
 from node.capabilities.http.connection import Connection
 from node.capabilities.http.errors import HttpError, dns_error, from_os
 from node.capabilities.http.policy import OutgoingPolicy

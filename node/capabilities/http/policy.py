@@ -13,7 +13,7 @@ from functools import lru_cache
 from ipaddress import ip_network
 
 from lattice.errors import Invalid
-from node.capabilities.http.addresses import (
+from node.capabilities.addresses import (
     NEVER_BY_NAME,
     Address,
     Network,

@@ -18,43 +18,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import ip_network
 
 from lattice.errors import Invalid
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from node.capabilities.addresses import (
+    INNER,
+    LOOPBACK,
+    Address,
+    Network,
+    effective,
+    is_within,
+    special_range,
+)
 
 ANY = "*"
 PROTOCOLS = ("tcp", "udp")
 MAX_PORT = 65535
 NAME_LENGTH = 253
-
-PRIVATE = tuple(
-    ip_network(text)
-    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
-)
-METADATA = tuple(
-    ip_network(text)
-    for text in (
-        "169.254.0.0/16",
-        "100.100.100.200/32",
-        "168.63.129.16/32",
-        "192.0.0.192/32",
-        "fd00:ec2::/32",
-    )
-)
-LOOPBACK = tuple(ip_network(text) for text in ("127.0.0.0/8", "::1/128"))
-OTHERS = tuple(
-    ip_network(text)
-    for text in (
-        "0.0.0.0/8", "192.0.0.0/24", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4", "::/128", "fe80::/10",
-        "fec0::/10", "ff00::/8", "100::/64",
-    )
-)  # fmt: skip
-
-CLOSED_TO_NAMES = (*METADATA, *LOOPBACK, *OTHERS)
-SPECIAL = (*CLOSED_TO_NAMES, *PRIVATE)
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _SHAPES = "write tcp:HOST:PORTS, udp:HOST:PORTS or listen:tcp:PORTS"
@@ -82,10 +62,10 @@ class Grant:
 
     def has_address(self, address: Address) -> bool:
         """Whether an address is granted by itself, whatever name led to it."""
-        host, blocks = self.host, _blocks(address, SPECIAL)
+        host, special = self.host, special_range(address)
         if isinstance(host, str):
-            return host == ANY and not blocks
-        return _contains(host, address) and all(_lies_within(host, block) for block in blocks)
+            return host == ANY and special is None
+        return _contains(host, address) and (special is None or is_within(host, special[0]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +80,7 @@ class NetworkPolicy:
 
     def allows(self, protocol: str, address: Address, port: int, names: Iterable[str] = ()) -> bool:
         """Whether to connect or send there; `names` are those that gave the address in this sandbox."""
-        plain = embedded(address)
+        plain = effective(address)
         found = [grant for grant in self._outgoing(protocol) if grant.has_port(port)]
         if any(grant.has_address(plain) for grant in found):
             return True
@@ -121,7 +101,7 @@ class NetworkPolicy:
 
     def may_reveal(self, name: str, address: Address) -> bool:
         """Whether a guest that looked up `name` gets to see this address: some port there is granted."""
-        plain = embedded(address)
+        plain = effective(address)
         return any(
             not grant.listens
             and (grant.has_address(plain) or (grant.has_name(name) and _may_mean(grant, name, plain)))
@@ -165,20 +145,6 @@ def canonical_name(name: str) -> str | None:
     return encoded if all(_LABEL.fullmatch(label) for label in encoded.split(".")) else None
 
 
-def embedded(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one carries (mapped, 6to4, NAT64), or the address itself."""
-    if isinstance(address, IPv6Address):
-        if found := address.ipv4_mapped or address.sixtofour:
-            return found
-        if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
-            return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
-
-
-_NAT64 = IPv6Network("64:ff9b::/96")
-_COMPATIBLE = IPv6Network("::/96")
-
-
 def _host(text: str, host: str) -> str | Network:
     if host == ANY:
         return ANY
@@ -220,21 +186,12 @@ def _contains(network: Network, address: Address) -> bool:
     return network.version == address.version and address in network
 
 
-def _blocks(address: Address, of: tuple[Network, ...]) -> list[Network]:
-    return [block for block in of if _contains(block, address)]
-
-
-def _lies_within(inner: Network, outer: Network) -> bool:
-    return int(outer.network_address) <= int(inner.network_address) and int(inner.broadcast_address) <= int(
-        outer.broadcast_address
-    )
-
-
 def _may_mean(grant: Grant, name: str, address: Address) -> bool:
     """Whether a granted name may lead to an address: to special ones only as far as the name says so."""
+    _, kind = special_range(address) or (None, None)
     if name == "localhost" or name.endswith(".localhost"):
-        return grant.host != ANY and bool(_blocks(address, LOOPBACK))
-    return not _blocks(address, SPECIAL if grant.host == ANY else CLOSED_TO_NAMES)
+        return grant.host != ANY and kind == LOOPBACK
+    return kind is None or (grant.host != ANY and kind in INNER)
 
 
 def _is_at(grant: Grant, address: Address) -> bool:

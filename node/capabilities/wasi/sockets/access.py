@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-from node.capabilities.wasi.network import Address, NetworkPolicy
+from node.capabilities.addresses import Address
+from node.capabilities.wasi.network import NetworkPolicy
 from node.capabilities.wasi.sockets.addresses import Endpoint
 from node.capabilities.wasi.sockets.socket_errors import SocketError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from node.capabilities.wasi.network import Address
+from node.capabilities.addresses import Address
 from node.capabilities.wasi.sockets.socket_errors import SocketError
 
 FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from ipaddress import ip_address
 
-from node.capabilities.wasi.network import Address, canonical_name
+from node.capabilities.addresses import Address
+from node.capabilities.wasi.network import canonical_name
 from node.capabilities.wasi.pollables import Disarm, Signal
 from node.capabilities.wasi.sockets.access import SocketAccess
 from node.capabilities.wasi.sockets.socket_errors import SocketError, code_of

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lattice.errors import Invalid
-from node.capabilities.http.addresses import parse_address, special_range
+from node.capabilities.addresses import parse_address, special_range
 from node.capabilities.http.policy import DENY_ALL, OutgoingPolicy, split_authority
 
 

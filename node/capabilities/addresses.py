@@ -9,8 +9,12 @@ from typing import TypeAlias
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
-_LOCAL = "link-local"
+_LOCAL, _METADATA = "link-local", "metadata"
 _RANGES: tuple[tuple[str, str], ...] = (
+    ("100.100.100.200/32", _METADATA),
+    ("168.63.129.16/32", _METADATA),
+    ("192.0.0.192/32", _METADATA),
+    ("fd00:ec2::/32", _METADATA),
     ("0.0.0.0/8", "unspecified"),
     ("10.0.0.0/8", "private"),
     ("100.64.0.0/10", "shared (CGNAT)"),
@@ -39,6 +43,8 @@ _RANGES: tuple[tuple[str, str], ...] = (
     ("fec0::/10", "private"),
     ("ff00::/8", "multicast"),
 )
+"""The narrower before the wider; clouds serve their metadata at addresses of several kinds."""
+
 _SPECIAL: tuple[tuple[Network, str], ...] = tuple(
     (ipaddress.ip_network(text), kind) for text, kind in _RANGES
 )
@@ -51,8 +57,13 @@ _CARRIERS: tuple[tuple[IPv6Network, int], ...] = (
 )
 """IPv6 networks that lead to an IPv4 address within them, and how far from the right its bits are."""
 
-NEVER_BY_NAME = frozenset({_LOCAL, "multicast", "unspecified", "reserved"})
+NEVER_BY_NAME = frozenset({_LOCAL, _METADATA, "multicast", "unspecified", "reserved"})
 """Ranges that no name leads to, whoever granted it: among them the metadata services of clouds."""
+
+INNER = frozenset({"private", "shared (CGNAT)"})
+"""Ranges of networks behind the public one, which names of their hosts lead to."""
+
+LOOPBACK = "loopback"
 
 
 def parse_address(text: str) -> Address | None:
