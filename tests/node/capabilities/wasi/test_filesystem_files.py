@@ -429,6 +429,13 @@ async def test_times_are_set_kept_and_refused(guest: BareGuest, folder: Path) ->
     assert await guest.file("set-times", file, at((1 << 63) - 1), NOW) in (None, "overflow", "invalid")
 
 
+async def test_times_of_a_directory_are_set_through_its_descriptor(guest: BareGuest, folder: Path) -> None:
+    wanted = {"timestamp": {"seconds": 9, "nanoseconds": 1}}
+
+    assert await guest.file("set-times", await root_of(guest), NO_CHANGE, wanted) is None
+    assert os.stat(folder).st_mtime_ns == 9_000_000_001
+
+
 async def test_files_are_known_by_what_they_are(guest: BareGuest, folder: Path) -> None:
     root = await root_of(guest)
     one, same, other = [await opened(guest, name, "read") for name in ("file", "link", "sub")]
