@@ -27,6 +27,7 @@ from lattice.bus import Bus, Message
 from lattice.clock import now
 from lattice.errors import Denied, Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.exchange import Exchange, ExchangeTarget, Replayable
+from lattice.model import unversioned
 from lattice.names import did_you_mean
 from lattice.open_streams import OpenStreams, ReplyBody, Upload
 from lattice.state import LatticeState
@@ -235,7 +236,7 @@ class Caller:
         ask: Callable[[str, int], Awaitable[Answer]],
         body: Replayable | None = None,
     ) -> Answer:
-        if request.interface == jobs.INTERFACE:
+        if unversioned(request.interface) == jobs.INTERFACE:
             raise Denied("a job is begun by a call to the node that shall run it: `latticectl run` makes one")
         excluded: set[str] = set()
         failure: LatticeError | None = None

@@ -422,11 +422,12 @@ async def test_a_cancel_for_a_call_that_is_over_is_ignored(world: World) -> None
     assert await caller.call(call(), [7]) == [7]
 
 
+@pytest.mark.parametrize("version", ["", "@1.0.0"])
 @pytest.mark.parametrize("hops", [0, -1])
-async def test_nobody_begins_a_job_without_naming_its_node(world: World, hops: int) -> None:
+async def test_nobody_begins_a_job_without_naming_its_node(world: World, hops: int, version: str) -> None:
     await world.serve("N1", Target(echo))
     caller = await world.caller()
-    job = call(interface=jobs.INTERFACE, hops=hops)
+    job = call(interface=jobs.INTERFACE + version, hops=hops)
 
     with pytest.raises(Denied, match="`latticectl run`"):
         await caller.exchange(job, [])
