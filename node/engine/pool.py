@@ -32,6 +32,12 @@ log = structlog.get_logger()
 
 IDLE_SECONDS = 10.0
 """After so long without a call a component keeps no instance ready."""
+USED_INSTANCES = 8
+"""So many that have served their last call may wait to be ended."""
+USED_SECONDS = 0.002
+"""So long they wait at the most: they may hold much memory."""
+MAKE_AT_ONCE = 8
+"""Instances made ahead in one go, some 20 us each, before others have the event loop."""
 RETRY_SECONDS = (0.002, 0.01, 0.05)
 """When the allocator has no room although the totals say so: a slot is being returned just now."""
 
@@ -90,6 +96,8 @@ class ComponentPool:
         self._trial = Trial()
         self._start_pace = Pace(self._trial)
         self._idle: list[Instance] = []
+        self._used: list[Instance] = []
+        self._tidying: asyncio.Handle | None = None
         self._starting = 0
         self._is_draining = False
         self._is_closed = False
@@ -181,7 +189,7 @@ class ComponentPool:
                     answer = await instance.ask(export, text, call)
                 finally:
                     if answer is not None:
-                        self._give_back(instance)
+                        self._give_back(instance, is_urgent=True)
             finally:
                 if answer is not None:
                     self._permits.release()
@@ -236,6 +244,7 @@ class ComponentPool:
             return
         self._is_closed = True
         self._engine.forget_spares(self)
+        self._end_used()
         while self._idle:
             self._idle.pop().close()
         if not self._starting:
@@ -260,6 +269,8 @@ class ComponentPool:
 
     def drop_spare(self) -> bool:
         """End one instance that is kept ready; false if there is none."""
+        if self._end_used():
+            return True
         if not self._idle:
             return False
         self._idle.pop(0).close()
@@ -342,24 +353,58 @@ class ComponentPool:
         self._made += 1
         return instance, GuestCall(self.name, context, instance, self._output)
 
-    def _give_back(self, instance: Instance) -> None:
+    def _give_back(self, instance: Instance, *, is_urgent: bool = False) -> None:
+        """Keep an instance or end it; if that is urgent, ending it waits until the answer has left."""
         if instance.is_usable and instance.calls < self.limits.reuse and not self._is_draining:
             self._idle.append(instance)
             self._engine.keep_spares(self)
+        elif is_urgent and not self._is_draining:
+            self._used.append(instance)
+            self._engine.keep_spares(self)
         else:
             instance.close()
-        if len(self._idle) + self._starting < min(self.limits.prewarm, self._permits.slots):
-            asyncio.get_running_loop().call_soon(self._prewarm)
+        # In batches, so that of calls one after the other most meet neither the making nor the ending.
+        wanted = min(self.limits.prewarm, self._permits.slots)
+        if (wanted and len(self._idle) + self._starting <= wanted // 2) or len(self._used) > USED_INSTANCES:
+            self._tidy_in(0)
+        elif self._used and self._tidying is None:
+            self._tidy_in(USED_SECONDS)
+
+    def _tidy_in(self, seconds: float) -> None:
+        if self._tidying is not None:
+            self._tidying.cancel()
+        loop = asyncio.get_running_loop()
+        self._tidying = loop.call_later(seconds, self._tidy) if seconds else loop.call_soon(self._tidy)
+
+    def _tidy(self) -> None:
+        """End used instances and make new ones; runs after the answer of the call that asked for it."""
+        self._tidying = None
+        self._end_used()
+        for _ in range(MAKE_AT_ONCE):
+            if not self._wants_more():
+                return
+            self._prewarm()
+        if self._wants_more():
+            self._tidy_in(0)
+
+    def _end_used(self) -> bool:
+        """End the instances that were left for later; false if there are none."""
+        used, self._used = self._used, []
+        for instance in used:
+            instance.close()
+        return bool(used)
 
     # Instances made ahead of a call
 
-    def _prewarm(self) -> None:
-        """Make one instance; runs after the answer of the call that took one."""
+    def _wants_more(self) -> bool:
         engine = self._engine
         if self._is_draining or not engine.is_running or not engine.has_room_for_spares:
-            return
-        if len(self._idle) + self._starting >= self.limits.prewarm:
-            return
+            return False
+        return len(self._idle) + self._starting < min(self.limits.prewarm, self._permits.slots)
+
+    def _prewarm(self) -> None:
+        """Make one instance, or begin to."""
+        engine = self._engine
         deadline = now() + self.limits.budget_seconds
         self._starting += 1
         try:
