@@ -68,6 +68,7 @@ BUILT: Mapping[str, Built] = {
     "http-hello/rust/http-hello.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "http-echo/c/http-echo.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "http-relay/c/http-relay.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
+    "guestbook/c/guestbook.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "changes/c/changes.wasm": Built(
         interface="wasi:keyvalue/watcher@0.2.0-draft", functions={"on-set", "on-delete"}, has_wasi=True
     ),

@@ -1,4 +1,4 @@
-// A guestbook: `POST` adds an entry, `GET .../N` gives the one with that number, any other `GET` counts them.
+// A guestbook: `POST` adds an entry, `GET .../N` gives the entry N, any other `GET` counts them.
 
 #include "http.h"
 #include "keyvalue.h"

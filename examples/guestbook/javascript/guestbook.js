@@ -1,4 +1,4 @@
-// A guestbook: `POST` adds an entry, `GET .../N` gives the one with that number, any other `GET` counts them.
+// A guestbook: `POST` adds an entry, `GET .../N` gives the entry N, any other `GET` counts them.
 
 import { createContainer } from 'wasi:blobstore/blobstore@0.2.0-draft';
 import { IncomingValue, OutgoingValue } from 'wasi:blobstore/types@0.2.0-draft';
