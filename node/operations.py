@@ -262,6 +262,11 @@ class Operations:
             raise Invalid(
                 f"{component!r} is a component of application {application.name!r}: choose another name"
             )
+        # Both are called by their name: what is meant for one must not reach the other.
+        if application is None and component in self._observer.state.observed.offers:
+            raise Invalid(
+                f"{component!r} is a provider (`latticectl get providers`): choose another name by `--name`"
+            )
 
     def _check_imports(self, spec: ComponentSpec, description: Description, links: Iterable[Link]) -> None:
         links = list(links)

@@ -65,6 +65,14 @@ async def test_an_import_that_nothing_grants_keeps_a_component_from_being_deploy
         await deploy(client, GREETER_KV)
 
 
+async def test_a_component_may_not_have_the_name_of_a_provider(lattice: Lattice) -> None:
+    await lattice.start("a")
+    client = await lattice.client()
+
+    with pytest.raises(Invalid, match=r"'keyvalue-nats' is a provider.*another name by `--name`"):
+        await deploy(client, GREETER, name="keyvalue-nats")
+
+
 async def test_a_link_made_before_its_source_grants_the_import(lattice: Lattice) -> None:
     await lattice.start("a")
     client = await lattice.client()
