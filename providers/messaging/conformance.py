@@ -10,7 +10,7 @@ import anyio
 
 from lattice.bus import Bus, Message, QueueSettings
 from lattice.clock import now
-from lattice.conformance import Inbox
+from lattice.conformance_setting import Inbox
 from lattice.errors import Invalid
 from providers.messaging.nats import INTERFACE
 from providers.provider import BoundLink, Provider, ProviderCall
