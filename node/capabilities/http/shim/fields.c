@@ -36,8 +36,8 @@ void append_field(field_list *list, bytes name, bytes value) {
     list->capacity = capacity;
   }
   size_t place = list->length;
-  for (size_t i = list->length; i > 0 && place == list->length; i--)
-    if (equals(list->data[i - 1].name, name)) place = i;
+  while (place > 0 && !equals(list->data[place - 1].name, name)) place--;
+  if (place == 0) place = list->length; // a new name
   for (size_t i = list->length; i > place; i--) list->data[i] = list->data[i - 1];
   list->data[place] = (field){name, value};
   list->length++;

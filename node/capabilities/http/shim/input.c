@@ -46,7 +46,10 @@ static void take(input *stream, bytes answer) {
 
 void input_fetch(input *stream, bool may_wait) {
   if (stream->length > 0 || stream->state != READING) return;
-  if (may_wait) before_waiting();
+  if (may_wait) {
+    before_waiting();
+    scratch_release(); // what was sent has left, and a function that may wait here was given no lists
+  }
   take(stream, ask(may_wait ? 'r' : 'R', stream->channel));
 }
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
+from lattice import streams
 from lattice.clock import now
 from lattice.errors import LatticeError, TimedOut, Trapped
 from lattice.http import HttpResponse
@@ -209,3 +210,25 @@ async def test_many_requests_at_a_time_are_answered_each_by_its_own_guest(shims:
             tasks.start_soon(ask, number)
 
     assert answers == {number: f"Hello from C: /{number}\n".encode() for number in range(16)}
+
+
+@pytest.mark.parametrize("chunk", [b"a" * 65_536, bytes(range(256)) * 256], ids=["text", "binary"])
+async def test_a_long_body_passes_through_little_memory(shims: Shims, chunk: bytes) -> None:
+    handler = await shims.make("examples/http-echo/c/http-echo.wasm", memory_bytes=1 << 20)
+    sender, receiver = streams.pair()
+    count, received = 100, 0
+
+    async def send() -> None:
+        for _ in range(count):
+            await sender.send(chunk)
+        await sender.end()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send)
+        response = await handler.handle(request("POST", body=receiver), context(30))
+        assert not isinstance(response.body, bytes)
+        async with response.body as body:
+            async for part in body:
+                received += len(part)
+
+    assert received == count * len(chunk)
