@@ -1,4 +1,4 @@
-"""A guestbook: `POST` adds an entry, `GET .../N` gives the entry N, any other `GET` counts them."""
+"""A guestbook: `POST` adds an entry, `GET .../N` gives one of them, any other `GET` counts them."""
 
 from componentize_py_types import Err, Ok
 from wit_world import exports
