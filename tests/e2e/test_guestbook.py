@@ -154,6 +154,58 @@ async def test_entries_outlive_the_node_that_took_them(
     await guestbook.wait_for_messages(b"Ada was here", b"Grace, too")
 
 
+class Signers:
+    """Guests who sign all at once at one node, and write down what was confirmed."""
+
+    def __init__(self, guestbook: Guestbook, entrance: str) -> None:
+        self.confirmed: dict[int, bytes] = {}
+        self.is_open = True
+        self._guestbook = guestbook
+        self._entrance = entrance
+
+    async def sign(self, name: str) -> None:
+        """Sign until closed; what fails is not written down."""
+        entries = 0
+        while self.is_open:
+            text = f"{name}, {entries}".encode()
+            entries += 1
+            with suppress(OSError, http.client.HTTPException):
+                answer = await self._guestbook.request(self._entrance, "POST", "", text)
+                if answer.status == 201:
+                    number = int(answer.body.split()[1])
+                    assert number not in self.confirmed
+                    self.confirmed[number] = text
+
+    async def wait_for(self, more: int) -> None:
+        """Return when so many more are confirmed than now."""
+        enough = len(self.confirmed) + more
+
+        async def are_there() -> bool:
+            return len(self.confirmed) >= enough
+
+        await until(are_there, what=f"{enough} entries are confirmed")
+
+
+async def test_what_was_confirmed_is_kept_when_the_node_dies_at_work(
+    file: Path, guestbook: Guestbook, client: ControlClient
+) -> None:
+    await guestbook.deploy(client, file)
+    [holder] = await holders(client, NAME)
+    entrance = "b" if holder == "a" else "a"
+    signers = Signers(guestbook, entrance)
+
+    async with anyio.create_task_group() as tasks:
+        for name in ("Ada", "Grace", "Edith", "Barbara"):
+            tasks.start_soon(signers.sign, name)
+        await signers.wait_for(20)
+        guestbook.lattice[holder].kill()
+        await signers.wait_for(20)
+        signers.is_open = False
+
+    for number, text in signers.confirmed.items():
+        assert await guestbook.request(entrance, path=f"/{number}") == Answer(200, text)
+
+
 async def test_it_refuses_what_it_does_not_take(
     file: Path, guestbook: Guestbook, client: ControlClient
 ) -> None:
