@@ -24,8 +24,9 @@ class Deployment:
     idempotent: bool = False
     """Whether its functions do no harm when called twice."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    links: tuple[tuple[str, str], ...] = ()
-    """Interface, or whole package, and target of each import that a component or provider answers."""
+    links: tuple[tuple[str, str] | tuple[str, str, Mapping[str, str]], ...] = ()
+    """Interface, or whole package, and target of each import that a component or provider answers; with what
+    a provider is told."""
     triggers: tuple[Mapping[str, Any], ...] = ()
     """What makes calls of it: each with `kind`, `configuration` and maybe `name`."""
     configuration: Mapping[str, str] = field(default_factory=dict)
@@ -57,7 +58,7 @@ class Deployment:
         limits = {name: getattr(self, name) for name in _LIMITS if getattr(self, name) is not None}
         skipped = {*_LIMITS, "links"}
         plain = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in skipped}
-        links = [{"interface": interface, "target": target} for interface, target in self.links]
+        links = [_link(*link) for link in self.links]
         granted = {name: plain.pop(name) for name in _GRANTS}
         return {
             **plain,
@@ -65,3 +66,8 @@ class Deployment:
             "links": links,
             **{name: grants for name, grants in granted.items() if grants},
         }
+
+
+def _link(interface: str, target: str, configuration: Mapping[str, str] | None = None) -> dict[str, Any]:
+    plain = {"interface": interface, "target": target}
+    return {**plain, "configuration": dict(configuration)} if configuration else plain

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import click
@@ -62,13 +62,16 @@ def _label(text: str, field: str) -> tuple[str, str]:
     return check_label(*_pair(text, field))
 
 
-def _link(text: str, field: str) -> tuple[str, str]:
-    interface, separator, target = text.rpartition("=")
+def _link(text: str, field: str) -> tuple[str, str, Mapping[str, str]]:
+    head, *configuration = text.split(",")
+    interface, separator, target = head.partition("=")
     if not separator or not interface:
         raise Invalid(
-            f"{field}: {text!r} is not of the form INTERFACE=TARGET, e.g. demo:greeter/greet=greeter"
+            f"{field}: {text!r} is not of the form INTERFACE=TARGET[,KEY=VALUE...], "
+            "e.g. demo:greeter/greet=greeter or wasi:keyvalue=keyvalue-nats,bucket=orders"
         )
-    return interface, check_name(target, f"{field} target")
+    pairs = dict(_pair(item, f"{field} configuration") for item in configuration)
+    return interface, check_name(target, f"{field} target"), pairs
 
 
 def _route(text: str, field: str) -> tuple[str, str]:
@@ -93,6 +96,6 @@ SIZE = Checked("size", _size)
 NAME = Checked("name", check_name)
 LABEL = Checked("key=value", _label)
 PAIR = Checked("key=value", _pair)
-LINK = Checked("interface=target", _link)
+LINK = Checked("interface=target[,key=value...]", _link)
 FOLDER = Checked("folder:path", _folder)
 ROUTE = Checked("host/prefix", _route)

@@ -61,7 +61,14 @@ if TYPE_CHECKING:
 @click.option(
     "--idempotent", is_flag=True, help="Calls may be repeated: no function does harm when called twice."
 )
-@click.option("--link", "links", type=LINK, multiple=True, help="Let TARGET answer an import; repeatable.")
+@click.option(
+    "--link",
+    "links",
+    type=LINK,
+    multiple=True,
+    metavar="INTERFACE=TARGET[,KEY=VALUE...]",
+    help="Let TARGET, a component or provider, answer an import, and tell a provider this; repeatable.",
+)
 @click.option(
     "--http",
     "routes",

@@ -43,6 +43,7 @@ def test_deploy_sends_what_was_asked_for_and_nothing_else(
         "deploy", str(greeter_file), "--name", "hello", "--label", "zone=a", "--label", "arch=x86_64",
         "--spread", "zone", "--max-concurrency", "4", "--memory", "32MiB", "--deadline", "5s",
         "--reuse", "10", "--idempotent", "--env", "MODE=fast=er", "--link", "demo:stock/items=stock",
+        "--link", "wasi:keyvalue=keyvalue-nats,bucket=a",
     )  # fmt: skip
 
     assert latticectl.node.request_of("deploy") == {
@@ -53,7 +54,10 @@ def test_deploy_sends_what_was_asked_for_and_nothing_else(
         "spread": "zone",
         "idempotent": True,
         "environment": {"MODE": "fast=er"},
-        "links": [{"interface": "demo:stock/items", "target": "stock"}],
+        "links": [
+            {"interface": "demo:stock/items", "target": "stock"},
+            {"interface": "wasi:keyvalue", "target": "keyvalue-nats", "configuration": {"bucket": "a"}},
+        ],
         "limits": {"memory_bytes": 32 * 2**20, "budget_seconds": 5.0, "max_concurrency": 4, "reuse": 10},
     }
 
