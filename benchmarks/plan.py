@@ -11,17 +11,8 @@ import anyio
 from benchmarks.measurement import Effort, Row, Target, compare
 from benchmarks.processes import Processes, processes
 from lattice.bus import Message
-from lattice.model import (
-    Application,
-    Assignment,
-    AssignmentState,
-    ComponentSpec,
-    Heartbeat,
-    InventoryPage,
-    NodeInfo,
-    new_application,
-    revision_of,
-)
+from lattice.inventory import Assignment, AssignmentState, Heartbeat, InventoryPage, NodeInfo
+from lattice.model import Application, ComponentSpec, new_application, revision_of
 from lattice.plan import InFlight, plan
 from lattice.state import LatticeState, NodeLeft
 

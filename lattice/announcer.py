@@ -23,8 +23,10 @@ from lattice import subjects, wire
 from lattice.assignments import Assignments
 from lattice.bus import Bus, Message
 from lattice.errors import Invalid, LatticeError
-from lattice.model import Application, CompileAhead, Delta, Heartbeat, NodeInfo, Order, OrderReply
+from lattice.inventory import Delta, Heartbeat, NodeInfo
+from lattice.model import Application
 from lattice.observer import ROLL_CALL, Observer, encode_value
+from lattice.orders import CompileAhead, Order, OrderReply
 from lattice.state import HEARTBEAT_SECONDS
 
 log = structlog.get_logger()

@@ -18,21 +18,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from lattice.inventory import MAX_REASON, Assignment, AssignmentState, Delta, InventoryPage, NodeInfo, Offer
 from lattice.lease import Fencing
-from lattice.model import (
-    MAX_REASON,
-    Assignment,
-    AssignmentState,
-    Delta,
-    InventoryPage,
-    Link,
-    NodeInfo,
-    Offer,
-    Order,
-    OrderReply,
-    OrderVersion,
-)
 from lattice.model import ComponentSpec as Spec
+from lattice.model import Link, OrderVersion
+from lattice.orders import Order, OrderReply
 
 PAGE_ITEMS = 200
 """Entries of one inventory page, so that it stays far below a message's limit."""

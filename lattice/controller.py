@@ -23,7 +23,7 @@ from lattice.errors import Conflict, Invalid, LatticeError
 from lattice.imports import Catalog
 from lattice.leadership import Leadership
 from lattice.lease import ReadLease, WriteLease
-from lattice.model import Application, Command, LeaseValue, Marker, Order, OrderReply
+from lattice.model import Application, LeaseValue, Marker
 from lattice.observer import (
     APPLICATION_PREFIX,
     MARKER_KEY,
@@ -33,6 +33,7 @@ from lattice.observer import (
     decode_marker,
     encode_value,
 )
+from lattice.orders import Command, Order, OrderReply
 from lattice.recovery import FetchCopies, ReadStore, Stored, WriteApplication, WriteMarker
 
 log = structlog.get_logger()

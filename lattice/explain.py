@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lattice.desired import Desired, DesiredComponent
 from lattice.imports import Catalog, grant_line, missing_imports
-from lattice.model import AssignmentState
+from lattice.inventory import AssignmentState
 from lattice.observed import Holding, NodeView, Observed
 from lattice.placing import fits, missing_folders
 

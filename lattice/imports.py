@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lattice.errors import Invalid
-from lattice.model import Link, Offer, package_of, unversioned
+from lattice.inventory import Offer
+from lattice.model import Link, package_of, unversioned
 
 
 def _is_wasi(interface: str) -> bool:

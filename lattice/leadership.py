@@ -19,7 +19,8 @@ from typing import Any, TypeAlias
 
 from lattice.imports import Catalog
 from lattice.lease import Lease, ReadLease, WriteLease
-from lattice.model import Application, Command, LeaseValue, Marker, Order, OrderReply
+from lattice.model import Application, LeaseValue, Marker
+from lattice.orders import Command, Order, OrderReply
 from lattice.plan import MAX_COMMANDS, InFlight, plan
 from lattice.recovery import FetchCopies, Phase, ReadStore, Recovery, Stored, WriteApplication, WriteMarker
 from lattice.state import Effect, LatticeState

@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lattice.model import LeaseValue, Order, OrderReply, OrderVersion
+from lattice.model import LeaseValue, OrderVersion
+from lattice.orders import Order, OrderReply
 
 LEASE_SECONDS = 3.0
 RENEW_SECONDS = 1.0

@@ -21,16 +21,8 @@ import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lattice.model import (
-    Assignment,
-    AssignmentState,
-    Delta,
-    Heartbeat,
-    InventoryPage,
-    NodeInfo,
-    Offer,
-    OrderVersion,
-)
+from lattice.inventory import Assignment, AssignmentState, Delta, Heartbeat, InventoryPage, NodeInfo, Offer
+from lattice.model import OrderVersion
 
 BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 1.0, 30.0
 """After a node failed to prepare a revision; doubles with each failure."""

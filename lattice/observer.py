@@ -23,7 +23,8 @@ from lattice.bus import Bus, Disconnect, Entry, KeyValue, Message
 from lattice.descriptions import Descriptions
 from lattice.errors import Invalid, LatticeError
 from lattice.fields import Value
-from lattice.model import Application, Delta, Heartbeat, InventoryPage, Marker
+from lattice.inventory import Delta, Heartbeat, InventoryPage
+from lattice.model import Application, Marker
 from lattice.state import (
     ConnectionEnded,
     Effect,

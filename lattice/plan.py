@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from lattice import placing
 from lattice.desired import Desired, DesiredComponent
 from lattice.imports import Catalog, missing_imports
-from lattice.model import AssignmentState, Command, CompileAhead, Order
+from lattice.inventory import AssignmentState
 from lattice.observed import Holding, NodeView, Observed
+from lattice.orders import Command, CompileAhead, Order
 
 ORDER_SECONDS = 2.0
 """After which an order that no report confirmed is sent again."""

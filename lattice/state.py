@@ -18,12 +18,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from lattice.desired import Desired
-from lattice.model import (
-    Application,
-    Delta,
-    Heartbeat,
-    InventoryPage,
-)
+from lattice.inventory import Delta, Heartbeat, InventoryPage
+from lattice.model import Application
 from lattice.observed import NodeView, Observed, Placement
 
 HEARTBEAT_SECONDS = 1.0

@@ -31,7 +31,8 @@ from lattice.descriptions import Description
 from lattice.edits import Editor
 from lattice.errors import Conflict, LatticeError, TimedOut, Unreachable
 from lattice.imports import Catalog
-from lattice.model import NodeInfo, Offer, TriggerKind
+from lattice.inventory import NodeInfo, Offer
+from lattice.model import TriggerKind
 from lattice.neighbours import Neighbours
 from lattice.observer import Observer
 from lattice.serving import Serving

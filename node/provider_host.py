@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from lattice.bus import Bus
-from lattice.model import Offer
+from lattice.inventory import Offer
 from providers.bindings import LinkSettings, LinksOf
 from providers.hosting import Providers
 from providers.kinds import KINDS

@@ -10,7 +10,8 @@ import anyio
 from lattice import subjects, wire
 from lattice.bus import Bus
 from lattice.errors import LatticeError, NotFound
-from lattice.model import Link, Offer
+from lattice.inventory import Offer
+from lattice.model import Link
 from lattice.names import did_you_mean
 from lattice.observed import NodeView
 from lattice.observer import Observer

@@ -28,8 +28,10 @@ from lattice.clock import now
 from lattice.compatibility import match_interface
 from lattice.errors import LatticeError, NotFound, Unreachable
 from lattice.exchange import Exchange
-from lattice.model import Delta, Limits, Order, OrderReply
+from lattice.inventory import Delta
+from lattice.model import Limits
 from lattice.names import did_you_mean
+from lattice.orders import Order, OrderReply
 from lattice.streams import ByteReceiver
 from node.artifacts import Artifacts
 from node.capabilities.http.handler import make_handler

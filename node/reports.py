@@ -17,7 +17,7 @@ from lattice.errors import Invalid, LatticeError, NotFound
 from lattice.explain import explain
 from lattice.grants import import_routes
 from lattice.imports import Catalog
-from lattice.model import Assignment, AssignmentState
+from lattice.inventory import Assignment, AssignmentState
 from lattice.names import did_you_mean
 from lattice.observed import NodeStatus, NodeView
 from lattice.observer import Observer

@@ -22,7 +22,8 @@ from lattice.configuration import Configurations
 from lattice.configuration_sources import Sources
 from lattice.errors import Unreachable
 from lattice.exchange import Exchange
-from lattice.model import ComponentSpec, Delta, Link, Offer
+from lattice.inventory import Delta, Offer
+from lattice.model import ComponentSpec, Link
 from lattice.observer import Observer
 from lattice.record_copies import FolderCopies
 from lattice.secrets import Secrets

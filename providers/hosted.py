@@ -26,7 +26,8 @@ from lattice.clock import now
 from lattice.errors import Interrupted, Invalid, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.exchange import Exchange
 from lattice.failures import internal_failure
-from lattice.model import Offer, unversioned
+from lattice.inventory import Offer
+from lattice.model import unversioned
 from lattice.names import did_you_mean
 from lattice.streams import ByteReceiver
 from lattice.tasks import open_tasks, own_task

@@ -18,7 +18,8 @@ from lattice.caller import CallRequest, Reply
 from lattice.clock import now
 from lattice.errors import NotFound, TimedOut, Unreachable
 from lattice.exchange import Exchange
-from lattice.model import MIB, Offer
+from lattice.inventory import Offer
+from lattice.model import MIB
 from lattice.streams import ByteReceiver
 from lattice.tasks import own_task
 from providers.bindings import FLAT_PACKAGES, Bindings, LinkSettings, LinksOf, PlainSettings, Spawn

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from lattice.desired import DesiredComponent
-from lattice.model import Order, TriggerKind
+from lattice.model import TriggerKind
+from lattice.orders import Order
 from lattice.state import LatticeState
 
 FENCE = 1

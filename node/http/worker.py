@@ -30,7 +30,7 @@ from lattice.assignments import Assignments
 from lattice.bus import ObjectStore
 from lattice.caller import new_call_id
 from lattice.errors import LatticeError
-from lattice.model import Delta
+from lattice.inventory import Delta
 from lattice.nats_bus import NatsBus
 from lattice.observer import Observer
 from lattice.state import Effect, NodeLost, NodeSuspected

@@ -25,9 +25,11 @@ from lattice.assignments import Assignments
 from lattice.bus import Bus
 from lattice.caller import Caller
 from lattice.configuration import Configurations
-from lattice.model import Link, NodeInfo, Offer, Order, OrderReply
+from lattice.inventory import NodeInfo, Offer
+from lattice.model import Link
 from lattice.neighbours import Neighbours
 from lattice.observer import Observer
+from lattice.orders import Order, OrderReply
 from lattice.sealing import SealKey
 from lattice.secrets import Secrets
 from lattice.serving import Serving

@@ -18,8 +18,8 @@ from ctl.client import ControlClient
 from ctl.session import Session
 from ctl.settings import ClientSettings
 from lattice.configuration import Configurations
+from lattice.inventory import Heartbeat, InventoryPage, NodeInfo
 from lattice.memory_bus import MemoryBroker, MemoryBus
-from lattice.model import Heartbeat, InventoryPage, NodeInfo
 from lattice.observer import Observer
 from lattice.sealing import SealKey
 from lattice.secrets import Secrets, SecretsPolicy

@@ -7,18 +7,10 @@ from collections.abc import Iterable, Mapping
 from lattice.assignments import Assignments, Drain, Prepare, Run, Step
 from lattice.desired import Desired
 from lattice.imports import Catalog
-from lattice.model import (
-    Application,
-    Command,
-    CompileAhead,
-    ComponentSpec,
-    Delta,
-    Heartbeat,
-    NodeInfo,
-    Order,
-    new_application,
-)
+from lattice.inventory import Delta, Heartbeat, NodeInfo
+from lattice.model import Application, ComponentSpec, new_application
 from lattice.observed import Observed
+from lattice.orders import Command, CompileAhead, Order
 from lattice.plan import InFlight, plan
 from lattice.state import Effect, FetchInventory, LatticeState, Tick
 

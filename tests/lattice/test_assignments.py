@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lattice.assignments import Assignments, Cancel, Drain, Prepare, Run
-from lattice.model import AssignmentState, NodeInfo, Order
+from lattice.inventory import AssignmentState, NodeInfo
+from lattice.orders import Order
 from tests.lattice.lattices import spec
 
 

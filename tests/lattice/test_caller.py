@@ -14,8 +14,9 @@ from lattice import subjects, wire
 from lattice.bus import Message
 from lattice.caller import Caller, CallRequest, Reply
 from lattice.errors import Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Trapped, Unreachable
+from lattice.inventory import Offer
 from lattice.memory_bus import MemoryBroker, MemoryBus
-from lattice.model import ComponentSpec, Offer, new_application
+from lattice.model import ComponentSpec, new_application
 from lattice.state import LatticeState
 
 LATTICE = "test"

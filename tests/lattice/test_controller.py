@@ -11,8 +11,9 @@ from lattice.bus import Message
 from lattice.controller import MESSAGE_BYTES, Controller
 from lattice.imports import Catalog
 from lattice.memory_bus import MAX_PAYLOAD, MemoryBroker, MemoryBus
-from lattice.model import ComponentSpec, Order
+from lattice.model import ComponentSpec
 from lattice.observer import Observer
+from lattice.orders import Order
 from lattice.recovery import FetchCopies
 
 LATTICE, NODE = "test", "NB"

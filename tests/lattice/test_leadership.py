@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from lattice import leadership as lead
 from lattice.lease import ReadLease, WriteLease
-from lattice.model import Application, LeaseValue, Marker, Order, OrderReply
+from lattice.model import Application, LeaseValue, Marker
+from lattice.orders import Order, OrderReply
 from lattice.recovery import FetchCopies, Phase, ReadStore, Stored, WriteApplication, WriteMarker
 from lattice.state import FetchInventory, NodeLeft
 from tests.lattice.lattices import BOOT, Lattice, Node, application

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lattice.lease import Fencing, Lease, ReadLease, WriteLease
-from lattice.model import LeaseValue, Order
+from lattice.model import LeaseValue
+from lattice.orders import Order
 from tests.lattice.lattices import spec
 
 

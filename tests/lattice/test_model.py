@@ -11,20 +11,9 @@ from hypothesis import strategies as st
 
 from lattice.errors import Invalid
 from lattice.fields import refuse_unknown
-from lattice.model import (
-    Application,
-    Assignment,
-    AssignmentState,
-    ComponentSpec,
-    Heartbeat,
-    InventoryPage,
-    Limits,
-    Link,
-    NodeInfo,
-    Order,
-    new_application,
-    revision_of,
-)
+from lattice.inventory import Assignment, AssignmentState, Heartbeat, InventoryPage, NodeInfo
+from lattice.model import Application, ComponentSpec, Limits, Link, new_application, revision_of
+from lattice.orders import Order
 from tests.lattice.lattices import application, digest, spec
 
 LINK = Link(source="greeter", interface="demo:store/keys@0.1.0", target="store")

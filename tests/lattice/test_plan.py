@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from lattice.errors import Invalid
 from lattice.explain import explain
 from lattice.imports import Catalog, check_offer, grant_line, missing_imports
-from lattice.model import CompileAhead, Link, Offer, Order
+from lattice.inventory import Offer
+from lattice.model import Link
+from lattice.orders import CompileAhead, Order
 from lattice.plan import InFlight, plan
 from lattice.state import NodeLeft
 from tests.lattice.lattices import BOOT, Lattice, Node, application, digest, orders, spec

@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattice.model import Application, Assignment, AssignmentState, Delta, Heartbeat, InventoryPage, Offer
+from lattice.inventory import Assignment, AssignmentState, Delta, Heartbeat, InventoryPage, Offer
+from lattice.model import Application
 from lattice.observed import NodeStatus
 from lattice.state import (
     ConnectionEnded,

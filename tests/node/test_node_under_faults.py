@@ -13,9 +13,11 @@ from ctl.deployment import Deployment
 from lattice import subjects, wire, wit
 from lattice.caller import CallRequest, new_call_id
 from lattice.errors import Interrupted, LatticeError, Unreachable
+from lattice.inventory import AssignmentState
 from lattice.memory_bus import MemoryBus
-from lattice.model import AssignmentState, ComponentSpec, Limits, Order, new_application
+from lattice.model import ComponentSpec, Limits, new_application
 from lattice.observer import application_key, encode_value
+from lattice.orders import Order
 from node.artifacts import digest_of
 from node.node import Node
 from node.replicas import CONCURRENT_PREPARATIONS

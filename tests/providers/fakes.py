@@ -12,7 +12,8 @@ import anyio
 from lattice.caller import CallRequest, new_call_id
 from lattice.clock import now
 from lattice.errors import Interrupted, Invalid, LatticeError
-from lattice.model import Link, Offer
+from lattice.inventory import Offer
+from lattice.model import Link
 from lattice.streams import ByteReceiver, pair, send_body
 from lattice.tasks import open_tasks
 from providers.hosted import OfferSettings

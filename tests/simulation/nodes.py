@@ -9,17 +9,10 @@ from typing import TYPE_CHECKING, Any
 from lattice import leadership as lead
 from lattice import recovery
 from lattice.assignments import Assignments, Cancel, Drain, Prepare, Run, Step
+from lattice.inventory import Heartbeat, InventoryPage, NodeInfo
 from lattice.lease import ReadLease, WriteLease
-from lattice.model import (
-    Application,
-    CompileAhead,
-    Heartbeat,
-    InventoryPage,
-    Marker,
-    NodeInfo,
-    Order,
-    OrderReply,
-)
+from lattice.model import Application, Marker
+from lattice.orders import CompileAhead, Order, OrderReply
 from lattice.state import (
     HEARTBEAT_SECONDS,
     ApplicationChanged,

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lattice.lease import Fencing
-from lattice.model import Application, Order
+from lattice.model import Application
+from lattice.orders import Order
 from lattice.recovery import Recovery
 from lattice.state import LatticeState
 from tests.simulation.world import Violation, World

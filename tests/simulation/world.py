@@ -11,16 +11,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from lattice.model import (
-    Application,
-    AssignmentState,
-    CompileAhead,
-    ComponentSpec,
-    Delta,
-    Heartbeat,
-    Order,
-    new_application,
-)
+from lattice.inventory import AssignmentState, Delta, Heartbeat
+from lattice.model import Application, ComponentSpec, new_application
+from lattice.orders import CompileAhead, Order
 from lattice.state import ConnectionEnded, NodeLeft
 from tests.simulation.clockwork import Clock, Store, StoreConflict
 from tests.simulation.nodes import APPLICATION_PREFIX, SimulatedNode

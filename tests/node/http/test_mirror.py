@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lattice.assignments import Assignments, Prepare
-from lattice.model import (
-    Application,
-    Assignment,
-    AssignmentState,
-    ComponentSpec,
-    Delta,
-    Heartbeat,
-    NodeInfo,
-    Trigger,
-    TriggerKind,
-    revision_of,
-)
+from lattice.inventory import Assignment, AssignmentState, Delta, Heartbeat, NodeInfo
+from lattice.model import Application, ComponentSpec, Trigger, TriggerKind, revision_of
 from lattice.state import LatticeState
 from node.http.mirror import Mirror
 
