@@ -214,7 +214,7 @@ class ComponentPool:
 
     def text_export(self, interface: str, function: str) -> Export:
         """An export from text to text, to be called by `ask`."""
-        export = self._find(interface, function)
+        export = self._export(self._compiled.linked_type.exports[interface], function)
         if export.converter.function != wit.Function(export.converter.function.params[:1], wit.STRING):
             raise Invalid(f"`{function}` is not a function from text to text")
         return export
@@ -459,30 +459,35 @@ class ComponentPool:
         found = self._interface(interface)
         if known := self._exports.get((found.name, function)):
             return known
-        type_ = found.functions.get(function)
-        if type_ is None:
+        if function not in found.functions:
             raise NotFound(
                 f"`{interface}` of {self.name} has no function `{function}`"
                 f"{did_you_mean(function, found.functions)}"
             )
+        export = self._exports[found.name, function] = self._export(found, function)
+        return export
+
+    def _export(self, found: wit.Interface, function: str) -> Export:
+        type_ = found.functions[function]
         name = None if found.name == wit.WORLD else found.name
         index = self._component.export(name, function)
         if not index:
-            raise NotFound(f"the compiled component {self.name} lacks its export `{interface}#{function}`")
+            raise NotFound(
+                f"`{found.name}` of {self.name} is called by HTTP requests only: "
+                f"`latticectl route put PATH {self.name}` brings it some"
+            )
         converter = Converter(
             type_,
             is_adapted=found.name in self._compiled.adapted_exports,
             resources=self._bindings.numbers({function: type_}),
         )
         has_objects = any(wit.contains_handle(part) for part in wit.function_types(type_))
-        export = Export(
+        return Export(
             f"{found.name}#{function}", index, converter, Pace(self._trial), has_objects=has_objects
         )
-        self._exports[found.name, function] = export
-        return export
 
     def _interface(self, name: str) -> wit.Interface:
-        exports = self._compiled.linked_type.exports
+        exports = self._compiled.type.exports
         if name in exports:
             return exports[name]
         for candidate in exports.values():

@@ -9,11 +9,12 @@ from typing import Any
 import anyio
 import pytest
 
-from lattice.errors import Trapped
+from lattice.errors import NotFound, Trapped
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.shim_handler import ShimHandler
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
+from node.engine.shim_compose import DOOR, DOOR_FUNCTION
 from tests.node.capabilities.http import test_http_host_handler, test_http_outgoing
 from tests.node.capabilities.http.conftest import context
 from tests.node.capabilities.http.shims import Shims, request
@@ -67,3 +68,19 @@ async def test_a_guest_ends_when_nobody_wants_its_body(handlers: Shims) -> None:
 
     with anyio.fail_after(5):
         await handlers.pools[0].drain()  # returns when no call is in flight
+
+
+@pytest.mark.parametrize(
+    ("interface", "function", "said"),
+    [
+        ("wasi:http/incoming-handler@0.2.0", "handle", "latticectl route put"),
+        (DOOR, DOOR_FUNCTION, "it exports `wasi:http/incoming-handler"),
+    ],
+)
+async def test_what_only_requests_reach_can_not_be_called(
+    handlers: Shims, interface: str, function: str, said: str
+) -> None:
+    await handlers.make(LAB)
+
+    with pytest.raises(NotFound, match=said):
+        await handlers.pools[0].call(interface, function, [""], context())
