@@ -52,3 +52,12 @@ def is_reserved(tokens: Sequence[str]) -> bool:
     """Whether a subject could be the lattice's, the server's, or somebody's private replies."""
     first = tokens[0]
     return first in RESERVED or first in ("*", ">") or first.startswith(("$", "_INBOX"))
+
+
+def takes_replies(subject: str) -> bool:
+    """Whether a component may reply there because a message asked for it: never to the lattice or the server.
+
+    Nodes may send everywhere, so a component that replies must not become somebody else's way to do so.
+    """
+    tokens = subject.split(".")
+    return tokens[0].startswith("_INBOX") or not is_reserved(tokens)

@@ -12,7 +12,7 @@ from lattice.caller import Caller, CallRequest, new_call_id
 from lattice.clock import now
 from lattice.errors import LatticeError
 from lattice.model import Trigger
-from lattice.patterns import is_reserved
+from lattice.patterns import takes_replies
 from node.capabilities.messaging import Replies
 
 HANDLER = "wasmcloud:messaging/handler@0.2.0"
@@ -100,15 +100,8 @@ class MessageCalls:
 
 
 def reply_subject(message: Message) -> str | None:
-    """Where the sender asks for a reply; never the lattice's own subjects, whatever the sender wrote.
-
-    Nodes may send everywhere, so a component that replies must not become somebody else's way to do so.
-    """
-    if message.reply is None:
-        return None
-    tokens = message.reply.split(".")
-    is_inbox = tokens[0].startswith("_INBOX")
-    return message.reply if is_inbox or not is_reserved(tokens) else None
+    """Where the sender asks for a reply; none where components may not reply."""
+    return message.reply if message.reply is not None and takes_replies(message.reply) else None
 
 
 def backoff(attempt: int, first_seconds: float, most_seconds: float = 60.0) -> float:

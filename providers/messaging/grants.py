@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lattice.errors import Denied, Invalid
 from lattice.names import did_you_mean
-from lattice.patterns import matches, parse_pattern, parse_subject
+from lattice.patterns import matches, parse_pattern, parse_subject, takes_replies
 
 KEYS = ("publish", "stored")
 YES_OR_NO = {"true": True, "false": False}
@@ -47,7 +47,7 @@ class PublishGrant:
 
         Raises `Invalid` for what is no subject.
         """
-        if subject in replies:
+        if subject in replies and takes_replies(subject):  # what the calling node says is not taken on trust
             return
         tokens = parse_subject(subject)
         if not any(matches(pattern, tokens) for pattern in self.patterns):

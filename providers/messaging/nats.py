@@ -13,7 +13,6 @@ from typing import Any
 
 from lattice.bus import Bus, Message
 from lattice.errors import Denied, Invalid, LatticeError, NotFound, TimedOut, Unreachable
-from lattice.patterns import parse_subject
 from lattice.tasks import own_task
 from providers.messaging.grants import PublishGrant
 from providers.provider import BoundLink, Provider, ProviderCall, ProviderFunction
@@ -72,9 +71,8 @@ class MessagingNats(Provider):
         grant: PublishGrant = call.binding
         _check(subject, body, replies)
         grant.check(subject, replies)
-        if reply_to is not None and reply_to not in replies:
-            parse_subject(reply_to)
-            grant.check(reply_to)
+        if reply_to is not None:
+            grant.check(reply_to, replies)
         headers = _headers(call)
         if not grant.is_stored or subject in replies:
             await self._bus.publish(subject, body, headers=headers, reply=reply_to)
