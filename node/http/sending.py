@@ -53,13 +53,18 @@ class Outlet:
         if self.is_lost:
             raise Interrupted("the client has left")
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether a write would fail: a lost connection may be closed before its loss is told."""
+        return self.is_lost or self.transport.is_closing()
+
     def _check_open(self) -> None:
-        """Raise before a write that would fail: a lost connection may be closed before its loss is told."""
-        if self.is_lost or self.transport.is_closing():
+        if self.is_closed:
             raise Interrupted("the client has left")
 
     async def send_whole(self, head: ResponseHead, response: HttpResponse) -> None:
         """Write a response whose body is all here, in one piece if it is small."""
+        self._check_open()
         self._check_open()
         body, lines = response.body, head.lines
         assert isinstance(body, bytes)
@@ -83,6 +88,7 @@ class Outlet:
         """
         await own_task()
         async with body:
+            self._check_open()
             self.transport.write(b"".join(head.lines))
             if head.framing is Framing.CHUNKED:
                 await self._send_chunks(body)

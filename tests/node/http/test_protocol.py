@@ -388,7 +388,7 @@ class ClosedTransport(asyncio.Transport):
         raise RuntimeError("the handler is closed")
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Passed over, as by uvloop's."""
+        raise RuntimeError("the handler is closed")
 
 
 @pytest.mark.parametrize("length", [(), (("content-length", b"8"),)])
@@ -403,6 +403,13 @@ async def test_a_stream_to_a_connection_that_was_just_closed_is_no_failure_of_th
         await Outlet(ClosedTransport()).send_stream(ResponseHead(response, "GET", "1.1"), receiver)
     with pytest.raises(LatticeError):
         await sender.send(b"nobody reads")  # the stream is closed, which ends the guest
+
+
+async def test_a_whole_response_to_a_connection_that_was_just_closed_is_no_failure_of_the_node() -> None:
+    response = HttpResponse(status=200, body=b"too late")
+
+    with pytest.raises(Interrupted, match="the client has left"):
+        await Outlet(ClosedTransport()).send_whole(ResponseHead(response, "GET", "1.1"), response)
 
 
 async def test_failures_are_answers_and_the_connection_goes_on() -> None:
