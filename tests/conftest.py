@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from lattice.nats_bus import NatsBus
@@ -28,6 +29,13 @@ def blockbuster() -> Iterator[BlockBuster | None]:
         for function in active.functions.values():
             function.can_block_in("structlog/_base.py", {"_proxy_to_logger"})
         yield active
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Programs that a test runs in this process set up logging for themselves, not for the next test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def test_logs_for_programs_are_one_object_a_line(latticectl: CommandLine) -> Non
     (text,) = latticectl("logs", "greeter", "--output", "json").stdout.splitlines()
 
     assert json.loads(text) == {
-        "time": 5.0, "node": "node-1", "stream": "stdout", "text": "one", "call_id": None,
+        "time": 5.0, "node": "node-1", "stream": "stdout", "text": "one", "call_id": None, "context": "",
     }  # fmt: skip
 
 
