@@ -351,9 +351,15 @@ class Caller:
         seconds = max(0.0, request.deadline - now()) + REPLY_SECONDS
         try:
             message = await self._request(node, subject, body, headers, seconds, limit)
-        except (TimedOut, anyio.get_cancelled_exc_class()):
+        except anyio.get_cancelled_exc_class():
             await self._cancel(node, request)
             raise
+        except TimedOut:
+            await self._cancel(node, request)
+            name = node[:8].lower()
+            raise TimedOut(f"node {name} did not answer {request.target} within {seconds:.1f} s") from None
+        except Interrupted as error:  # people know the call, not its subject
+            raise Interrupted(error.message.replace(subject, request.target)) from None
         if message.headers and (error := wire.decode_error(message.headers, message.data)) is not None:
             raise error
         return message

@@ -123,6 +123,8 @@ class NodeView:
     load: float = 0.0
     zone: str | None = None
     suspected_at: float | None = None
+    former_connection: tuple[str, int] | None = None
+    """The one before that of the last heartbeat: what was sent over it may still be under way."""
     lost_at: float | None = None
     lost_reason: str = ""
     fetching_since: float | None = None

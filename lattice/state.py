@@ -189,6 +189,8 @@ class LatticeState:
     def _take_heartbeat(self, view: NodeView, heartbeat: Heartbeat, now: float) -> list[Effect]:
         """A node whose connection is another has lost the former one, whether or not anybody said so."""
         is_new_connection = not view.holds_connection(heartbeat.server_id, heartbeat.client_id)
+        if is_new_connection:
+            view.former_connection = view.heartbeat.server_id, view.heartbeat.client_id
         view.heartbeat, view.load, view.heard_at = heartbeat, heartbeat.load, now
         view.fence = max(view.fence, heartbeat.fence)
         if heartbeat.is_draining and not view.is_draining:
@@ -227,10 +229,19 @@ class LatticeState:
         return self._lose(view, "left", now)
 
     def _connection_ended(self, event: ConnectionEnded, now: float) -> list[Effect]:
-        """All that claim the connection are suspected: who claims another's gains nothing by it."""
+        """All that claim the connection are suspected: who claims another's gains nothing by it.
+
+        The end of a connection that a node has replaced tells nothing of the node, but for a while the server
+        may have sent it what was meant for the new one: calls under way end.
+        """
         connection = event.server_id, event.client_id
         held = [view for view in self.observed.live() if view.holds_connection(*connection)]
-        return [effect for view in held for effect in self._suspect(view, now)]
+        effects = [effect for view in held for effect in self._suspect(view, now)]
+        for view in self.observed.live():
+            if view.former_connection == connection:
+                view.former_connection = None
+                effects.append(NodeSuspected(view.id))
+        return effects
 
     def _unresponsive(self, event: NodeUnresponsive, now: float) -> list[Effect]:
         view = self.observed.nodes.get(event.node)

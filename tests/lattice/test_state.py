@@ -293,13 +293,13 @@ def test_late_heartbeat_over_the_ended_connection_brings_nobody_back() -> None:
 def test_overtaken_heartbeat_changes_nothing() -> None:
     node = Node("NA")
     lattice = Lattice(node)
-    early = node.heartbeat(client_id=7, load=0.1)
+    early = node.heartbeat(client_id=6, load=0.1)
     lattice.state.apply(node.heartbeat(client_id=8, load=0.9), 1.0)
 
     lattice.state.apply(early, 1.1)
 
     assert lattice.observed.nodes["NA"].load == 0.9
-    assert lattice.state.apply(ConnectionEnded("S", 7), 1.2) == []
+    assert lattice.state.apply(ConnectionEnded("S", 6), 1.2) == []
 
 
 def test_new_boot_is_another_life() -> None:
@@ -350,6 +350,16 @@ def test_draining_and_failed_replicas_take_no_calls() -> None:
     lattice.state.apply(delta(1, assignment(state="draining"), new), 0.0)
 
     assert running(lattice.state) == {"NA": 1}
+
+
+def test_calls_end_when_a_connection_that_was_replaced_ends_at_last() -> None:
+    node = Node("NA")
+    lattice = Lattice(node)
+    lattice.state.apply(node.heartbeat(client_id=8), 0.5)
+
+    assert lattice.state.apply(ConnectionEnded("S", 7), 1.0) == [NodeSuspected("NA")]
+    assert lattice.state.apply(ConnectionEnded("S", 7), 1.1) == []
+    assert lattice.observed.nodes["NA"].is_callable
 
 
 # Offers
