@@ -27,6 +27,7 @@ from lattice.inventory import Delta, Heartbeat, NodeInfo
 from lattice.model import Application
 from lattice.observer import ROLL_CALL, Observer, encode_value
 from lattice.orders import CompileAhead, Order, OrderReply
+from lattice.patterns import takes_replies
 from lattice.state import HEARTBEAT_SECONDS
 
 log = structlog.get_logger()
@@ -190,7 +191,7 @@ class Announcer:
         for subject, handler in handlers.items():
 
             def take(message: Message, handler: Callable[[Message], dict[str, Any]] = handler) -> None:
-                if message.reply:
+                if message.reply and takes_replies(message.reply):
                     headers, data = _answer(handler, message)
                     tasks.start_soon(self._reply, message.reply, data, headers)
 

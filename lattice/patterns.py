@@ -55,9 +55,10 @@ def is_reserved(tokens: Sequence[str]) -> bool:
 
 
 def takes_replies(subject: str) -> bool:
-    """Whether a component may reply there because a message asked for it: never to the lattice or the server.
+    """Whether what a message asks for may be sent there: never to the lattice's or the server's subjects.
 
-    Nodes may send everywhere, so a component that replies must not become somebody else's way to do so.
+    Whoever sends a message chooses where its answer goes, and NATS checks no permission for that. Nodes may
+    publish nearly everywhere, so their answers must not become somebody else's way to do so.
     """
     tokens = subject.split(".")
     return tokens[0].startswith("_INBOX") or not is_reserved(tokens)

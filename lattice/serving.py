@@ -25,6 +25,7 @@ from lattice.errors import Interrupted, Invalid, LatticeError, Overloaded, Unrea
 from lattice.exchange import Exchange, ExchangeTarget
 from lattice.failures import FailureLog, internal_failure
 from lattice.open_streams import OpenStreams, pump
+from lattice.patterns import takes_replies
 from lattice.tasks import own_task, start_at_once
 
 log = structlog.get_logger()
@@ -147,7 +148,9 @@ class Serving:
 
     def _take(self, message: Message) -> None:
         assert self._tasks is not None
-        if self._in_progress < self._max_calls:
+        if message.reply and not takes_replies(message.reply):
+            log.debug("call.reply-refused", subject=message.subject, reply=message.reply)
+        elif self._in_progress < self._max_calls:
             self._in_progress += 1
             call = _Call()
             start_at_once(self._tasks, self._serve(message, call), within=call)

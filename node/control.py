@@ -18,6 +18,7 @@ from lattice.bus import Bus, Message
 from lattice.errors import LatticeError, NotFound, Overloaded, Unreachable
 from lattice.failures import internal_failure
 from lattice.names import did_you_mean
+from lattice.patterns import takes_replies
 from lattice.serving import QUEUE_GROUP
 
 log = structlog.get_logger()
@@ -59,7 +60,7 @@ class Control:
         """Subscribe until `stack` is closed; operations run in `tasks`."""
 
         def take(message: Message, table: Mapping[str, Operation]) -> None:
-            if message.reply:
+            if message.reply and takes_replies(message.reply):
                 tasks.start_soon(self._serve, message, message.reply, table)
 
         shared = await self._bus.subscribe(

@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from lattice.bus import Bus, Message
 from lattice.errors import LatticeError
+from lattice.patterns import takes_replies
 
 log = structlog.get_logger()
 
@@ -79,7 +80,7 @@ class MicroService:
         for verb in VERBS:
 
             def answer(message: Message, verb: str = verb) -> None:
-                if message.reply:
+                if message.reply and takes_replies(message.reply):
                     tasks.start_soon(_publish, bus, message.reply, json.dumps(self.reply(verb)).encode())
 
             for suffix in ("", f".{SERVICE_NAME}", f".{SERVICE_NAME}.{node_id}"):

@@ -438,6 +438,21 @@ async def test_nobody_begins_a_job_without_naming_its_node(world: World, hops: i
         assert (await caller.exchange_at(["N1"], job, [1])).value == [1]
 
 
+@pytest.mark.parametrize("reply", ["lattice.1.{}.node.N1.order", "$KV.LATTICE_{}_state.files"])
+async def test_a_caller_gets_no_answer_sent_to_the_lattice_or_the_server(world: World, reply: str) -> None:
+    target = Target(echo)
+    await world.serve("N1", target)
+    bus, closed = await world.bus(), reply.format(world.lattice)
+    heard: list[str] = []
+    await bus.subscribe(closed, lambda message: heard.append(message.subject))
+    subject = subjects.node_call(world.lattice, "N1", "files", "demo:files/store", "put")
+
+    await bus.publish(subject, wire.encode([1]), headers={"lattice-hops": "1"}, reply=closed)
+    answer = await bus.request(subject, wire.encode([2]), headers={"lattice-hops": "1"}, timeout_seconds=5)
+
+    assert wire.decode(answer.data) == [2] and heard == []
+
+
 async def test_a_local_target_gets_the_body_itself_and_no_bus(world: World) -> None:
     bus = await world.bus()
     caller = await world.caller(node="ME", local=Target(echo), bus=bus)

@@ -10,6 +10,7 @@ import pytest
 from ctl.calling import CallOptions
 from ctl.deployment import Deployment
 from lattice.errors import Conflict, Denied, Invalid, LatticeError, NotFound, Trapped
+from lattice.memory_bus import MemoryBus
 from node.artifacts import digest_of
 from tests.node.whole_nodes import (
     CALCULATOR,
@@ -71,6 +72,19 @@ async def test_a_component_may_not_have_the_name_of_a_provider(lattice: Lattice)
 
     with pytest.raises(Invalid, match=r"'keyvalue-nats' is a provider.*another name by `--name`"):
         await deploy(client, GREETER, name="keyvalue-nats")
+
+
+async def test_nobody_has_answers_of_a_node_sent_to_the_lattice_or_the_server(lattice: Lattice) -> None:
+    node = await lattice.start("a")
+    heard: list[str] = []
+    async with MemoryBus(lattice.broker) as bus:
+        await bus.subscribe("$KV.>", lambda message: heard.append(message.subject))
+        prefix = f"lattice.1.default.node.{node.id}"
+        for subject in ("lattice.1.default.control.component.list", f"{prefix}.ping", "$SRV.PING"):
+            await bus.publish(subject, reply="$KV.LATTICE_default_state.evil")
+        await bus.request(f"{prefix}.ping", timeout_seconds=5)
+
+    assert "$KV.LATTICE_default_state.evil" not in heard
 
 
 async def test_a_link_made_before_its_source_grants_the_import(lattice: Lattice) -> None:
