@@ -360,8 +360,8 @@ class Caller:
             raise TimedOut(f"node {name} did not answer {request.target} within {seconds:.1f} s") from None
         except Interrupted as error:  # people know the call, not its subject
             raise Interrupted(error.message.replace(subject, request.target)) from None
-        if message.headers and (error := wire.decode_error(message.headers, message.data)) is not None:
-            raise error
+        if message.headers and (lost := wire.decode_error(message.headers, message.data)) is not None:
+            raise lost
         return message
 
     async def _cancel(self, node: str, request: CallRequest) -> None:

@@ -286,6 +286,8 @@ class Node(AsyncContextManagerMixin):
             compiler=self.runner.compiler,
             catalog=self.catalog,
             announce=self.announcer.announce,
+            configurations=self.runner.configurations,
+            secrets=self.runner.secrets,
             check_grants=check_grants,
             trigger_checks={
                 TriggerKind.HTTP: routes.check_trigger,
@@ -313,12 +315,12 @@ class Node(AsyncContextManagerMixin):
         )
         configurations = ConfigurationOperations(self.runner.configurations, self.announcer.announce)
         sealed = SecretOperations(
-            self.runner.secrets, self.observer, self.settings.secrets_for, self.announcer.announce
+            bus, self.runner.secrets, self.observer, self.settings.secrets_for, self.announcer.announce
         )
         of_jobs = JobOperations(bus, lattice, self.id, self.observer, self.jobs)
         tables = [part.table() for part in (self.operations, self.reports, configurations, sealed, of_jobs)]
         shared = {name: item for table in tables for name, item in table.items()} | self.own.shared_table()
-        own = self.own.own_table() | of_jobs.own_table()
+        own = self.own.own_table() | of_jobs.own_table() | sealed.own_table()
         self.control = Control(bus, lattice, self.id, shared, own, is_quiet=lambda: self.stall.is_quiet)
         self.micro = MicroService(
             node_id=self.id,

@@ -14,6 +14,7 @@ from anyio import to_thread
 
 from lattice import wit
 from lattice.compatibility import check_link, match_interface
+from lattice.configuration import Configurations
 from lattice.descriptions import Description
 from lattice.desired import DesiredComponent
 from lattice.edits import Edited, Editor
@@ -22,6 +23,7 @@ from lattice.imports import Catalog, check_offer, missing_imports
 from lattice.model import ComponentSpec, Link, Trigger, TriggerKind, unversioned
 from lattice.names import check_name, did_you_mean
 from lattice.observer import Observer
+from lattice.secrets import Secrets
 from lattice.triggers import check_exports
 from node import desired_changes
 from node.artifacts import Artifacts
@@ -48,6 +50,8 @@ class Operations:
         compiler: Compiler,
         catalog: Catalog,
         announce: Announce,
+        configurations: Configurations,
+        secrets: Secrets,
         check_grants: Callable[[ComponentSpec], None],
         trigger_checks: Mapping[TriggerKind, Callable[[Trigger], object]],
     ) -> None:
@@ -58,6 +62,8 @@ class Operations:
         self._compiler = compiler
         self._catalog = catalog
         self._announce = announce
+        self._configurations = configurations
+        self._secrets = secrets
         self._check_grants = check_grants
         self._trigger_checks = trigger_checks
 
@@ -300,6 +306,7 @@ class Operations:
             for link in self._links_of(spec.name)
             if link.target not in components and link.target not in self._observer.state.observed.offers
         ]
+        found += self._unknown_names(spec.configuration_from, spec.secrets.values())
         exports = {unversioned(name) for name in description.type.exports}
         found += [
             f"{link.source!r} is linked to its {link.interface}, which it no longer exports"
@@ -321,6 +328,21 @@ class Operations:
     def _is_known_by_all(self) -> bool:
         state = self._observer.state
         return all(view.heartbeat.copies == state.desired.summary for view in state.observed.live())
+
+    def _unknown_names(self, configurations: Iterable[str], secrets: Iterable[str]) -> list[str]:
+        """Names of the lattice that lead nowhere yet; those with a colon are each node's own."""
+        missing = [
+            name for name in configurations if ":" not in name and self._configurations.get(name) is None
+        ]
+        found = [
+            f"there is no configuration {name!r} yet; `latticectl config put {name} KEY=VALUE` makes it"
+            for name in missing
+        ]
+        return found + [
+            f"there is no secret {name!r} yet; `latticectl secret put {name}` makes it"
+            for name in secrets
+            if ":" not in name and self._secrets.record(name) is None
+        ]
 
     # Desired state as this node sees it
 

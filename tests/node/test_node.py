@@ -98,6 +98,19 @@ async def test_a_link_made_before_its_source_grants_the_import(lattice: Lattice)
     assert [link.route for link in await client.links()] == ["local"]
 
 
+async def test_names_that_lead_nowhere_yet_are_said_at_deployment(lattice: Lattice) -> None:
+    await lattice.start("a")
+    client = await lattice.client()
+    digest = await deploy(client, GREETER)
+
+    change = await client.deploy(
+        Deployment(name="greeter", digest=digest, secrets={"token": "nope"}, configuration_from=("none",))
+    )
+
+    assert any("latticectl secret put nope" in warning for warning in change.warnings)
+    assert any("latticectl config put none" in warning for warning in change.warnings)
+
+
 async def test_a_link_to_a_component_without_the_interface_is_refused(lattice: Lattice) -> None:
     await lattice.start("a")
     client = await lattice.client()
