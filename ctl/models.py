@@ -333,10 +333,10 @@ class ConfigChange(Config):
 class SecretInfo(Value):
     """What may be known of a secret; never its value."""
 
-    name: Annotated[str, "its name"]
-    generation: Annotated[int, "counts the values that it has had"] = 0
+    name: Annotated[str, "its name; `env:...` and `file:...` are a node's own"]
+    generation: Annotated[int, "counts the values that it has had; 0 for a node's own"] = 0
     kind: Annotated[str, "`string` or `bytes`"] = "string"
-    changed_at: Annotated[float, "when it got its value, in seconds since 1970"] = 0.0
+    changed_at: Annotated[float, "when it got its value, in seconds since 1970; 0 for a node's own"] = 0.0
     readers: Annotated[tuple[str, ...], "ids of the nodes that may read it; all when empty"] = ()
     nodes: Annotated[tuple[str, ...], "names of the living nodes that can read it now"] = ()
 

@@ -28,6 +28,8 @@ SEED_BYTES = 36
 KEY_DIGITS = 16
 """Of a public key in hex, which tell what was sealed to it from what was sealed to another."""
 PURPOSE = b"lattice seal key:"
+MAX_BYTES = 64 * 1024
+"""Of one secret."""
 
 
 @dataclass(frozen=True, slots=True)

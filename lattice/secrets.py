@@ -2,7 +2,8 @@
 
 The store and the bus carry only what is sealed. Whoever puts a secret seals it to the nodes that there are;
 one node, the leader if it can, seals it to those that join later, as far as its policy and the secret's own
-list of readers allow.
+list of readers allow. Other secrets come from a process's own sources, as far as its operator opened them
+(`lattice.secret_sources`), and never leave it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Self
 
 import anyio
 import structlog
+from anyio import to_thread
 from anyio.abc import TaskStatus
 
 from lattice import subjects
@@ -22,12 +24,21 @@ from lattice.errors import Conflict, Denied, Failed, Invalid, LatticeError, NotF
 from lattice.fields import check_range
 from lattice.names import check_name, did_you_mean
 from lattice.records import Copies, Record, Records, next_version
-from lattice.sealing import SealKey, Secret, announced_keys, decrypt, encrypt, is_sealed_to, seal_key_to
+from lattice.sealing import (
+    MAX_BYTES,
+    SealKey,
+    Secret,
+    announced_keys,
+    decrypt,
+    encrypt,
+    is_sealed_to,
+    seal_key_to,
+)
+from lattice.secret_sources import SecretSources, is_local
 from lattice.subjects import check_node
 
 log = structlog.get_logger()
 
-MAX_BYTES = 64 * 1024
 MAX_SEALS = 512
 """Nodes that one secret is sealed to; those that are gone make room for new ones."""
 RESEAL_SECONDS = 1.0
@@ -156,12 +167,21 @@ class Secrets:
     """The secrets that this process knows, and its key; the mutable state beside is what it has opened."""
 
     def __init__(
-        self, bus: Bus, lattice: str, *, node: str, key: SealKey, copies: Copies | None = None
+        self,
+        bus: Bus,
+        lattice: str,
+        *,
+        node: str,
+        key: SealKey,
+        copies: Copies | None = None,
+        sources: SecretSources | None = None,
     ) -> None:
         self.lattice = lattice
         self._node = node
         self._key = key
         self._records = Records(bus, subjects.secrets_bucket(lattice), SecretRecord, copies)
+        self._sources = sources or SecretSources()
+        self._listeners: list[Callable[[str], None]] = []
         self._opened: dict[str, tuple[tuple[int, ...], Secret]] = {}
         self._changed = anyio.Event()
         self._changes = 0
@@ -171,11 +191,20 @@ class Secrets:
         return f"<Secrets of {self._node[:8]} {self._records!r}>"
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Follow the store until cancelled; started when it was read."""
-        await self._records.run(task_status=task_status)
+        """Follow the store and the sources until cancelled; started when they were read."""
+        await to_thread.run_sync(self._sources.read)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self._records.run)
+            task_status.started()
+            while True:
+                for name in sorted(await self._sources.wait_for_change()):
+                    log.info("secret.changed", name=name)
+                    self._tell(name)
 
     def reveal(self, name: str) -> Secret:
         """The present value. Raises `NotFound` or, if it is not for this node, `Denied`."""
+        if is_local(name):
+            return self._sources.get(name)
         record = self._records.get(name)
         if record is None:
             raise self._missing(name)
@@ -205,7 +234,11 @@ class Secrets:
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Call with the name of every secret that is new, changed or gone."""
-        self._records.on_change(lambda record: listener(record.name))
+        self._listeners.append(listener)
+
+    def local_kinds(self) -> Mapping[str, str]:
+        """The kinds of the secrets of this process's own sources, by name."""
+        return {name: TEXT if is_text else BINARY for name, is_text in self._sources.kinds().items()}
 
     async def put(self, record: SecretRecord) -> SecretRecord:
         """Store what was sealed for the present version; raises `Conflict` if another one came first."""
@@ -295,6 +328,11 @@ class Secrets:
         self._changes += 1
         self._changed.set()
         self._changed = anyio.Event()
+        self._tell(record.name)
+
+    def _tell(self, name: str) -> None:
+        for listener in self._listeners:
+            listener(name)
 
     def _missing(self, name: str) -> NotFound:
         names = [record.name for record in self._records.all()]

@@ -6,6 +6,7 @@ lattice: who runs it does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from lattice.inventory import Delta, Offer
 from lattice.model import ComponentSpec, Link
 from lattice.observer import Observer
 from lattice.record_copies import FolderCopies
+from lattice.secret_sources import SecretSources, plain_environment
 from lattice.secrets import Secrets
 from lattice.streams import ByteReceiver
 from node.artifacts import Artifacts
@@ -121,10 +123,15 @@ class Runner(AsyncContextManagerMixin):
             bus,
             lattice,
             copies=FolderCopies(folder / "configurations"),
-            sources=Sources(settings.config_source),
+            sources=Sources(settings.config_source, plain_environment(os.environ, settings.secret_source)),
         )
         self.secrets = Secrets(
-            bus, lattice, node=node, key=files.seal_key.key, copies=FolderCopies(folder / "secrets")
+            bus,
+            lattice,
+            node=node,
+            key=files.seal_key.key,
+            copies=FolderCopies(folder / "secrets"),
+            sources=SecretSources(settings.secret_source),
         )
         self.http_client = HttpClient(HttpClientSettings(ca_bundle=settings.outgoing_ca))
         self.replies = Replies()

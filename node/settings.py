@@ -12,6 +12,7 @@ from lattice.errors import Invalid
 from lattice.fields import check_unique
 from lattice.names import check_label, check_name
 from lattice.quantities import parse_duration, parse_size
+from lattice.secret_sources import check_apart
 from lattice.secrets import SecretsPolicy
 from lattice.settings import Tables, boolean, key_value, one_of, path, setting, text, whole_number
 from node.http.address import Address, parse_address
@@ -198,6 +199,14 @@ class NodeSettings:
         metavar="SOURCE",
         repeated=True,
     )
+    secret_source: tuple[OpenedSource, ...] = setting(
+        (),
+        "Secrets beside those of the lattice: `env:PREFIX_` opens variables, `file:DIR` files of a folder; "
+        "may be repeated.",
+        OpenedSource.parse,
+        metavar="SOURCE",
+        repeated=True,
+    )
     secrets_for: SecretsPolicy = setting(
         SecretsPolicy(),
         "Nodes to which this one seals secrets anew while it leads: `all`, or ids with commas.",
@@ -216,6 +225,7 @@ class NodeSettings:
         if self.http is None and (self.http_tls_cert is not None or self.http_workers > 1):
             raise Invalid("--http-tls-cert and --http-workers mean nothing without --http ADDRESS:PORT")
         check_unique((folder.name for folder in self.folder), "folder")
+        check_apart(self.config_source, self.secret_source)
         given = [name for name in _OF_A_SERVER if getattr(self, name) is not None]
         if given and self.nats is None:
             flag = "--" + given[0].replace("_", "-")

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 SECRET_COLUMNS: list[Column[models.SecretInfo]] = [
     ("NAME", lambda secret: secret.name),
-    ("GENERATION", lambda secret: secret.generation),
+    ("GENERATION", lambda secret: secret.generation or None),
     ("KIND", lambda secret: secret.kind),
-    ("CHANGED", lambda secret: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(secret.changed_at))),
+    ("CHANGED", lambda secret: _time_text(secret.changed_at) if secret.changed_at else None),
     ("NODES", lambda secret: secret.nodes),
 ]
 
@@ -125,7 +125,7 @@ def delete(session: Session, name: str) -> None:
 @command()
 @session_of
 def secrets(session: Session) -> None:
-    """List the secrets; never their values.
+    """List the secrets; never their values. Those of one node (`env:`, `file:`) are local to it.
 
     \b
     Examples:
@@ -137,6 +137,10 @@ def secrets(session: Session) -> None:
 
     empty = "there are no secrets; `latticectl secret put NAME` makes one"
     session.output.items(session.run(run), SECRET_COLUMNS, empty=empty)
+
+
+def _time_text(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _ask(name: str) -> str:

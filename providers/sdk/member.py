@@ -31,6 +31,7 @@ from lattice.neighbours import Neighbours
 from lattice.observer import Observer
 from lattice.orders import Order, OrderReply
 from lattice.sealing import SealKey
+from lattice.secret_sources import SecretSources
 from lattice.secrets import Secrets
 from lattice.serving import Serving
 from lattice.state import Effect, NodeLost, NodeSuspected
@@ -95,7 +96,9 @@ class Member(AsyncContextManagerMixin):
             bus, lattice, info, assignments=self.assignments, observer=self.observer, load=self._load
         )
         self._configurations = Configurations(bus, lattice)
-        self._secrets = Secrets(bus, lattice, node=self.id, key=seal_key)
+        self._secrets = Secrets(
+            bus, lattice, node=self.id, key=seal_key, sources=SecretSources(settings.secret_source)
+        )
         self.providers = Providers(
             [self._make_offer(ProviderContext(name=self.name, lattice=lattice, bus=bus))],
             links_of=self._links_of,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lattice import logs
+from lattice.configuration_sources import OpenedSource
 from lattice.connection import ConnectionSettings, Credentials, find_server, parse_urls
 from lattice.errors import Invalid
 from lattice.names import check_label, check_name
@@ -55,6 +56,14 @@ class MemberSettings:
         (), "Label; may be repeated. `zone` is also used for routing.", _label,
         metavar="KEY=VALUE", repeated=True,
     )  # fmt: skip
+    secret_source: tuple[OpenedSource, ...] = setting(
+        (),
+        "Secrets of this process's own for its links: `env:PREFIX_` opens variables, `file:DIR` files of a "
+        "folder; may be repeated.",
+        OpenedSource.parse,
+        metavar="SOURCE",
+        repeated=True,
+    )
     max_calls: int = setting(1024, "Calls that may be in progress.", whole_number(1, 1_000_000), metavar="N")
     connect_timeout: float = setting(
         10.0, "How long to try to reach NATS at start before giving up.", parse_duration, metavar="TIME"

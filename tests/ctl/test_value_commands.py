@@ -18,10 +18,12 @@ from ctl.client import ControlClient
 from ctl.session import Session
 from ctl.settings import ClientSettings
 from lattice.configuration import Configurations
+from lattice.configuration_sources import OpenedSource
 from lattice.inventory import Heartbeat, InventoryPage, NodeInfo
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.observer import Observer
 from lattice.sealing import SealKey
+from lattice.secret_sources import SecretSources
 from lattice.secrets import Secrets, SecretsPolicy
 from node.capabilities.config.operations import ConfigurationOperations
 from node.capabilities.secrets.operations import SecretOperations
@@ -47,6 +49,7 @@ class CommandLine:
         self.broker = MemoryBroker()
         self.keys = Keys()
         self.policy = SecretsPolicy()
+        self.secret_sources: tuple[OpenedSource, ...] = ()
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.revealed: str | bytes | None = None
 
@@ -59,16 +62,18 @@ class CommandLine:
             anyio.create_task_group() as tasks,
         ):
             configurations = Configurations(node_bus, "default")
-            secrets = Secrets(node_bus, "default", node=self.keys.id, key=self.keys.key)
+            sources = SecretSources(self.secret_sources)
+            secrets = Secrets(node_bus, "default", node=self.keys.id, key=self.keys.key, sources=sources)
             await tasks.start(configurations.run)
             await tasks.start(secrets.run)
             announce = lambda event, details: self.events.append((event, details))  # noqa: E731
-            tables = (
-                ConfigurationOperations(configurations, announce).table(),
-                SecretOperations(secrets, self._observer(node_bus), self.policy, announce).table(),
-            )
+            observer = self._observer(node_bus)
+            of_secrets = SecretOperations(node_bus, secrets, observer, self.policy, announce)
+            tables = (ConfigurationOperations(configurations, announce).table(), of_secrets.table())
             table = {name: operation for part in tables for name, operation in part.items()}
-            control = Control(node_bus, "default", self.keys.id, table, {}, is_quiet=lambda: False)
+            control = Control(
+                node_bus, "default", self.keys.id, table, of_secrets.own_table(), is_quiet=lambda: False
+            )
             await control.start(tasks, stack)
             yield ControlClient(bus, lattice=settings.lattice, timeout_seconds=2)
             if secrets.record("db") is not None and self.keys.id in secrets.record("db").sealed:  # type: ignore[union-attr]
@@ -190,6 +195,23 @@ def test_a_new_value_keeps_the_readers_and_counts_up(latticectl: CommandLine) ->
 
     assert latticectl.revealed == "new"
     assert (found["generation"], found["readers"], found["nodes"]) == (2, [latticectl.keys.id], ["a"])
+
+
+def test_secrets_of_nodes_are_listed_with_those_of_the_lattice_and_changed_by_nobody_here(
+    latticectl: CommandLine, tmp_path: Path
+) -> None:
+    (tmp_path / "db-password").write_text(VALUE)
+    latticectl.secret_sources = (OpenedSource.parse(f"file:{tmp_path}"),)
+    latticectl("secret", "put", "db", input="old")
+
+    table = latticectl("get", "secrets").stdout
+    refused = latticectl("secret", "delete", "file:db-password")
+
+    names, local = table.splitlines()[1:]
+    assert names.split()[0] == "db"
+    assert local.split() == ["file:db-password", "-", "string", "-", "a"]
+    assert VALUE not in table
+    assert refused.exit_code != 0
 
 
 def test_a_secret_is_deleted_and_may_be_put_again(latticectl: CommandLine) -> None:

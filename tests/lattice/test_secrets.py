@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from lattice import subjects
 from lattice.errors import Conflict, Denied, Failed, Invalid, NotFound
 from lattice.memory_bus import MemoryBroker, MemoryBus
-from lattice.sealing import SealKey, Secret, announced_key, announced_keys
+from lattice.sealing import MAX_BYTES, SealKey, Secret, announced_key, announced_keys
 from lattice.secrets import (
-    MAX_BYTES,
     MAX_SEALS,
     SecretRecord,
     Secrets,

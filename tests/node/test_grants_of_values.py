@@ -9,17 +9,20 @@ from typing import Any
 import anyio
 import pytest
 import wasmtime
+from structlog.testing import capture_logs
 
 from ctl.client import ControlClient
 from ctl.deployment import Deployment
 from lattice.configuration_sources import OpenedSource
 from lattice.errors import Invalid, NotFound
 from lattice.sealing import Secret
+from node.settings import NodeSettings
 from tests.node.capabilities.test_config import NAMES, with_result
 from tests.node.capabilities.test_secrets_interfaces import GUEST
 from tests.node.whole_nodes import EXAMPLES, GREETER, Lattice, deploy, until
 
 REPORT = EXAMPLES / "report/c/report.wasm"
+OLD, NEW, VARIABLE = "correct-horse", "battery-staple", "hunter2-hunter2"
 CALL = "demo:greeter/greet.hello"
 
 
@@ -111,6 +114,73 @@ async def test_a_secret_is_read_where_granted_on_every_node_and_rotated_without_
     await until(read, {"err": {"not-found": None}})
     shown = await client.secret("db-password")
     assert (shown.generation, len(shown.nodes)) == (2, 2)
+
+
+async def test_files_and_variables_that_the_operator_opened_are_granted_as_sealed_secrets_are(
+    lattice: Lattice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = anyio.Path(tmp_path / "mount")
+    await folder.mkdir()
+    await (folder / "db-password").write_text(f"{OLD}\n")
+    monkeypatch.setenv("WHOLE_NODE_KEY", VARIABLE)
+    sources = (OpenedSource.parse(f"file:{folder}"), OpenedSource.parse("env:WHOLE_NODE_"))
+    grants = {"password": "file:db-password", "key": "env:WHOLE_NODE_KEY", "absent": "file:db-passwort"}
+    with capture_logs() as logs:
+        await lattice.start("a", {"name": "a", "secret_source": sources})
+        client = await lattice.client()
+        await client.put_secret("sealed", Secret("x"))
+        digest = await deploy(client, await wasm(tmp_path, "reader", GUEST), secrets=grants)
+        before = await client.replicas("reader")
+
+        async def read(key: str = "password") -> Any:
+            return await client.call("reader", "read", [key])
+
+        assert await read() == {"ok": {"string": OLD}}
+        assert await read("key") == {"ok": {"string": VARIABLE}}
+        for key in ("absent", "file:db-password", "env:WHOLE_NODE_KEY", "db-password"):
+            assert await read(key) == {"err": {"not-found": None}}
+
+        await (folder / "db-password").write_text(NEW)
+        await until(read, {"ok": {"string": NEW}})
+        assert [(item.node, item.revision) for item in await client.replicas("reader")] == [
+            (item.node, item.revision) for item in before
+        ]
+        shown = [(item.name, item.generation, item.nodes) for item in await client.secrets()]
+        assert shown == [
+            ("sealed", 1, ("a",)),
+            ("env:WHOLE_NODE_KEY", 0, ("a",)),
+            ("file:db-password", 0, ("a",)),
+        ]
+
+        await redeploy(client, "reader", digest)
+        await until(read, {"err": {"not-found": None}})
+    reasons = [entry["reason"] for entry in logs if entry["event"] == "secret.missing"]
+    assert len(reasons) == 1
+    assert "did you mean `file:db-password`" in reasons[0]
+    assert not any(value in repr(logs) for value in (OLD, NEW, VARIABLE))
+
+
+async def test_a_grant_alone_opens_no_file_and_no_variable(
+    lattice: Lattice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHOLE_NODE_KEY", VARIABLE)
+    await lattice.start("a")
+    client = await lattice.client()
+    names = ("file:/etc/hostname", "file:../a/seal.nk", "env:WHOLE_NODE_KEY", "env:HOME")
+    grants = {f"k{number}": name for number, name in enumerate(names)}
+    await deploy(client, await wasm(tmp_path, "reader", GUEST), secrets=grants)
+
+    for key, name in grants.items():
+        found = await client.call("reader", "read", [key])
+        assert f"has no secret `{name}`: its operator opens it with `--secret-source" in str(found["err"])
+    assert await client.secrets() == []
+
+
+def test_a_node_that_would_show_secrets_as_configuration_does_not_start() -> None:
+    source = (OpenedSource.parse("file:/run/secrets"),)
+
+    with pytest.raises(Invalid, match="--config-source opens /run/secrets"):
+        NodeSettings(config_source=source, secret_source=source)
 
 
 async def test_a_lattice_that_lost_its_store_still_has_configurations_and_secrets(

@@ -39,11 +39,11 @@ def secrets_interfaces(secrets: Secrets, spec_of: SpecOf) -> tuple[HostInterface
 
     told: set[str] = set()
 
-    def tell_once(event: str, call: GuestCall, key: str) -> None:
+    def tell_once(event: str, call: GuestCall, key: str, **details: str) -> None:
         # A guest can ask in a loop, with keys of its own making.
         if key not in told and len(told) < TOLD_KEYS:
             told.add(key)
-            log.warning(event, component=call.component, key=key[:80])
+            log.warning(event, component=call.component, key=key[:80], **details)
 
     def get(call: GuestCall, key: str) -> Any:
         spec = spec_of(call.component)
@@ -53,8 +53,8 @@ def secrets_interfaces(secrets: Secrets, spec_of: SpecOf) -> tuple[HostInterface
             return NOT_FOUND
         try:
             return {"ok": secrets.reveal(name)}
-        except NotFound:
-            tell_once("secret.missing", call, key)
+        except NotFound as error:
+            tell_once("secret.missing", call, key, reason=error.message)
             return NOT_FOUND
         except LatticeError as error:
             return {"err": {"upstream": error.message}}

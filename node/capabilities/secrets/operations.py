@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from lattice.errors import Invalid, NotFound, Unreachable
+import anyio
+import structlog
+
+from lattice import subjects, wire
+from lattice.bus import Bus
+from lattice.errors import Invalid, LatticeError, NotFound, Unreachable
 from lattice.names import check_name, did_you_mean
+from lattice.observed import NodeView
 from lattice.observer import Observer
+from lattice.secret_sources import is_local
 from lattice.secrets import SecretRecord, Secrets, SecretsPolicy
+
+log = structlog.get_logger()
+
+ASK_SECONDS = 1.0
 
 Fields = Mapping[str, Any]
 Operation = Callable[[Fields], Awaitable[dict[str, Any]]]
@@ -19,8 +30,9 @@ class SecretOperations:
     """Holds no state of its own: what it changes is in the store."""
 
     def __init__(
-        self, secrets: Secrets, observer: Observer, policy: SecretsPolicy, announce: Announce
+        self, bus: Bus, secrets: Secrets, observer: Observer, policy: SecretsPolicy, announce: Announce
     ) -> None:
+        self._bus = bus
         self._secrets = secrets
         self._observer = observer
         self._policy = policy
@@ -35,6 +47,10 @@ class SecretOperations:
             "secret.delete": self.delete,
             "get.secrets": self.get_all,
         }
+
+    def own_table(self) -> dict[str, Operation]:
+        """What is asked of this node by name."""
+        return {"own-secrets": self.own_secrets}
 
     async def prepare(self, request: Fields) -> dict[str, Any]:
         """What a client needs to seal a value: the nodes' keys, and what is there under the name now."""
@@ -74,8 +90,33 @@ class SecretOperations:
         return {"name": name, "changed": True}
 
     async def get_all(self, request: Fields) -> dict[str, Any]:
-        """All secrets, without their values."""
-        return {"secrets": [self._shown(record) for record in self._secrets.records()]}
+        """All secrets, without their values: of the lattice, then those that nodes have of their own."""
+        found = [self._shown(record) for record in self._secrets.records()]
+        return {"secrets": [*found, *await self._all_local()]}
+
+    async def own_secrets(self, request: Fields) -> dict[str, Any]:
+        """The kinds of this node's own secrets, by name."""
+        return {"secrets": dict(self._secrets.local_kinds())}
+
+    async def _all_local(self) -> list[dict[str, Any]]:
+        found: dict[tuple[str, str], list[str]] = {}
+
+        async def ask(view: NodeView) -> None:
+            subject = subjects.node_control(self._secrets.lattice, view.id, "own-secrets")
+            try:
+                reply = await self._bus.request(subject, wire.encode_message({}), timeout_seconds=ASK_SECONDS)
+                for item in wire.decode_message(reply.data).get("secrets", {}).items():
+                    found.setdefault(item, []).append(view.name)
+            except LatticeError as error:
+                log.debug("secrets.unanswered", of=view.id, reason=error.message)
+
+        async with anyio.create_task_group() as tasks:
+            for view in list(self._observer.state.observed.live()):
+                tasks.start_soon(ask, view)
+        return [
+            {"name": name, "kind": kind, "nodes": sorted(nodes)}
+            for (name, kind), nodes in sorted(found.items())
+        ]
 
     def _shown(self, record: SecretRecord) -> dict[str, Any]:
         live = {view.id: view.name for view in self._observer.state.observed.live()}
@@ -97,4 +138,6 @@ def _name(request: Fields) -> str:
     name = request.get("name")
     if not isinstance(name, str):
         raise Invalid("name is missing from the request")
+    if is_local(name):
+        raise Invalid(f"secret {name!r} is a node's own: its operator changes it there")
     return check_name(name, "secret name")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from lattice import subjects
 from lattice.caller import Caller, CallRequest, new_call_id
 from lattice.clock import now
-from lattice.errors import Denied, Interrupted, Invalid, Unreachable
+from lattice.errors import Denied, Interrupted, Invalid, LatticeError, Unreachable
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.model import Link, Marker, new_application
 from lattice.observer import MARKER_KEY, Observer, application_key, encode_value
@@ -23,6 +23,7 @@ from lattice.settings import load
 from lattice.state import LatticeState
 from lattice.tasks import open_tasks
 from providers.hosting import DESCRIPTION
+from providers.provider import BoundLink
 from providers.sdk.__main__ import main
 from providers.sdk.member import Member
 from providers.sdk.settings import MemberSettings, offer_of_class, offer_of_target
@@ -63,9 +64,15 @@ class Someone:
         await tasks.start(self.observer.run)
         self._caller.start(tasks)
 
-    async def put(self, **configuration: str) -> None:
-        """The link, with such a configuration."""
-        link = Link(source="counter", interface=GREET, target=NAME, configuration=configuration)
+    async def put(self, *, secrets: Mapping[str, str] | None = None, **configuration: str) -> None:
+        """The link, with such a configuration and such secrets."""
+        link = Link(
+            source="counter",
+            interface=GREET,
+            target=NAME,
+            configuration=configuration,
+            secrets=secrets or {},
+        )
         store = await self._bus.key_value(subjects.state_bucket(LATTICE))
         previous = self.observer.state.desired.applications.get("counter")
         application = (
@@ -126,6 +133,48 @@ async def test_member_is_seen_and_called_over_links_which_it_follows() -> None:
         assert described["statistics"]["calls"] >= 3
 
     assert world.events[-1] == "close"
+
+
+class Telling(Greeter):
+    """Greets with a secret of the link."""
+
+    async def bind(self, link: BoundLink) -> str:
+        return link.secrets["word"].text()
+
+
+async def test_a_link_gets_secrets_of_files_that_the_process_opened_and_a_new_one_without_a_restart(
+    tmp_path: Path,
+) -> None:
+    file = anyio.Path(tmp_path / "word")
+    await file.write_text("Moin\n")
+    flags = {"name": NAME, "secret_source": [f"file:{tmp_path}"]}
+    settings = load(MemberSettings, flags=flags)
+    offer, server = offer_of_class(lambda: Telling(World()), settings), MemoryBroker()
+
+    async with MemoryBus(server) as bus, Member(settings, NAME, bus, offer), someone(server) as caller:
+        await caller.sees(1)
+        await caller.put(secrets={"word": "file:word"})
+        await greeted(caller, "Moin, Ann!")
+        await file.write_text("Hello\n")
+        await greeted(caller, "Hello, Ann!")
+        await caller.put(secrets={"word": "file:wort"})
+        await greeted(caller, "did you mean `file:word`")
+        await caller.put(secrets={"word": "env:HOME"})
+        await greeted(caller, "--secret-source env:PREFIX_")
+
+
+async def greeted(caller: Someone, wanted: str) -> None:
+    """Return when the answer, or the message of its error, has this."""
+
+    async def answer() -> str:
+        try:
+            return str(await caller.call("greet", "Ann"))
+        except LatticeError as error:
+            return error.message
+
+    with anyio.fail_after(10):
+        while wanted not in await answer():  # noqa: ASYNC110 - files are looked at from time to time
+            await anyio.sleep(0.02)
 
 
 async def test_two_of_one_name_share_the_calls_and_the_last_that_leaves_takes_the_offer_along() -> None:
