@@ -14,6 +14,7 @@ from ipaddress import ip_network
 
 from lattice.errors import Invalid
 from node.capabilities.addresses import (
+    LOOPBACK,
     NEVER_BY_NAME,
     Address,
     Network,
@@ -81,10 +82,17 @@ class OutgoingPolicy:
         if any(grant.opens(effective(address), network) for grant in grants):
             return True
         # The very name of an inner host opens what it leads to; a wildcard never means the inside.
-        return kind not in NEVER_BY_NAME and any(grant.name == host for grant in grants if grant.name)
+        return _may_mean(host, kind) and any(grant.name == host for grant in grants if grant.name)
 
 
 DENY_ALL = OutgoingPolicy()
+
+
+def _may_mean(name: str, kind: str) -> bool:
+    """Whether a name may lead to a special range: to this machine only where it says so, as for sockets."""
+    if kind == LOOPBACK:
+        return name == "localhost" or name.endswith(".localhost")
+    return kind not in NEVER_BY_NAME
 
 
 def split_authority(authority: str, default_port: int) -> tuple[str, int]:

@@ -533,13 +533,13 @@ async def test_of_several_addresses_only_those_allowed_are_connected_to() -> Non
 async def test_a_kept_connection_serves_only_those_who_may_reach_its_address() -> None:
     async with answering(ok()) as server, HttpClient(_resolving("127.0.0.1")) as client:
         request = _get(f"inner.example:{server.port}")
-        await client.send(request, policy=OutgoingPolicy.parse(["inner.example"]))
+        await client.send(request, policy=OutgoingPolicy.parse(["inner.example", "127.0.0.1"]))
         with capture_logs(), pytest.raises(HttpError, match="destination-IP-prohibited"):
             await client.send(request, policy=OutgoingPolicy.parse(["*.example"]))
 
 
 async def test_the_next_address_is_tried() -> None:
-    policy = OutgoingPolicy.parse(["two.example"])
+    policy = OutgoingPolicy.parse(["two.example", "127.0.0.0/8"])
     async with answering(ok()) as server, HttpClient(_resolving("127.0.0.9", "127.0.0.1")) as client:
         request = _get(f"two.example:{server.port}")
 
