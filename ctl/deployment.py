@@ -7,7 +7,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 _GRANTS = ("triggers", "configuration", "configuration_from", "secrets", "allow_hosts", "folders", "network")
-_LIMITS = ("memory_bytes", "budget_seconds", "max_concurrency", "queue_length", "payload_bytes", "reuse")
+_LIMITS = (
+    "memory_bytes",
+    "budget_seconds",
+    "max_concurrency",
+    "queue_length",
+    "payload_bytes",
+    "reuse",
+    "prewarm",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,8 @@ class Deployment:
     payload_bytes: int | None = None
     reuse: int | None = None
     """Calls that one sandbox instance serves; 1 is a fresh instance for each."""
+    prewarm: int | None = None
+    """Instances made ahead on each node, while it is busy with the component."""
     expected_generation: int | None = None
     """Refuse with `conflict` if the component has another generation by now."""
 

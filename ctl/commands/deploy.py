@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     "--reuse", type=click.IntRange(1), metavar="CALLS", help="Calls that one instance serves. [default: 1]"
 )
 @click.option(
+    "--prewarm", type=click.IntRange(0), metavar="N", help="Instances that a busy node makes ahead."
+)
+@click.option(
     "--queue", "queue_length", type=click.IntRange(0), metavar="N", help="Calls of a replica that may wait."
 )
 @click.option(
