@@ -409,6 +409,7 @@ class Store:
 
     def free_result(self) -> None:
         _value_delete(self._address + _RESULT)
+        ctypes.memset(self._address + _RESULT, 0, VALUE_SIZE)  # the next call drops what it overwrites
 
     def resume(self, result: bytes | None) -> None:
         """Let the fiber go on, at the next poll, with the lent value as the host function's result."""

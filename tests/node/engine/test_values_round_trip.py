@@ -103,3 +103,23 @@ async def test_long_lists_cross_unchanged(bench: Bench, name: str) -> None:
     pool = bench.pool(echo_wat(wit.Primitive(name)), imports=[Mirror().interface])
 
     assert await pool.call("-", "echo", [items[name]], context()) == items[name]
+
+
+RESULTS = """
+(component
+  (core module $m (memory (export "memory") 1)
+    (func (export "checked") (param i32) (result i32)
+      (i32.store (i32.const 20) (local.get 0)) (i32.const 16)))
+  (core instance $i (instantiate $m))
+  (func (export "checked") (param "a" u32) (result (result u32 (error string)))
+    (canon lift (core func $i "checked") (memory (core memory $i "memory")))))
+"""
+
+
+async def test_a_reused_instance_gives_one_result_after_another(bench: Bench) -> None:
+    """A result owns memory of its own, which is freed once."""
+    pool = bench.pool(RESULTS, reuse=100, prewarm=0)
+
+    for number in range(100):
+        assert await pool.call("-", "checked", [number], context()) == {"ok": number}
+    assert pool.statistics().instances_made == 1
