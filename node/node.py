@@ -52,6 +52,7 @@ from node.http.workers import Workers
 from node.identity import Identity, default_name
 from node.jobs.jobs import Jobs
 from node.jobs.operations import JobOperations
+from node.link_checks import LinkChecks
 from node.micro import EndpointStatistics, MicroService
 from node.operations import Operations
 from node.own_operations import OwnOperations
@@ -289,6 +290,7 @@ class Node(AsyncContextManagerMixin):
             configurations=self.runner.configurations,
             secrets=self.runner.secrets,
             check_grants=check_grants,
+            check_links=LinkChecks(self.caller, self.observer, self.runner.configurations).check,
             trigger_checks={
                 TriggerKind.HTTP: routes.check_trigger,
                 TriggerKind.CRON: cron.check_trigger,

@@ -53,9 +53,10 @@ class Operations:
         configurations: Configurations,
         secrets: Secrets,
         check_grants: Callable[[ComponentSpec], None],
+        check_links: Callable[[Iterable[Link]], Awaitable[None]],
         trigger_checks: Mapping[TriggerKind, Callable[[Trigger], object]],
     ) -> None:
-        """The checks raise `Invalid` for grants, and for a trigger's configuration, that can't be read."""
+        """The checks raise `Invalid` for grants and for configurations of links and triggers."""
         self._editor = editor
         self._observer = observer
         self._artifacts = artifacts
@@ -65,6 +66,7 @@ class Operations:
         self._configurations = configurations
         self._secrets = secrets
         self._check_grants = check_grants
+        self._check_configurations = check_links
         self._trigger_checks = trigger_checks
 
     def table(self) -> dict[str, Operation]:
@@ -121,6 +123,7 @@ class Operations:
         self._check_grants(spec)
         description = await self._described(spec.digest)
         self._check_imports(spec, description, desired_changes.with_added(self._links_of(spec.name), links))
+        await self._check_configurations(links)
         for trigger in triggers:
             await to_thread.run_sync(self._check_trigger, trigger, description)
         change = desired_changes.deployed(spec, links, triggers, request.get("expected_generation"))
@@ -162,7 +165,7 @@ class Operations:
     # Links
 
     async def put_link(self, request: Fields) -> dict[str, Any]:
-        """Make or replace a link; its two ends are type-checked as far as they are known."""
+        """Make or replace a link; its two ends are checked as far as they are known."""
         fields = {key: request[key] for key in desired_changes.LINK_FIELDS if request.get(key) is not None}
         link = Link.from_dict(
             {
@@ -175,6 +178,7 @@ class Operations:
         source = self._observer.state.desired.components.get(link.source)
         if source is not None:
             self._check_link(link, await self._described(source.spec.digest))
+        await self._check_configurations([link])
         edited = await self._editor.edit(self._application_of(link.source), desired_changes.linked(link))
         await self._known_by_all()
         if edited.is_changed:

@@ -193,6 +193,17 @@ class Hosted:
         """Those that are bound now."""
         return self._running.bindings.links() if self._running else []
 
+    async def check_link(self, link: BoundLink) -> None:
+        """Raises `Invalid` for a link that could not be bound, `Unreachable` if nobody can tell now."""
+        if self._running is None:
+            raise Unreachable(f"provider {self.name!r} does not run here: {self._reason}")
+        try:
+            await self._running.provider.check_link(link)
+        except LatticeError:
+            raise
+        except Exception:
+            raise internal_failure("provider.check-link-failed", f"{self.name} {link.source}") from None
+
     def types(self) -> list[wit.Interface]:
         """What is known of its functions' types; interfaces without any are left out."""
         found: dict[str, dict[str, wit.Function]] = {}

@@ -16,18 +16,24 @@ from lattice import values, wire, wit
 from lattice.bodies import coded
 from lattice.caller import CallRequest, Reply
 from lattice.clock import now
-from lattice.errors import NotFound, TimedOut, Unreachable
+from lattice.errors import Invalid, NotFound, TimedOut, Unreachable
 from lattice.exchange import Exchange
 from lattice.inventory import Offer
-from lattice.model import MIB
+from lattice.model import MIB, Link
 from lattice.streams import ByteReceiver
 from lattice.tasks import own_task
 from providers.bindings import FLAT_PACKAGES, Bindings, LinkSettings, LinksOf, PlainSettings, Spawn
 from providers.hosted import Hosted, OfferSettings
-from providers.provider import Provider
+from providers.provider import BoundLink, Provider
 
 DESCRIPTION = "lattice:provider/description"
-"""Every provider has it: `describe` gives what it serves, and needs no link."""
+"""Every provider has it, and it needs no link.
+
+`describe` gives what it serves; `check` of a source, interface, name and configuration raises `Invalid` for a
+link that could not be bound.
+"""
+DESCRIBE, CHECK = "describe", "check"
+CHECK_ARGUMENTS = 4
 
 FLAT = tuple(f"{package}/" for package in FLAT_PACKAGES)
 
@@ -141,7 +147,7 @@ class Providers:
         self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], *, is_checked: bool = False
     ) -> Any:
         if request.interface == DESCRIPTION:
-            return self._describe(request)
+            return await self._described(request, args)
         return await self._of(request).call(request, args, is_checked=is_checked)
 
     async def _timed(self, request: CallRequest, work: Awaitable[Result]) -> Result:
@@ -158,23 +164,49 @@ class Providers:
             raise Unreachable(f"no provider {request.component!r} runs here")
         return hosted
 
-    def _describe(self, request: CallRequest) -> dict[str, Any]:
-        if request.function != "describe":
-            raise NotFound(f"{DESCRIPTION} has one function, `describe`")
+    async def _described(
+        self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]
+    ) -> dict[str, Any] | None:
         hosted = self._of(request)
-        statistics = hosted.statistics
-        return {
-            "offer": hosted.offer.to_dict(),
-            "exports": [wit.interface_to_json(interface) for interface in hosted.types()],
-            "statistics": {
-                "calls": statistics.calls,
-                "errors": dict(statistics.errors),
-                "in_progress": statistics.in_progress,
-                "busy_seconds": statistics.busy_seconds,
-                "starts": statistics.starts,
-            },
-            "links": [
-                {"source": link.source, "name": link.name, "interface": link.interface}
-                for link in hosted.links()
-            ],
+        if request.function == DESCRIBE:
+            return _description(hosted)
+        if request.function == CHECK:
+            await hosted.check_link(_link_of(request.component, args))
+            return None
+        raise NotFound(f"{DESCRIPTION} has the functions `{DESCRIBE}` and `{CHECK}`")
+
+
+def _link_of(provider: str, args: Sequence[Any] | Mapping[str, Any]) -> BoundLink:
+    if isinstance(args, Mapping) or len(args) != CHECK_ARGUMENTS:
+        raise Invalid(f"`{CHECK}` takes a source, an interface, a name and a configuration")
+    source, interface, name, configuration = args
+    link = Link.from_dict(
+        {
+            "source": source,
+            "interface": interface,
+            "target": provider,
+            "name": name,
+            "configuration": configuration,
         }
+    )
+    return BoundLink(
+        source=link.source, name=link.name, interface=link.interface, configuration=dict(link.configuration)
+    )
+
+
+def _description(hosted: Hosted) -> dict[str, Any]:
+    statistics = hosted.statistics
+    return {
+        "offer": hosted.offer.to_dict(),
+        "exports": [wit.interface_to_json(interface) for interface in hosted.types()],
+        "statistics": {
+            "calls": statistics.calls,
+            "errors": dict(statistics.errors),
+            "in_progress": statistics.in_progress,
+            "busy_seconds": statistics.busy_seconds,
+            "starts": statistics.starts,
+        },
+        "links": [
+            {"source": link.source, "name": link.name, "interface": link.interface} for link in hosted.links()
+        ],
+    }

@@ -107,6 +107,12 @@ class Provider(Protocol):
     async def check(self) -> None:
         """Called every few seconds: raises what is wrong with the backend."""
 
+    async def check_link(self, link: BoundLink) -> None:
+        """Raise `Invalid` that names the key for a configuration that `bind` would refuse; do nothing else.
+
+        Asked before a link is stored, so that whoever makes it is told; `secrets` are empty then.
+        """
+
     async def bind(self, link: BoundLink) -> Any:
         """What the calls over the link shall find in `ProviderCall.binding`.
 

@@ -51,6 +51,9 @@ class BlobProvider(Provider):
     async def aclose(self) -> None:
         await self._store.aclose()
 
+    async def check_link(self, link: BoundLink) -> None:
+        grants.parse(link, self._open_buckets)
+
     async def bind(self, link: BoundLink) -> Grant:
         configuration = grants.parse(link, self._open_buckets)
         return Grant(

@@ -160,6 +160,9 @@ class KeyValueProvider(Provider):
             },
         }
 
+    async def check_link(self, link: BoundLink) -> None:
+        await self.bind(link)  # which holds nothing
+
     async def bind(self, link: BoundLink) -> Namespace:
         for key in link.configuration:
             if key != "bucket":

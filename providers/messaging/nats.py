@@ -53,6 +53,9 @@ class MessagingNats(Provider):
         if not self._bus.is_connected:
             raise Unreachable("not connected to NATS")
 
+    async def check_link(self, link: BoundLink) -> None:
+        PublishGrant.parse(link.configuration)
+
     async def bind(self, link: BoundLink) -> PublishGrant:
         return PublishGrant.parse(link.configuration)
 
