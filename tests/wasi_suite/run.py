@@ -2,10 +2,11 @@
 
     python -m tests.wasi_suite.run FOLDER [--only NAME...] [--wasmtime PATH]
 
-Components (`wasi:cli/run`) run over the host functions of `node.capabilities.wasi`. A program passes when it
-ends without a trap and with success; those named in `MUST_TRAP` pass when they trap with that text. With a
-wasmtime of the same version each runs over its WASI too, to compare. How the programs are built is in
-docs/wasi-results.md; none of them is part of this repository.
+Components (`wasi:cli/run`) run over the host functions of `node.capabilities.wasi` and `.http`, core
+modules (WASI 0.1) in the process of their own that jobs run them in. A program passes when it ends without a
+trap and with success; those named in `MUST_TRAP` pass when they trap with that text. With a wasmtime of the
+same version each runs over its WASI too, to compare. How the programs are built is in docs/wasi-results.md;
+none of them is part of this repository.
 """
 
 from __future__ import annotations
@@ -18,15 +19,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+from anyio.abc import ByteReceiveStream
 
 from lattice.errors import LatticeError
+from node.capabilities.http import HttpClient, HttpSettings, OutgoingPolicy, http_interfaces
 from node.capabilities.wasi import Exited, Folder, WasiSettings, parse_grants, wasi_interfaces
 from node.capabilities.wasi.streams import LineOutput
+from node.engine.capi import EngineSettings
+from node.engine.compile_process import CompileLimits
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
 from node.engine.host import CallContext
 from node.engine.limits import InstanceLimits
+from node.engine.modules import ModuleCompiler
 from node.engine.pool import ComponentPool
+from node.engine.preview1 import ModuleProcess, ModuleRun, running
+from tests.wasi_suite.echo import echo_server
 
 RUN = "wasi:cli/run@0.2."
 SECONDS = 60.0
@@ -37,7 +45,7 @@ WITHOUT_FIXTURES = "no-access"
 
 MUST_TRAP = {
     "p2_pollable_traps": ("empty list", "empty poll list"),
-    "p2_stream_pollable_traps": ("resource has children", "resource has children"),
+    "p2_stream_pollable_traps": ("before the pollable", "resource has children"),
     "p2_udp_send_too_much": ("were permitted", "exceeds permitted size"),
 }
 """What the programs that test a trap must end with, here and in wasmtime."""
@@ -48,6 +56,21 @@ GRANTS = (
 )  # fmt: skip
 
 ENVIRONMENT = {"ERRNO_MODE_UNIX": "1"}
+ENVIRONMENTS = {
+    "as_environ_get-multiple-variables": {"a": "text", "b": 'escap " ing', "c": "new\nline"},
+    "as_environ_sizes_get-multiple-variables": {"a": "text", "b": 'escap " ing', "c": "new\nline"},
+    "as_environ_sizes_get-no-variables": {},
+}
+_THREE = ("first", 'the "second" arg', "3")
+ARGUMENTS = {
+    "as_args_get-multiple-arguments": _THREE,
+    "as_args_sizes_get-multiple-arguments": _THREE,
+    "as_args_sizes_get-no-arguments": (),
+}
+EXIT_STATUS = {"as_proc_exit-failure": 33}
+ALLOWED_HOSTS = ("127.0.0.0/8", "*")
+MODULE_MAGIC = b"\0asm\1\0\0\0"
+MODULE_MEMORY_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,56 +85,72 @@ class Outcome:
 
 
 class Suite:
-    """One engine and one cache of compiled code for all programs."""
+    """One engine and its caches of compiled code for all programs."""
 
-    def __init__(self, engine: Engine, compiler: Compiler, wasmtime: Path | None) -> None:
+    def __init__(
+        self, engine: Engine, cache: Path, client: HttpClient, server: str, wasmtime: Path | None
+    ) -> None:
+        """`server` is the authority of an echo server, which some programs ask for by `HTTP_SERVER`."""
         self._engine = engine
-        self._compiler = compiler
+        self._compiler = Compiler(cache / "components", b"k" * 32)
+        self._settings = EngineSettings()
+        self._modules = ModuleCompiler(cache / "modules", b"k" * 32, CompileLimits(), self._settings)
+        self._http = HttpSettings(client=client, policy_of=lambda call: OutgoingPolicy.parse(ALLOWED_HOSTS))
+        self._server = server
         self._wasmtime = wasmtime
 
     async def run(self, path: Path) -> Outcome:
         """Run a program in an empty folder."""
         printed: list[bytes] = []
+        artifact = await anyio.Path(path).read_bytes()
+        run = self._run_module if artifact.startswith(MODULE_MAGIC) else self._run_component
         with tempfile.TemporaryDirectory() as scratch:
             try:
-                await self._run(path, Path(scratch), printed)
-                reason = ""
+                with anyio.fail_after(SECONDS):
+                    await run(path.stem, artifact, _folders(path, Path(scratch)), printed)
+                status, reason = 0, ""
             except Exited as error:
-                reason = "" if error.status == 0 else f"exit status {error.status}"
-            except LatticeError as error:
-                reason = str(error)
+                status, reason = error.status, f"exit status {error.status}"
+            except (LatticeError, TimeoutError) as error:
+                status, reason = -1, str(error) or "hangs"
         expected = MUST_TRAP.get(path.stem)
-        passed = expected[0] in reason if expected else not reason
-        if not passed:
-            reason = (reason or "it did not trap") + _last_words(printed)
+        passed = expected[0] in reason if expected else status == EXIT_STATUS.get(path.stem, 0)
+        reason = "" if passed else (reason or "it did not trap") + _last_words(printed)
         return Outcome(program=path.stem, passed=passed, reason=reason, native=await self._compare(path))
+
+    def _environment(self, program: str) -> dict[str, str]:
+        if program in ENVIRONMENTS:
+            return ENVIRONMENTS[program]
+        return {**ENVIRONMENT, "HTTP_SERVER": self._server} if "http" in program else ENVIRONMENT
 
     async def _compare(self, path: Path) -> str:
         if self._wasmtime is None:
             return ""
         with tempfile.TemporaryDirectory() as scratch:
-            folders = _folders(path, Path(scratch))
             options = ["-Sinherit-network,allow-ip-name-lookup"]
-            options += [f"--dir={host}::{guest}" for guest, host in folders.items()]
-            settings = [f"--env={name}={value}" for name, value in ENVIRONMENT.items()]
-            command = [str(self._wasmtime), "run", *options, *settings, str(path), GUEST_FOLDER]
+            options += ["-Shttp"] if "http" in path.stem else []
+            options += [f"--dir={host}::{guest}" for guest, host in _folders(path, Path(scratch)).items()]
+            options += [f"--env={name}={value}" for name, value in self._environment(path.stem).items()]
+            command = [str(self._wasmtime), "run", *options, str(path), *_arguments(path.stem)]
             with anyio.move_on_after(SECONDS) as limit:
-                done = await anyio.run_process(command, check=False, stderr=subprocess.STDOUT)
+                done = await anyio.run_process(command, check=False, input=b"", stderr=subprocess.STDOUT)
             if limit.cancelled_caught:
                 return "hangs"
         expected = MUST_TRAP.get(path.stem)
-        passed = expected[1].encode() in done.stdout if expected else not done.returncode
-        return "pass" if passed else "fail"
+        if expected:
+            return "pass" if expected[1].encode() in done.stdout else "fail"
+        return "pass" if done.returncode == EXIT_STATUS.get(path.stem, 0) else "fail"
 
-    async def _run(self, path: Path, scratch: Path, printed: list[bytes]) -> None:
-        compiled = await self._compiler.compile(await anyio.Path(path).read_bytes())
+    async def _run_component(
+        self, program: str, artifact: bytes, folders: dict[str, Path], printed: list[bytes]
+    ) -> None:
+        compiled = await self._compiler.compile(artifact)
         output = LineOutput(printed.append)
         settings = WasiSettings(
-            arguments=(path.stem, GUEST_FOLDER),
-            environment=ENVIRONMENT,
+            arguments=(program, *_arguments(program)),
+            environment=self._environment(program),
             folders=tuple(
-                Folder(host_path=host, guest_path=guest, writable=True)
-                for guest, host in _folders(path, scratch).items()
+                Folder(host_path=host, guest_path=guest, writable=True) for guest, host in folders.items()
             ),
             network=parse_grants(GRANTS),
             standard_output=output,
@@ -121,20 +160,52 @@ class Suite:
         pool = ComponentPool(
             self._engine,
             compiled,
-            name=path.stem,
+            name=program,
             limits=InstanceLimits(),
             slots=1,
-            imports=wasi_interfaces(settings),
+            imports=(*wasi_interfaces(settings), *http_interfaces(self._http)),
             sink=lambda call, stream, data: printed.append(data),
         )
         try:
             interface = next(name for name in compiled.type.exports if name.startswith(RUN))
-            context = CallContext(deadline=anyio.current_time() + SECONDS)
-            result = await pool.call(interface, "run", (), context)
+            result = await pool.call(
+                interface, "run", (), CallContext(deadline=anyio.current_time() + SECONDS)
+            )
             if "err" in result:
                 raise Exited(1)
         finally:
             await pool.aclose()
+
+    async def _run_module(
+        self, program: str, artifact: bytes, folders: dict[str, Path], printed: list[bytes]
+    ) -> None:
+        run = ModuleRun(
+            module=await self._modules.compile(artifact),
+            arguments=(program, *_arguments(program)),
+            environment=self._environment(program),
+            folders=tuple((str(host), guest, True) for guest, host in folders.items()),
+            memory_bytes=MODULE_MEMORY_BYTES,
+        )
+        async with running(run, self._settings) as process:
+            if status := await _converse(process, printed):
+                raise Exited(status)
+
+
+async def _converse(process: ModuleProcess, printed: list[bytes]) -> int:
+    """The exit status, after all that it prints; its standard input is empty."""
+    await process.stdin.aclose()
+    async with anyio.create_task_group() as tasks:
+        for stream in (process.stdout, process.stderr):
+            tasks.start_soon(_collect, stream, printed)
+    return await process.wait()
+
+
+async def _collect(stream: ByteReceiveStream, printed: list[bytes]) -> None:
+    printed.extend([chunk async for chunk in stream])
+
+
+def _arguments(program: str) -> tuple[str, ...]:
+    return ARGUMENTS.get(program, (GUEST_FOLDER,))
 
 
 def _folders(program: Path, scratch: Path) -> dict[str, Path]:
@@ -142,10 +213,13 @@ def _folders(program: Path, scratch: Path) -> dict[str, Path]:
     empty, fixtures = scratch / "scratch", scratch / "fixtures"
     for folder in (empty, fixtures, fixtures / "fopendir.dir", fixtures / "writeable"):
         folder.mkdir()
-    for name in ("file", "lseek.txt", "fopendir.dir/file-0", "fopendir.dir/file-1"):
+    for name in ("file", "fopendir.dir/file-0", "fopendir.dir/file-1"):
         (fixtures / name).write_bytes(b"text")
+    (fixtures / "lseek.txt").write_bytes(b"01234567")
     (fixtures / "pread.txt").write_bytes(b"pread-testing")
     folders = {GUEST_FOLDER: empty, FIXTURES_FOLDER: fixtures}
+    if program.stem.endswith("lseek"):
+        folders["/"] = fixtures  # it opens its file where it is
     return {GUEST_FOLDER: empty} if WITHOUT_FIXTURES in program.stem else folders
 
 
@@ -157,8 +231,8 @@ def _last_words(printed: list[bytes]) -> str:
 async def run_all(paths: list[Path], wasmtime: Path | None) -> list[Outcome]:
     """All programs, one after the other."""
     with tempfile.TemporaryDirectory() as cache:
-        async with Engine() as engine:
-            suite = Suite(engine, Compiler(Path(cache), b"k" * 32), wasmtime)
+        async with Engine() as engine, HttpClient() as client, echo_server() as server:
+            suite = Suite(engine, Path(cache), client, server, wasmtime)
             return [await suite.run(path) for path in paths]
 
 

@@ -124,7 +124,7 @@ class BodyBuffer:
             self._room.set()
 
 
-class BodyInput(Watched, InputStream):
+class BodyInput(InputStream):
     """The `input-stream` of a body."""
 
     __slots__ = ("_body", "_buffer")

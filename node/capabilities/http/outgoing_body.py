@@ -17,7 +17,7 @@ from lattice.errors import Interrupted, LatticeError, Trapped
 from node.capabilities.http.allowance import Allowance
 from node.capabilities.http.errors import BodyFailed, HttpError
 from node.capabilities.http.fields import Fields
-from node.capabilities.wasi.pollables import Disarm, Signal, Watched
+from node.capabilities.wasi.pollables import Disarm, Signal
 from node.capabilities.wasi.streams import OutputStream, StreamClosed
 
 WINDOW_BYTES = 64 * 1024
@@ -182,12 +182,11 @@ class BodyPipe:
         self.close()
 
 
-class BodyOutput(Watched, OutputStream):
+class BodyOutput(OutputStream):
     """The `output-stream` of a body: it counts what is written against the announced length."""
 
     def __init__(self, body: OutgoingBody) -> None:
-        Watched.__init__(self)
-        OutputStream.__init__(self)
+        super().__init__()
         self._body = body
 
     def arm(self, wake: Callable[[], None]) -> Disarm:

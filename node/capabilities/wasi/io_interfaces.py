@@ -129,6 +129,7 @@ def _subscribe(call: GuestCall, stream: InputStream | OutputStream) -> Pollable:
 
 def _close(call: GuestCall, stream: InputStream | OutputStream) -> None:
     stream.close()
+    stream.check_unwatched("a stream")
 
 
 async def poll(call: GuestCall, pollables: Sequence[Pollable]) -> list[int]:

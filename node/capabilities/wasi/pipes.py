@@ -77,6 +77,7 @@ class PipeInput(InputStream):
     __slots__ = ("_buffer",)
 
     def __init__(self) -> None:
+        super().__init__()
         self._buffer = _Buffer()
 
     async def feed(self, data: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Protocol, Self, cast
 
 import anyio
 
@@ -58,10 +58,19 @@ class Pollable:
 class Watched:
     """A resource whose pollables must be dropped before it, as in other hosts: mixed into a source."""
 
-    __slots__ = ("_watchers",)
+    __slots__ = ("_handles", "_watchers")
 
     def __init__(self) -> None:
+        self._handles = 0
         self._watchers = 0
+
+    def share(self) -> Self:
+        """Count one more handle to this: pollables are in the way of dropping the last one only.
+
+        For what a guest gets handles to as often as it asks; other resources have one and need no count.
+        """
+        self._handles += 1
+        return self
 
     def subscribe(self) -> Pollable:
         """A pollable that waits for this."""
@@ -73,7 +82,8 @@ class Watched:
 
     def check_unwatched(self, what: str) -> None:
         """Raise `Trapped` if the guest drops this while it still holds a pollable of it."""
-        if self._watchers:
+        self._handles -= 1
+        if self._watchers and self._handles <= 0:
             raise Trapped(f"the component dropped {what} before the pollable that waits for it")
 
 

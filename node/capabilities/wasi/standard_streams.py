@@ -38,14 +38,15 @@ class StandardOutput(LineOutput):
 
 def standard_output(call: GuestCall, name: str, sink: OutputStream | None) -> OutputStream:
     """`stdout` or `stderr` of the sandbox that the call is in: `sink`, or else its log."""
-    return sink or _once(call, (StandardOutput, name), lambda: StandardOutput(name, call))
+    stream = sink or _once(call, (StandardOutput, name), lambda: StandardOutput(name, call))
+    return stream.share()
 
 
 def standard_input(call: GuestCall, source: bytes | InputStream) -> InputStream:
     """`stdin` of the sandbox that the call is in: what one handle has read, another does not read again."""
     if isinstance(source, InputStream):
-        return source
-    return _once(call, BytesInput, lambda: BytesInput(source))
+        return source.share()
+    return _once(call, BytesInput, lambda: BytesInput(source)).share()
 
 
 T = TypeVar("T")

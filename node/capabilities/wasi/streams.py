@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from lattice.errors import Trapped
 from node.capabilities.wasi.lines import LineBuffer
-from node.capabilities.wasi.pollables import Always, Disarm, Pollable, wait_any
+from node.capabilities.wasi.pollables import Always, Disarm, Watched, wait_any
 
 READ_BYTES = 64 * 1024
 """At most so much crosses in one read; the guest asks again for more."""
@@ -36,7 +36,7 @@ class StreamFailed(Exception):
     """
 
 
-class InputStream(ABC):
+class InputStream(Watched, ABC):
     """The resource `input-stream`; also the source that its pollables wait for."""
 
     __slots__ = ()
@@ -53,10 +53,6 @@ class InputStream(ABC):
     def _read(self, limit: int) -> bytes:
         """At most `limit` bytes, none if there are none yet; raises `StreamClosed` or `StreamFailed`."""
 
-    def subscribe(self) -> Pollable:
-        """A pollable that is ready when this is."""
-        return Pollable(self)
-
     def read(self, length: int) -> bytes:
         """Up to `length` bytes that are there; raises `StreamClosed` at the end."""
         return self._read(min(length, READ_BYTES))
@@ -67,7 +63,7 @@ class InputStream(ABC):
             await wait_any((self,))
         return self.read(length)
 
-    def close(self) -> None:  # noqa: B027 - most streams hold nothing
+    def close(self) -> None:
         """The guest dropped it."""
 
 
@@ -102,6 +98,7 @@ class BytesInput(InputStream):
     __slots__ = ("_data", "_position")
 
     def __init__(self, data: bytes = b"") -> None:
+        super().__init__()
         self._data = data
         self._position = 0
 
@@ -119,10 +116,11 @@ class BytesInput(InputStream):
         return chunk
 
 
-class OutputStream(ABC):
+class OutputStream(Watched, ABC):
     """The resource `output-stream`; also the source that its pollables wait for."""
 
     def __init__(self) -> None:
+        super().__init__()
         # What `check_write` last permitted; a write uses it up, as the guest must ask before each.
         self._permit = 0
 
@@ -145,15 +143,11 @@ class OutputStream(ABC):
     def _write(self, contents: bytes) -> None:
         """Take the bytes, never more than `_room` said; raises `StreamClosed` or `StreamFailed`."""
 
-    def _flush(self) -> None:  # noqa: B027 - most streams hold nothing back
+    def _flush(self) -> None:
         """Begin to pass on what is held back; until that is done `_room` says 0."""
 
-    def close(self) -> None:  # noqa: B027 - most streams hold nothing
+    def close(self) -> None:
         """The guest dropped it."""
-
-    def subscribe(self) -> Pollable:
-        """A pollable that is ready when this is."""
-        return Pollable(self)
 
     def check_write(self) -> int:
         """How many bytes the next write may have; 0 means that the guest should wait."""

@@ -246,6 +246,23 @@ async def test_skip_counts_what_it_passes_over(sandbox: Sandbox) -> None:
     assert await world(call, "io/streams", "[method]input-stream.blocking-skip", stream, 9) == {"ok": 4}
 
 
+@pytest.mark.parametrize("name", ["stdin", "stdout"])
+def test_a_stream_may_not_be_dropped_before_its_pollable(sandbox: Sandbox, name: str) -> None:
+    world, call = World(), sandbox.begin()
+    kind = "input-stream" if name == "stdin" else "output-stream"
+    drop = world.interfaces["wasi:io/streams"].resources[kind]
+    stream = world(call, f"cli/{name}", f"get-{name}")
+    pollable = world(call, "io/streams", f"[method]{kind}.subscribe", stream)
+    other = world(call, f"cli/{name}", f"get-{name}")
+
+    drop(call, other)
+    with pytest.raises(Trapped, match="before the pollable"):
+        drop(call, stream)
+
+    pollable.drop()
+    drop(call, world(call, f"cli/{name}", f"get-{name}"))
+
+
 async def test_every_door_to_the_network_is_closed(sandbox: Sandbox) -> None:
     world, call = World(), sandbox.begin()
     denied = {"err": "access-denied"}

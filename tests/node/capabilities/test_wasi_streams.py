@@ -24,6 +24,7 @@ class Tap(InputStream):
     """An input that the test feeds; `None` is its end."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._chunks: deque[bytes | None] = deque()
         self._signal = Signal()
 

@@ -20,6 +20,7 @@ class FileInput(SlowInput):
     __slots__ = ("_file", "_position", "_threads")
 
     def __init__(self, descriptor: Descriptor, offset: int, threads: FileThreads) -> None:
+        super().__init__()
         descriptor.readable_file()
         self._position = checked_offset(offset)
         self._threads = threads

@@ -146,6 +146,7 @@ class ConnectionInput(InputStream):
     __slots__ = ("_connection",)
 
     def __init__(self, connection: Connection) -> None:
+        super().__init__()
         self._connection = connection.share()
 
     def is_ready(self) -> bool:

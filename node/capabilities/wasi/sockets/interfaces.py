@@ -8,7 +8,7 @@ from typing import Any
 
 from node.capabilities.wasi.io_interfaces import IoError, forget
 from node.capabilities.wasi.network import NetworkPolicy
-from node.capabilities.wasi.pollables import Always, Pollable, Source
+from node.capabilities.wasi.pollables import Always, Pollable, Watched
 from node.capabilities.wasi.sockets import options
 from node.capabilities.wasi.sockets.access import SocketAccess
 from node.capabilities.wasi.sockets.addresses import Endpoint, address_for_guest, from_guest
@@ -190,8 +190,8 @@ def _next_address(stream: AddressStream) -> Any:
     return None if address is None else address_for_guest(address)
 
 
-def _subscribe(call: GuestCall, source: Source) -> Pollable:
-    return Pollable(source)
+def _subscribe(call: GuestCall, source: Watched) -> Pollable:
+    return source.subscribe()
 
 
 def _close(call: GuestCall, stream: AddressStream | IncomingDatagrams | OutgoingDatagrams) -> None:

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 from node.capabilities.addresses import Address
 from node.capabilities.wasi.network import canonical_name
-from node.capabilities.wasi.pollables import Disarm, Signal
+from node.capabilities.wasi.pollables import Disarm, Signal, Watched
 from node.capabilities.wasi.sockets.access import SocketAccess
 from node.capabilities.wasi.sockets.socket_errors import SocketError, code_of
 
@@ -29,11 +29,12 @@ def system_lookup(name: str) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-class AddressStream:
+class AddressStream(Watched):
     """One lookup; also the source that its pollables wait for."""
 
     def __init__(self, name: str, access: SocketAccess, lookup: Lookup) -> None:
         """Raises `SocketError` for what is no name and for a name that was not granted."""
+        super().__init__()
         if not access.policy.grants:
             raise SocketError("access-denied")
         self._access = access
@@ -73,6 +74,7 @@ class AddressStream:
         if self._future is not None:
             self._future.cancel()
         self._access.leave()
+        self.check_unwatched("a resolve-address-stream")
 
     def _begin(self, lookup: Lookup) -> None:
         loop = asyncio.get_running_loop()

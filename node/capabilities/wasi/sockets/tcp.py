@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from enum import Enum, auto
 
-from node.capabilities.wasi.pollables import Always, Disarm
+from node.capabilities.wasi.pollables import Always, Disarm, Watched
 from node.capabilities.wasi.sockets.access import SocketAccess
 from node.capabilities.wasi.sockets.addresses import FAMILIES, Endpoint, from_host
 from node.capabilities.wasi.sockets.connection import Connection, ConnectionInput, ConnectionOutput
@@ -37,7 +37,7 @@ class State(Enum):
 IN_BETWEEN = (State.BINDING, State.LISTEN_STARTED, State.CONNECTING)
 
 
-class TcpSocket:
+class TcpSocket(Watched):
     """One socket; also the source that its pollables wait for."""
 
     def __init__(self, family: str, access: SocketAccess) -> None:
@@ -59,6 +59,7 @@ class TcpSocket:
         return created
 
     def _set(self, found: socket.socket, family: str, access: SocketAccess, state: State) -> None:
+        super().__init__()
         self.socket = found
         self.family = family
         self.state = state
@@ -176,6 +177,7 @@ class TcpSocket:
     def close(self) -> None:
         """The guest dropped it; a connection goes on until its streams are dropped too."""
         self._connection.release()
+        self.check_unwatched("a tcp-socket")
 
     def _local(self) -> Endpoint:
         return from_host(self.socket.getsockname())

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from typing import Any
 
 from lattice.errors import Trapped
-from node.capabilities.wasi.pollables import Disarm
+from node.capabilities.wasi.pollables import Disarm, Watched
 from node.capabilities.wasi.sockets.access import SocketAccess
 from node.capabilities.wasi.sockets.addresses import FAMILIES, Endpoint, from_guest, from_host
 from node.capabilities.wasi.sockets.readiness import Readiness
@@ -127,10 +127,11 @@ def forget_remote(found: socket.socket) -> None:
         raise OSError(number, os.strerror(number))
 
 
-class IncomingDatagrams:
+class IncomingDatagrams(Watched):
     """What comes in; also the source that its pollables wait for."""
 
     def __init__(self, found: UdpSocket) -> None:
+        super().__init__()
         self._socket = found.share()
 
     def receive(self, max_results: int) -> list[dict[str, Any]]:
@@ -158,12 +159,14 @@ class IncomingDatagrams:
 
     def close(self) -> None:
         self._socket.release()
+        self.check_unwatched("a datagram stream")
 
 
-class OutgoingDatagrams:
+class OutgoingDatagrams(Watched):
     """What goes out; also the source that its pollables wait for."""
 
     def __init__(self, found: UdpSocket) -> None:
+        super().__init__()
         self._socket = found.share()
         # What `check_send` last permitted and has not been used.
         self._permit = 0
@@ -203,6 +206,7 @@ class OutgoingDatagrams:
 
     def close(self) -> None:
         self._socket.release()
+        self.check_unwatched("a datagram stream")
 
     def _send(self, datagram: dict[str, Any]) -> None:
         if len(datagram["data"]) > DATAGRAM_BYTES:

@@ -80,6 +80,7 @@ class Networked(BareGuest):
         pollable = await self(f"sockets/{interface}", f"[method]{resource}.subscribe", found)
         with anyio.fail_after(5):
             await self("io/poll", "[method]pollable.block", pollable)
+        self.drop("io/poll", "pollable", pollable)
 
     async def accepted(self, listener: Any) -> tuple[Any, Any, Any]:
         await self.wait("tcp", "tcp-socket", listener)
@@ -608,3 +609,17 @@ async def test_open_sockets_have_a_limit() -> None:
     assert not isinstance(await guest.open("udp"), str)
     for each in held:
         guest.drop("sockets/tcp", "tcp-socket", each)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+async def test_a_socket_s_resources_may_not_be_dropped_before_their_pollables(protocol: str) -> None:
+    guest = Networked("listen:tcp:*", "listen:udp:*", "udp:127.0.0.1:*")
+    found, kind = await guest.bound(protocol), "tcp-socket"
+    if protocol == "udp":
+        found, kind = (await guest.udp("stream", found, None))[0], "incoming-datagram-stream"
+    pollable = await guest(f"sockets/{protocol}", f"[method]{kind}.subscribe", found)
+
+    with pytest.raises(Trapped, match="before the pollable"):
+        guest.drop(f"sockets/{protocol}", kind, found)
+
+    guest.drop("io/poll", "pollable", pollable)
