@@ -89,7 +89,7 @@ def _assignment(application: Application) -> Assignment:
     spec = application.components[0]
     return Assignment(
         component=spec.name,
-        revision=revision_of(spec, ()),
+        revision=revision_of(spec),
         digest=spec.digest,
         count=1,
         running=1,
