@@ -43,7 +43,7 @@ def test_each_option_is_explained(path: str) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_each_example_is_valid_usage(example: str) -> None:
-    words = shlex.split(example.partition(" | ")[0].partition(" > ")[0])
+    words = shlex.split(example.partition(" | ")[0].partition(" > ")[0].partition(" < ")[0])
 
     context = cli.make_context("latticectl", words[1:], obj=Session())
     name, command, rest = cli.resolve_command(context, [*context._protected_args, *context.args])
