@@ -192,6 +192,8 @@ def _in_flight(call: GuestCall) -> set[FutureResponse]:
 
 
 def _request(call: GuestCall, request: OutgoingRequest) -> HttpRequest:
+    if request.path is None:
+        raise HttpError("HTTP-request-URI-invalid", reason="the component set no path-with-query")
     return HttpRequest(
         method=method_text(request.method),
         scheme=scheme_text(request.scheme) if request.scheme else "https",

@@ -55,8 +55,10 @@ class Destination:
 
 def destination_of(request: HttpRequest) -> Destination:
     """Where the request goes; raises `HttpError` if it can't be sent anywhere."""
-    if not is_token(request.method) or request.method == "CONNECT":
+    if not is_token(request.method):
         raise HttpError("HTTP-request-method-invalid", reason=f"the method {request.method!r} can't be sent")
+    if request.method == "CONNECT":  # a native host sends it and finds that the answer is no response
+        raise HttpError("HTTP-protocol-error", reason="tunnels (`CONNECT`) are not supported")
     if request.scheme not in PORTS:
         raise HttpError("HTTP-protocol-error", reason=f"the scheme {request.scheme!r} is not supported")
     try:

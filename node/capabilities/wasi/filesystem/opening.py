@@ -16,11 +16,8 @@ FILE_MODE = 0o666
 # Without O_NONBLOCK a pipe that came into being between the look and the opening would hold up the thread.
 _ALWAYS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-_SYNC = {
-    "file-integrity-sync": os.O_SYNC,
-    "data-integrity-sync": os.O_DSYNC,
-    "requested-write-sync": os.O_RSYNC,
-}
+_SYNC = frozenset({"file-integrity-sync", "data-integrity-sync", "requested-write-sync"})
+"""Refused, as native hosts do: a guest asks `sync` for what must be on the disk."""
 
 
 def open_at(
@@ -46,7 +43,7 @@ def open_at(
         os.close(number)
         raise
     is_directory = kind == "directory"
-    kept = _directory_flags(base, flags) if is_directory else _file_flags(flags)
+    kept = _directory_flags(base) if is_directory else _file_flags(flags)
     return Descriptor(
         files.keep(number), kept, is_directory=is_directory, is_mutable=base.is_mutable, depth=depth
     )
@@ -58,6 +55,8 @@ def _check_flags(base: Descriptor, open_flags: Collection[str], flags: Collectio
     )
     if changes:
         base.check_mutable()
+    if _SYNC.intersection(flags):
+        raise FileError("unsupported")
     if "directory" in open_flags and {"create", "exclusive", "truncate"}.intersection(open_flags):
         raise FileError("invalid")
 
@@ -93,17 +92,13 @@ def _mode(place: Place, open_flags: Collection[str], flags: Collection[str]) -> 
         mode |= os.O_TRUNC
     if place.wants_directory or "directory" in open_flags:
         mode |= os.O_DIRECTORY
-    for name, bits in _SYNC.items():
-        mode |= bits if name in flags else 0
     return mode
 
 
-def _directory_flags(base: Descriptor, flags: Collection[str]) -> list[str]:
+def _directory_flags(base: Descriptor) -> list[str]:
     # C libraries never ask for mutate-directory and expect it: it comes with the folder.
-    kept = ["read", "mutate-directory"] if base.is_mutable else ["read"]
-    return kept + [name for name in _SYNC if name in flags]
+    return ["read", "mutate-directory"] if base.is_mutable else ["read"]
 
 
 def _file_flags(flags: Collection[str]) -> list[str]:
-    kept = [name for name in ("read", "write", *_SYNC) if name in flags]
-    return kept if "read" in kept or "write" in kept else ["read", *kept]
+    return [name for name in ("read", "write") if name in flags] or ["read"]

@@ -135,7 +135,7 @@ async def test_a_body_of_another_length_than_announced_is_not_sent(
     ("fields", "case"),
     [
         ({"method": "GET /x HTTP/1.1\r\nhost: y\r\n\r\n"}, "HTTP-request-method-invalid"),
-        ({"method": "CONNECT"}, "HTTP-request-method-invalid"),
+        ({"method": "CONNECT"}, "HTTP-protocol-error"),
         ({"path": "/a b"}, "HTTP-request-URI-invalid"),
         ({"path": "/\r\nx: y"}, "HTTP-request-URI-invalid"),
         ({"path": "no-slash"}, "HTTP-request-URI-invalid"),

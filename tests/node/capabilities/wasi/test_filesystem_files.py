@@ -301,10 +301,16 @@ async def test_truncation_needs_no_write_flag_and_gives_no_right_to_write(
 
 
 @pytest.mark.parametrize("flag", ["file-integrity-sync", "data-integrity-sync", "requested-write-sync"])
-async def test_writes_can_be_synchronous(guest: BareGuest, flag: str) -> None:
-    file = await opened(guest, "file", "read", "write", flag)
+async def test_files_are_not_opened_for_synchronous_writing(guest: BareGuest, flag: str) -> None:
+    root = await root_of(guest)
 
-    assert set(await guest.file("get-flags", file)) == {"read", "write", flag}
+    assert await guest.file("open-at", root, FOLLOW, "new", ["create"], ["write", flag]) == "unsupported"
+    assert await guest.file("open-at", root, FOLLOW, "new", [], ["read"]) == "no-entry"
+
+
+async def test_what_was_written_can_be_brought_to_the_disk(guest: BareGuest) -> None:
+    file = await opened(guest, "file", "read", "write")
+
     assert await guest.file("write", file, b"x", 0) == 1
     assert await guest.file("sync", file) is None
     assert await guest.file("sync-data", file) is None
