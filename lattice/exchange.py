@@ -8,15 +8,13 @@ reply like any other, and each direction of bytes is a stream (`lattice.streams`
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import anyio
-
 from lattice.errors import LatticeError
 from lattice.frames import FIRST_CREDIT_BYTES
-from lattice.streams import ByteReceiver
+from lattice.streams import ByteReceiver, Receiving
 
 if TYPE_CHECKING:
     from lattice.caller import CallRequest
@@ -68,7 +66,7 @@ class ExchangeTarget(Protocol):
         """
 
 
-class Replayable:
+class Replayable(Receiving):
     """A body that may be sent again while all that was taken of it is still here: a window, and one chunk.
 
     A `ByteReceiver`. Attempts close it as often as they like; the body is closed when `settle` says so.
@@ -125,20 +123,3 @@ class Replayable:
     def _forget(self) -> None:
         self._is_recording, self._room = False, 0
         self._taken = []
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self.receive()
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()

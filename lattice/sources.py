@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
-from types import TracebackType
-from typing import Self
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 
 import anyio
 
 from lattice.errors import LatticeError
+from lattice.streams import Receiving
 
 
-class Source(ABC):
+class Source(Receiving):
     """A `ByteReceiver` over something that is read piece by piece: fill in `_pull`, and `_release`."""
 
     # The mutable state is what broke it, and whether it is over.
@@ -25,7 +24,7 @@ class Source(ABC):
     async def _pull(self) -> bytes:
         """The next bytes; none at the end."""
 
-    async def _release(self) -> None:  # noqa: B027 - many hold nothing
+    async def _release(self) -> None:
         """Free what it holds; called once, at the end or when it is left early."""
 
     @property
@@ -55,23 +54,6 @@ class Source(ABC):
             self._is_over = True
             with anyio.CancelScope(shield=True):
                 await self._release()
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self.receive()
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 class BytesSource(Source):

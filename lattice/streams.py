@@ -219,8 +219,8 @@ class _End(ABC):
         await self.aclose()
 
 
-class _Receiving(_End):
-    """Iteration, for both receiving ends."""
+class Receiving(_End):
+    """Base of receiving ends: with `receive` and `aclose` they are iterators, and contexts that close."""
 
     @abstractmethod
     async def receive(self) -> bytes:
@@ -363,7 +363,7 @@ class BusSender(_End):
         return None
 
 
-class BusReceiver(_Receiving):
+class BusReceiver(Receiving):
     """The receiving end over the bus; made by `open_receiver`. One task receives at a time."""
 
     def __init__(
@@ -519,7 +519,7 @@ class PipeSender(_End):
         return min(pipe.window_bytes - pipe.waiting_bytes, MAX_CHUNK_BYTES)
 
 
-class PipeReceiver(_Receiving):
+class PipeReceiver(Receiving):
     """The receiving end within a process; made by `pair`."""
 
     def __init__(self, pipe: _Pipe) -> None:
@@ -549,7 +549,7 @@ class PipeReceiver(_Receiving):
         self._pipe.break_off(Interrupted("the receiving end wants no more"))
 
 
-class DelegatingReceiver(_Receiving):
+class DelegatingReceiver(Receiving):
     """A receiving end around another one, for those that do something more when they are closed."""
 
     def __init__(self, inner: ByteReceiver) -> None:

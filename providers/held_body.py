@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Self
 
 import anyio
 
 from lattice.errors import LatticeError
-from lattice.streams import ByteReceiver
+from lattice.streams import ByteReceiver, Receiving
 
 
-class HeldBody:
+class HeldBody(Receiving):
     """A `ByteReceiver`; `held`, which closes the stream as well, is closed at its end."""
 
     def __init__(self, body: ByteReceiver, held: AsyncExitStack) -> None:
@@ -39,20 +37,3 @@ class HeldBody:
 
     async def aclose(self) -> None:
         await self._held.aclose()
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self.receive()
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()

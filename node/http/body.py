@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Mapping
 
 import anyio
 
 from lattice.errors import Interrupted, LatticeError
 from lattice.http import HttpRequest
+from lattice.streams import Receiving
 from node.http.failures import Refusal
 
 WINDOW_BYTES = 256 * 1024
 """Above this the connection is not read; it goes on below a quarter of it."""
 
 
-class RequestBody:
+class RequestBody(Receiving):
     """Implements `lattice.streams.ByteReceiver`. One task receives at a time.
 
     The mutable state is what came and was not taken, and how the body ended.
@@ -100,23 +99,6 @@ class RequestBody:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self.receive()
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 def is_clients_fault(request: HttpRequest) -> bool:

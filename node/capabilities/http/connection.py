@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from types import TracebackType
-from typing import Self, cast
+from collections.abc import Callable, Mapping
+from typing import cast
 
 import anyio
 
 from lattice.errors import LatticeError
+from lattice.streams import Receiving
 from node.capabilities.addresses import Address
 from node.capabilities.http.errors import HttpError, from_os
 from node.capabilities.http.response_parser import ResponseHead, ResponseParser
@@ -145,7 +145,7 @@ async def read_head(connection: Connection, parser: ResponseParser, seconds: flo
     return parser.head
 
 
-class ResponseBody:
+class ResponseBody(Receiving):
     """The body of a response; implements `lattice.streams.ByteReceiver`. Close it."""
 
     def __init__(
@@ -186,21 +186,4 @@ class ResponseBody:
         self._on_close()
 
     async def aclose(self) -> None:
-        self._on_close()
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self.receive()
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
         self._on_close()

@@ -7,13 +7,12 @@ end, as from any byte stream. So the guest waits for the slowest peer, and holds
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Mapping
 
 import anyio
 
 from lattice.errors import Interrupted, LatticeError, Trapped
+from lattice.streams import Receiving
 from node.capabilities.http.allowance import Allowance
 from node.capabilities.http.errors import BodyFailed, HttpError
 from node.capabilities.http.fields import Fields
@@ -30,7 +29,7 @@ SMALL_CHUNK_BYTES = 4096
 """Chunks are joined up to this size while they wait."""
 
 
-class BodyPipe:
+class BodyPipe(Receiving):
     """A stream of bytes from a guest; implements `lattice.streams.ByteReceiver` for who sends them on."""
 
     # The mutable state: what was written and not received, and how the stream ended, at either end.
@@ -163,23 +162,6 @@ class BodyPipe:
         self._notify()
         if is_early and self.on_abandoned is not None:
             self.on_abandoned()
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self.receive()
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class BodyOutput(OutputStream):
