@@ -13,9 +13,15 @@ from structlog.testing import capture_logs
 from lattice import streams
 from lattice.http import HttpRequest, HttpResponse
 from node.capabilities.http.client import HttpClient
+from node.capabilities.http.fields import Fields
 from node.capabilities.http.host_handler import HostHandler
+from node.capabilities.http.messages import OutgoingRequest
+from node.capabilities.http.outgoing import outgoing_interface
+from node.capabilities.http.policy import DENY_ALL
+from node.engine.host import GuestCall
 from tests.node.capabilities.http.conftest import Handlers, context
 from tests.node.capabilities.http.servers import Peer, answering, ok, serving
+from tests.node.capabilities.wasi.bare_guest import BareGuest
 
 LAB = Path(__file__).parent / "guest" / "lab.wasm"
 MEBIBYTE = 1024 * 1024
@@ -196,3 +202,12 @@ async def test_many_guests_share_connections(lab: HostHandler, client: HttpClien
             await _body(await lab.handle(_fetch(server.authority), context()))
 
     assert server.connections == 1
+
+
+async def test_a_request_without_a_path_is_refused_at_once(client: HttpClient) -> None:
+    handle = outgoing_interface(client, lambda call: DENY_ALL, "0.2.12").functions["handle"]
+    request = OutgoingRequest(Fields())
+    assert request.set_authority("127.0.0.1:1")
+    call = GuestCall("demo", context(), BareGuest(), lambda *_: None)
+
+    assert handle(call, request, None) == {"err": {"HTTP-request-URI-invalid": None}}
