@@ -134,6 +134,11 @@ def contains_bytes(type_: Type | None) -> bool:
     return any(part == BYTES for part in walk(type_))
 
 
+def carries_bytes(function: Function) -> bool:
+    """Whether a `list<u8>` occurs in the parameters or the result."""
+    return any(map(contains_bytes, function_types(function)))
+
+
 def function_types(function: Function) -> tuple[Type, ...]:
     """All parameter types, then the result if there is one."""
     result = () if function.result is None else (function.result,)

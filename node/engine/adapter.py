@@ -12,6 +12,10 @@ before the guest goes on, so have an import's results. What else must last, the 
 written, has a fixed address, one for exports and one for imports, as neither nests in itself. So every
 return resets it.
 
+Functions without bytes go past the adapter. What passes through it may hold handles: the host's resource
+types are the guest's, and the core functions hand handles on as numbers. Those that were lent are given back
+before the guest goes on.
+
                 host    string, latin1+utf16          list<u8>, utf8    guest
       export -> lift (adapted type) -> core function -> lower (original type) -> guest's export
       import <- lower (adapted type) <- core function <- lift (original type) <- guest's import
@@ -23,12 +27,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from lattice import wit
+from node.engine.borrows import borrowed_resources, release
 from node.engine.canonical import CoreSignature, align, core_signature
-from node.engine.component_text import Scope, definition, function_type, quote
+from node.engine.component_text import Scope, function_type, quote, resource_symbol
 from node.engine.compose import Composition, Reference
 from node.engine.forwarding import MEMORY_FUNCTIONS, forwarding_module, memory_module, reset_function
+from node.engine.naming import borrowed_types, naming_component, plain_types, used_resources
 
-ADAPTER_VERSION = 2
+ADAPTER_VERSION = 3
 """Part of the cache key: to be raised with every change of what is generated here."""
 
 _IMPORT_AREA = 16
@@ -50,26 +56,42 @@ class AdapterPlan:
 
 
 def plan(type_: wit.ComponentType) -> AdapterPlan:
-    """Adapt each interface that carries bytes, has no resources, and is not WASI's."""
+    """Adapt each interface that carries bytes; of the exports, not those with resources, and not WASI's."""
     return AdapterPlan(
         type=type_,
-        imports=frozenset(name for name, item in type_.imports.items() if _is_adaptable(item)),
-        exports=frozenset(name for name, item in type_.exports.items() if _is_adaptable(item)),
+        imports=frozenset(name for name, item in type_.imports.items() if _has_bytes(item)),
+        exports=frozenset(
+            name for name, item in type_.exports.items() if _has_bytes(item) and _is_plain(item)
+        ),
     )
 
 
 def candidates(plan: AdapterPlan) -> list[AdapterPlan]:
     """The plan, then lesser ones to fall back to where it doesn't fit, the best first."""
-    found = [plan, replace(plan, exports=frozenset()), replace(plan, imports=frozenset())]
+    plain = frozenset(name for name in plan.imports if _is_plain(plan.type.imports[name]))
+    found = [
+        plan,
+        replace(plan, imports=plain),
+        replace(plan, exports=frozenset()),
+        replace(plan, imports=plain, exports=frozenset()),
+        replace(plan, imports=frozenset()),
+    ]
     return [item for index, item in enumerate(found) if not item.is_empty and item not in found[:index]]
 
 
-def _is_adaptable(interface: wit.Interface) -> bool:
-    used = [part for item in interface.functions.values() for part in wit.function_types(item)]
-    types = [*used, *interface.types.values()]
+def _has_bytes(interface: wit.Interface) -> bool:
+    return any(map(wit.contains_bytes, _types(interface)))
+
+
+def _is_plain(interface: wit.Interface) -> bool:
+    """Whether it is neither WASI's nor concerned with resources."""
     is_foreign = interface.name.startswith("wasi:") or bool(interface.resources)
-    has_bytes = any(map(wit.contains_bytes, types))
-    return has_bytes and not is_foreign and not any(map(wit.contains_handle, types))
+    return not is_foreign and not any(map(wit.contains_handle, _types(interface)))
+
+
+def _types(interface: wit.Interface) -> list[wit.Type]:
+    used = [part for item in interface.functions.values() for part in wit.function_types(item)]
+    return [*used, *interface.types.values()]
 
 
 def adapted_type(type_: wit.Type) -> wit.Type:
@@ -128,8 +150,7 @@ class _Adapter:
         guest = self._outer.instantiate(self._component, self._arguments())
         exports = self._plan.type.exports
         forwarded = {name: item for name, item in exports.items() if name in self._plan.exports}
-        crossings = self._exported(guest, forwarded)
-        lifted = self._forward("exports", self._export_area(), crossings, _OF_GUEST, _OF_HOST)
+        lifted = self._exported(guest, forwarded)
         for name, interface in exports.items():
             if name in forwarded:
                 self._export(adapted_interface(interface), lifted[name])
@@ -153,44 +174,48 @@ class _Adapter:
     def _arguments(self) -> dict[str, Reference]:
         """Import everything from the host: what the guest is given, by name."""
         arguments: dict[str, Reference] = {}
-        forwarded: dict[str, dict[str, _Crossing]] = {}
+        imported: dict[str, dict[str, Reference]] = {}
+        crossings: dict[str, dict[str, _Crossing]] = {}
         for name, interface in self._plan.type.imports.items():
             if name in self._plan.imports:
-                forwarded[name] = self._imported(interface)
+                imported[name] = self._imported(interface)
+                crossings[name] = _crossings(interface, imported[name])
             else:
                 arguments |= self._outer.import_interface(interface)
-        lifted = self._forward("imports", _IMPORT_AREA, forwarded, _OF_HOST, _OF_GUEST)
-        for name, functions in lifted.items():
-            arguments |= self._instance_for_guest(self._plan.type.imports[name], functions)
+        lifted = self._forward("imports", _IMPORT_AREA, crossings, _OF_HOST, _OF_GUEST)
+        for name, items in imported.items():
+            functions = {item: Reference("func", symbol) for item, symbol in lifted[name].items()}
+            arguments |= self._instance_for_guest(self._plan.type.imports[name], {**items, **functions})
         return arguments
 
-    def _imported(self, interface: wit.Interface) -> dict[str, _Crossing]:
-        adapted = adapted_interface(interface)
-        references = self._outer.import_interface(adapted)
-        return {
-            name: _Crossing(
-                symbol=self._outer.function_of(interface, name, references),
-                lowered=adapted.functions[name],
-                lifted=item,
-            )
-            for name, item in interface.functions.items()
-        }
+    def _imported(self, interface: wit.Interface) -> dict[str, Reference]:
+        """Import an interface as the host sees it: its functions; of the world the guest's types too."""
+        references = self._outer.import_interface(adapted_interface(interface))
+        if interface.name != wit.WORLD:
+            instance = references[interface.name].symbol
+            return {
+                name: Reference("func", self._outer.alias(instance, name, "func"))
+                for name in interface.functions
+            }
+        for name, type_ in interface.types.items():
+            if wit.contains_bytes(type_):
+                references[name] = Reference("type", self._outer.define_type(type_))
+        return references
 
-    def _exported(
-        self, guest: str, interfaces: Mapping[str, wit.Interface]
-    ) -> dict[str, dict[str, _Crossing]]:
+    def _exported(self, guest: str, interfaces: Mapping[str, wit.Interface]) -> dict[str, dict[str, str]]:
+        """The functions of the guest's exports as the host sees them."""
+        symbols: dict[str, dict[str, str]] = {}
         crossings = {}
         for name, interface in interfaces.items():
             instance = guest if name == wit.WORLD else self._outer.alias(guest, name, "instance")
+            symbols[name] = {item: self._outer.alias(instance, item, "func") for item in interface.functions}
             crossings[name] = {
-                function: _Crossing(
-                    symbol=self._outer.alias(instance, function, "func"),
-                    lowered=item,
-                    lifted=_adapted_function(item),
-                )
-                for function, item in interface.functions.items()
+                item: _Crossing(symbol=symbols[name][item], lowered=type_, lifted=_adapted_function(type_))
+                for item, type_ in interface.functions.items()
+                if wit.carries_bytes(type_)
             }
-        return crossings
+        lifted = self._forward("exports", self._export_area(), crossings, _OF_GUEST, _OF_HOST)
+        return {name: {**symbols[name], **lifted[name]} for name in interfaces}
 
     def _forward(
         self,
@@ -206,12 +231,25 @@ class _Adapter:
             return {name: {} for name in interfaces}
         lowered = [self._lower(item, lower_options) for item in crossings]
         signatures = [core_signature(item.lowered) for item in crossings]
-        self._outer.write(forwarding_module(f"${side}-module", signatures, area))
-        given = " ".join(f'(export "{index}" (func {symbol}))' for index, symbol in enumerate(lowered))
-        instance = f'(instantiate ${side}-module (with "lowered" (instance {given})))'
-        self._outer.write(f"(core instance ${side} {instance})")
+        borrowed = tuple(
+            dict.fromkeys(name for item in crossings for name in borrowed_resources(item.lifted))
+        )
+        drops = {name: f"$drop-{index}" for index, name in enumerate(borrowed)}
+        releases = [release(item.lifted, drops) for item in crossings]
+        self._outer.write(forwarding_module(f"${side}-module", signatures, area, releases, len(drops)))
+        given = f'(with "lowered" {_core_instance(lowered)})'
+        if drops:
+            given += f' (with "drop" {_core_instance([self._drop(name) for name in drops])})'
+            given += ' (with "memory" (instance (export "memory" (memory $memory))))'
+        self._outer.write(f"(core instance ${side} (instantiate ${side}-module {given}))")
         lifted = iter([self._lift(f'${side} "{i}"', item, lift_options) for i, item in enumerate(crossings)])
         return {name: {item: next(lifted) for item in functions} for name, functions in interfaces.items()}
+
+    def _drop(self, resource: str) -> str:
+        symbol = self._outer.scope.symbol()
+        known = resource_symbol(resource, self._outer.scope)
+        self._outer.write(f"(core func {symbol} (canon resource.drop {known}))")
+        return symbol
 
     def _lower(self, crossing: _Crossing, options: str) -> str:
         symbol = self._outer.scope.symbol()
@@ -221,25 +259,38 @@ class _Adapter:
     def _lift(self, core_function: str, crossing: _Crossing, options: str) -> str:
         symbol = self._outer.scope.symbol()
         reset = f"(post-return ${reset_function(core_signature(crossing.lifted))})"
-        type_ = function_type(crossing.lifted, Scope("unnamed"))
+        type_ = function_type(crossing.lifted, Scope("unnamed", resources=self._outer.scope.resources))
         lift = f"(canon lift (core func {core_function}) {options} {reset})"
         self._outer.write(f"(func {symbol} {type_} {lift})")
         return symbol
 
     def _instance_for_guest(
-        self, interface: wit.Interface, functions: Mapping[str, str]
+        self, interface: wit.Interface, items: Mapping[str, Reference]
     ) -> dict[str, Reference]:
         """What the guest imports: an instance, or for the world each function and type by itself."""
-        items = {
-            name: Reference("type", self._outer.define_type(item)) for name, item in interface.types.items()
-        }
-        items |= {name: Reference("func", symbol) for name, symbol in functions.items()}
         if interface.name == wit.WORLD:
-            return items
-        symbol = self._outer.scope.symbol()
-        exports = " ".join(f"(export {quote(name)} {item})" for name, item in items.items())
-        self._outer.write(f"(instance {symbol} {exports})")
-        return {interface.name: Reference("instance", symbol)}
+            return dict(items)
+        functions = {name: items[name].symbol for name in interface.functions}
+        return {interface.name: Reference("instance", self._named_instance(interface, functions))}
+
+    def _named_instance(self, interface: wit.Interface, functions: Mapping[str, str]) -> str:
+        """An instance of the interface with these functions: its symbol."""
+        own = (f"{interface.name}#{name}" for name in interface.resources)
+        resources = [*own, *used_resources(interface)]
+        borrowed = borrowed_types(interface)
+        naming = self._outer.scope.symbol()
+        self._outer.write(naming_component(naming, interface, resources, borrowed))
+        scope = self._outer.scope
+        arguments = {
+            f"resource-{index}": Reference("type", resource_symbol(name, scope))
+            for index, name in enumerate(resources)
+        }
+        for kind, types in (("borrowed", borrowed), ("type", plain_types(interface).values())):
+            for index, type_ in enumerate(types):
+                arguments[f"{kind}-{index}"] = Reference("type", self._outer.define_type(type_))
+        for index, symbol in enumerate(functions.values()):
+            arguments[f"func-{index}"] = Reference("func", symbol)
+        return self._outer.instantiate_symbol(naming, arguments)
 
     def _export(self, interface: wit.Interface, functions: Mapping[str, str]) -> None:
         if interface.name == wit.WORLD:
@@ -248,12 +299,7 @@ class _Adapter:
             for name, function in interface.functions.items():
                 self._outer.export_function(name, function, functions[name])
             return
-        naming = self._outer.scope.symbol()
-        self._outer.write(_naming_component(naming, interface))
-        arguments = {f"func-{name}": Reference("func", symbol) for name, symbol in functions.items()}
-        for name, type_ in interface.types.items():
-            arguments[f"type-{name}"] = Reference("type", self._outer.define_type(type_))
-        instance = self._outer.instantiate_symbol(naming, arguments)
+        instance = self._named_instance(interface, functions)
         self._outer.write(f"(export {quote(interface.name)} (instance {instance}))")
 
 
@@ -267,30 +313,24 @@ class _Crossing:
     lifted: wit.Function
 
 
+def _crossings(interface: wit.Interface, imported: Mapping[str, Reference]) -> dict[str, _Crossing]:
+    return {
+        name: _Crossing(symbol=imported[name].symbol, lowered=_adapted_function(item), lifted=item)
+        for name, item in interface.functions.items()
+        if wit.carries_bytes(item)
+    }
+
+
+def _core_instance(functions: Iterable[str]) -> str:
+    exports = " ".join(f'(export "{index}" (func {symbol}))' for index, symbol in enumerate(functions))
+    return f"(instance {exports})"
+
+
 def _signatures(interfaces: Mapping[str, wit.Interface], names: Iterable[str]) -> list[CoreSignature]:
     """A string and a byte list look the same to core code, so either type will do."""
-    return [core_signature(item) for name in names for item in interfaces[name].functions.values()]
-
-
-def _naming_component(symbol: str, interface: wit.Interface) -> str:
-    """A component that hands its imports on as exports, under the names that the interface gives its types.
-
-    An exported function may only use types that are exported too, and only a component's exports make names.
-    """
-    imported, exported = Scope("i"), Scope("e")
-    imports, exports = [], []
-    for name, type_ in interface.types.items():
-        inner, outer = imported.symbol(), imported.symbol()
-        imports.append(f"(type {inner} {definition(type_, imported)})")
-        imports.append(f"(import {quote(f'type-{name}')} (type {outer} (eq {inner})))")
-        imported.name_type(type_, outer)
-        inner, outer = exported.symbol(), exported.symbol()
-        exports.append(f"(type {inner} {definition(type_, exported)})")
-        exports.append(f"(export {outer} {quote(name)} (type {inner}))")
-        exported.name_type(type_, outer)
-    for name, function in interface.functions.items():
-        func = imported.symbol()
-        imports.append(f"(import {quote(f'func-{name}')} (func {func} {function_type(function, imported)}))")
-        exports.append(f"(export {quote(name)} (func {func}) (func {function_type(function, exported)}))")
-    body = "\n    ".join(imports + exports)
-    return f"(component {symbol}\n    {body})"
+    return [
+        core_signature(item)
+        for name in names
+        for item in interfaces[name].functions.values()
+        if wit.carries_bytes(item)
+    ]

@@ -57,7 +57,7 @@ def flatten(type_: wit.Type) -> list[str]:
             return ["i32"] * _words(names)
         case wit.Enum() | wit.Handle():
             return ["i32"]
-    return ["i32", *_joined(_payloads(type_))]
+    return ["i32", *_joined(payloads(type_))]
 
 
 def size_and_alignment(type_: wit.Type) -> tuple[int, int]:
@@ -79,7 +79,7 @@ def size_and_alignment(type_: wit.Type) -> tuple[int, int]:
             return size, size
         case wit.Handle():
             return 4, 4
-    return _choice(_payloads(type_))
+    return _choice(payloads(type_))
 
 
 def align(position: int, alignment: int) -> int:
@@ -87,7 +87,8 @@ def align(position: int, alignment: int) -> int:
     return -(-position // alignment) * alignment
 
 
-def _payloads(type_: wit.Type) -> list[wit.Type | None]:
+def payloads(type_: wit.Type) -> list[wit.Type | None]:
+    """What each case of an option, a result or a variant carries."""
     match type_:
         case wit.Option(inner):
             return [None, inner]
@@ -98,8 +99,18 @@ def _payloads(type_: wit.Type) -> list[wit.Type | None]:
     raise TypeError(f"not a variant: {type_!r}")
 
 
-def _joined(payloads: list[wit.Type | None]) -> list[str]:
-    columns = zip_longest(*(flatten(payload) for payload in payloads if payload is not None))
+def discriminant_bytes(type_: wit.Type) -> int:
+    """How much of a variant's memory tells which case it is."""
+    return _discriminant(len(payloads(type_)))
+
+
+def payload_offset(type_: wit.Type) -> int:
+    """Where in a variant's memory the payload of any case begins."""
+    return _payload_offset(payloads(type_))
+
+
+def _joined(cases: list[wit.Type | None]) -> list[str]:
+    columns = zip_longest(*(flatten(payload) for payload in cases if payload is not None))
     return [_join({core for core in column if core is not None}) for column in columns]
 
 
@@ -118,12 +129,17 @@ def _row(parts: Iterable[wit.Type]) -> tuple[int, int]:
     return align(position, widest), widest
 
 
-def _choice(payloads: list[wit.Type | None]) -> tuple[int, int]:
-    head = _discriminant(len(payloads))
-    shapes = [size_and_alignment(payload) for payload in payloads if payload is not None]
+def _choice(cases: list[wit.Type | None]) -> tuple[int, int]:
+    head = _discriminant(len(cases))
+    shapes = [size_and_alignment(payload) for payload in cases if payload is not None]
     widest = max([head, *(alignment for _, alignment in shapes)])
-    start = align(head, max((alignment for _, alignment in shapes), default=1))
+    start = _payload_offset(cases)
     return align(start + max((size for size, _ in shapes), default=0), widest), widest
+
+
+def _payload_offset(cases: list[wit.Type | None]) -> int:
+    alignments = [size_and_alignment(payload)[1] for payload in cases if payload is not None]
+    return align(_discriminant(len(cases)), max(alignments, default=1))
 
 
 def _discriminant(cases: int) -> int:

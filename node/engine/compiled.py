@@ -29,7 +29,7 @@ class CompiledComponent:
     adapted_imports: frozenset[str]
     adapted_exports: frozenset[str]
     """Interfaces whose every `list<u8>` crosses as a latin-1 string, through the adapter around the guest;
-    there every string crosses so too, as its UTF-8 bytes."""
+    every string of such a function crosses so too, as its UTF-8 bytes. Others go past it."""
     shimmed_type: wit.ComponentType | None = None
     """What the code imports and exports when it was put together with the shim."""
     path: Path

@@ -76,7 +76,7 @@ def definition(type_: wit.Type, scope: Scope) -> str:
         case wit.Flags(names):
             return f"(flags {' '.join(map(quote, names))})"
         case wit.Handle(resource, is_owned):
-            return f"({'own' if is_owned else 'borrow'} {_resource(resource, scope)})"
+            return f"({'own' if is_owned else 'borrow'} {resource_symbol(resource, scope)})"
 
 
 def _optional(type_: wit.Type | None, scope: Scope) -> str:
@@ -87,7 +87,8 @@ def _named(keyword: str, parts: tuple[tuple[str, wit.Type | None], ...], scope: 
     return " ".join(f"({keyword} {quote(name)} {_optional(part, scope)})" for name, part in parts)
 
 
-def _resource(name: str, scope: Scope) -> str:
+def resource_symbol(name: str, scope: Scope) -> str:
+    """The symbol of a resource type, by its qualified name."""
     symbol = scope.resources.get(name)
     if symbol is None:
         raise Invalid(f"resource `{name}` is not known where it is used")
@@ -118,7 +119,7 @@ def instance_type(
     for used in _used_resources(interface):
         symbol = scope.resources[used] = scope.symbol()
         lines.append(
-            f"(alias outer 1 {_resource(used, Scope('', resources=dict(resources)))} (type {symbol}))"
+            f"(alias outer 1 {resource_symbol(used, Scope('', resources=dict(resources)))} (type {symbol}))"
         )
     for name, type_ in interface.types.items():
         lines += _exported_type(name, type_, scope, known_type(type_), own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from node.engine.borrows import Release
 from node.engine.canonical import CoreSignature, align
 
 _PAGE_BYTES = 1 << 16
@@ -67,14 +68,29 @@ def reset_function(signature: CoreSignature) -> str:
     return f"reset-{result}" if result else "reset"
 
 
-def forwarding_module(symbol: str, signatures: Sequence[CoreSignature], area: int) -> str:
+def forwarding_module(
+    symbol: str,
+    signatures: Sequence[CoreSignature],
+    area: int,
+    releases: Sequence[Release] = (),
+    drops: int = 0,
+) -> str:
     """Functions that hand their parameters on to the imports of the same number.
 
     What is imported was lowered: a result that doesn't fit one core value is written where the last
     parameter says. What is exported will be lifted: it returns that place, which is `area` for all.
+
+    With `releases`, one for each function, a function then gives back what it borrowed: by the imports
+    `$drop-0` and so on, as many as `drops`.
     """
+    releases = releases or [Release()] * len(signatures)
     imports = [_import(index, signature) for index, signature in enumerate(signatures)]
-    functions = [_function(index, signature, area) for index, signature in enumerate(signatures)]
+    imports += [f'(import "drop" "{index}" (func $drop-{index} (param i32)))' for index in range(drops)]
+    imports += ['(import "memory" "memory" (memory 0))'] if drops else []
+    functions = [
+        _function(index, signature, area, release)
+        for index, (signature, release) in enumerate(zip(signatures, releases, strict=True))
+    ]
     body = "\n    ".join(imports + functions)
     return f"(core module {symbol}\n    {body})"
 
@@ -85,13 +101,13 @@ def _import(index: int, signature: CoreSignature) -> str:
     return f'(import "lowered" "{index}" (func $f{index} (param {params}) {_result(signature.result)}))'
 
 
-def _function(index: int, signature: CoreSignature, area: int) -> str:
+def _function(index: int, signature: CoreSignature, area: int, release: Release) -> str:
     params = " ".join(signature.params)
     handed = " ".join(f"local.get {number}" for number in range(len(signature.params)))
-    if signature.area_bytes:
-        body = f"(result i32) {handed} i32.const {area} call $f{index} i32.const {area}"
-    else:
-        body = f"{_result(signature.result)} {handed} call $f{index}"
+    place = f"i32.const {area}" if signature.area_bytes else ""
+    result = "(result i32)" if place else _result(signature.result)
+    more = f"(local {'i32 ' * release.locals})" if release.locals else ""
+    body = f"{result} {more} {handed} {place} call $f{index} {release.code} {place}"
     return f'(func (export "{index}") (param {params}) {body})'
 
 

@@ -132,7 +132,7 @@ class Bindings:
             name: BoundFunction(
                 f"{interface.name}#{name}",
                 offer.functions[name] if offer else _unoffered,
-                Converter(function, is_adapted=is_adapted, resources=numbers),
+                Converter(function, is_adapted=is_adapted and wit.carries_bytes(function), resources=numbers),
             )
             for name, function in interface.functions.items()
         }

@@ -478,7 +478,7 @@ class ComponentPool:
             )
         converter = Converter(
             type_,
-            is_adapted=found.name in self._compiled.adapted_exports,
+            is_adapted=found.name in self._compiled.adapted_exports and wit.carries_bytes(type_),
             resources=self._bindings.numbers({function: type_}),
         )
         has_objects = any(wit.contains_handle(part) for part in wit.function_types(type_))

@@ -21,6 +21,7 @@ from lattice import wit
 from node.engine.binary import Reader, sections
 from node.engine.canonical import CoreSignature, core_signature
 from node.engine.component_text import NAMED, Scope, definition, function_type, quote
+from node.engine.naming import borrowed_types, naming_component, plain_types, used_resources
 
 HOST_INTERFACE = "lattice:shim/host"
 HOST_FUNCTION = wit.Function((("question", wit.STRING),), wit.STRING)
@@ -198,15 +199,15 @@ class _Shim:
         scope = Scope("l", resources=self._symbols(interface))
         lifted = [self._lift(interface.name, name, item, scope) for name, item in interface.functions.items()]
         naming = self._scope.symbol()
-        borrowed = _borrowed_types(interface)
-        self._write(_naming_component(naming, interface, list(scope.resources), borrowed))
+        borrowed = borrowed_types(interface)
+        self._write(naming_component(naming, interface, list(scope.resources), borrowed))
         given = [
             f'(with "resource-{i}" (type {symbol}))' for i, symbol in enumerate(scope.resources.values())
         ]
         for index, type_ in enumerate(borrowed):
             scope.name_type(type_, self._exported_type(type_))
             given.append(f'(with "borrowed-{index}" (type {scope.types[type_]}))')
-        for index, type_ in enumerate(_plain_types(interface).values()):
+        for index, type_ in enumerate(plain_types(interface).values()):
             symbol = self._scope.symbol()
             self._write(f"(type {symbol} {definition(type_, scope)})")
             given.append(f'(with "type-{index}" (type {symbol}))')
@@ -215,7 +216,7 @@ class _Shim:
         self._write(f"(instance {instance} (instantiate {naming} {' '.join(given)}))")
         self._write(f"(export {exported} {quote(interface.name)} (instance {instance}))")
         self._exported[_unversioned(interface.name)] = exported
-        for name, type_ in _plain_types(interface).items():
+        for name, type_ in plain_types(interface).items():
             if isinstance(type_, NAMED):
                 self._named.setdefault(type_, (exported, name))
 
@@ -232,7 +233,7 @@ class _Shim:
     def _symbols(self, interface: wit.Interface) -> dict[str, str]:
         """The resources that an interface defines or uses, by their qualified names."""
         own = [f"{interface.name}#{name}" for name in interface.resources]
-        return {name: self._types[_unversioned(name)] for name in (*own, *_used(interface))}
+        return {name: self._types[_unversioned(name)] for name in (*own, *used_resources(interface))}
 
     def _lift(self, interface: str, name: str, function: wit.Function, scope: Scope) -> str:
         symbol = self._scope.symbol()
@@ -279,81 +280,3 @@ def _post_return(function: wit.Function) -> str:
     signature = core_signature(function)
     result = "i32" if signature.area_bytes else signature.result
     return {None: "(post-return $done)", "i32": "(post-return $done-i32)"}.get(result, "")
-
-
-def _used(interface: wit.Interface) -> list[str]:
-    """Resources of other interfaces, by qualified name, in the order of their first use."""
-    own = {f"{interface.name}#{name}" for name in interface.resources}
-    types = list(interface.types.values())
-    for function in interface.functions.values():
-        types += wit.function_types(function)
-    handles = (part for type_ in types for part in wit.walk(type_) if isinstance(part, wit.Handle))
-    return list(dict.fromkeys(handle.resource for handle in handles if handle.resource not in own))
-
-
-def _plain_types(interface: wit.Interface) -> dict[str, wit.Type]:
-    """The types that it names, without those that are resources."""
-    return {name: item for name, item in interface.types.items() if not isinstance(item, wit.Handle)}
-
-
-def _borrowed_types(interface: wit.Interface) -> list[wit.Type]:
-    """Types that must have a name and that another interface gives one, the innermost first."""
-    types = list(interface.types.values())
-    for function in interface.functions.values():
-        types += wit.function_types(function)
-    own = set(_plain_types(interface).values())
-    parts = [part for type_ in types for part in reversed(wit.walk(type_)) if isinstance(part, NAMED)]
-    return [part for part in dict.fromkeys(parts) if part not in own]
-
-
-def _naming_component(
-    symbol: str, interface: wit.Interface, resources: list[str], borrowed: list[wit.Type]
-) -> str:
-    """Hands its imports on as exports, under the names that the interface gives its types.
-
-    An exported function may only use types that are exported too, and only a component's exports make names.
-    """
-    imported, exported = Scope("i"), Scope("e")
-    imports, exports = [], []
-    for index, name in enumerate(resources):
-        inner = imported.resources[name] = exported.resources[name] = imported.symbol()
-        imports.append(f'(import "resource-{index}" (type {inner} (sub resource)))')
-    for name in interface.resources:
-        qualified = f"{interface.name}#{name}"
-        exports.append(_exported_resource(name, qualified, exported))
-    for index, type_ in enumerate(borrowed):
-        inner, outer = imported.symbol(), imported.symbol()
-        imports.append(f"(type {inner} {definition(type_, imported)})")
-        imports.append(f'(import "borrowed-{index}" (type {outer} (eq {inner})))')
-        imported.name_type(type_, outer)
-        exported.name_type(type_, outer)
-    named = {f"{interface.name}#{name}" for name in interface.resources}
-    for name, type_ in interface.types.items():
-        if isinstance(type_, wit.Handle):
-            line = _exported_resource(name, type_.resource, exported, is_other_name=type_.resource in named)
-            exports.append(line)
-            named.add(type_.resource)
-    for index, (name, type_) in enumerate(_plain_types(interface).items()):
-        inner, outer = imported.symbol(), imported.symbol()
-        imports.append(f"(type {inner} {definition(type_, imported)})")
-        imports.append(f'(import "type-{index}" (type {outer} (eq {inner})))')
-        imported.name_type(type_, outer)
-        inner, outer = exported.symbol(), exported.symbol()
-        exports.append(f"(type {inner} {definition(type_, exported)})")
-        exports.append(f"(export {outer} {quote(name)} (type {inner}))")
-        exported.name_type(type_, outer)
-    for index, (name, function) in enumerate(interface.functions.items()):
-        func = imported.symbol()
-        imports.append(f'(import "func-{index}" (func {func} {function_type(function, imported)}))')
-        exports.append(f"(export {quote(name)} (func {func}) (func {function_type(function, exported)}))")
-    body = "\n    ".join(imports + exports)
-    return f"(component {symbol}\n    {body})"
-
-
-def _exported_resource(name: str, qualified: str, scope: Scope, *, is_other_name: bool = False) -> str:
-    """Functions refer to a resource by the first name that it gets, which their own names begin with."""
-    outer = scope.symbol()
-    line = f"(export {outer} {quote(name)} (type {scope.resources[qualified]}))"
-    if not is_other_name:
-        scope.resources[qualified] = outer
-    return line
