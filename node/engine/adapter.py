@@ -32,7 +32,6 @@ from node.engine.canonical import CoreSignature, align, core_signature
 from node.engine.component_text import Scope, function_type, quote, resource_symbol
 from node.engine.compose import Composition, Reference
 from node.engine.forwarding import MEMORY_FUNCTIONS, forwarding_module, memory_module, reset_function
-from node.engine.naming import borrowed_types, naming_component, plain_types, used_resources
 
 ADAPTER_VERSION = 3
 """Part of the cache key: to be raised with every change of what is generated here."""
@@ -271,26 +270,7 @@ class _Adapter:
         if interface.name == wit.WORLD:
             return dict(items)
         functions = {name: items[name].symbol for name in interface.functions}
-        return {interface.name: Reference("instance", self._named_instance(interface, functions))}
-
-    def _named_instance(self, interface: wit.Interface, functions: Mapping[str, str]) -> str:
-        """An instance of the interface with these functions: its symbol."""
-        own = (f"{interface.name}#{name}" for name in interface.resources)
-        resources = [*own, *used_resources(interface)]
-        borrowed = borrowed_types(interface)
-        naming = self._outer.scope.symbol()
-        self._outer.write(naming_component(naming, interface, resources, borrowed))
-        scope = self._outer.scope
-        arguments = {
-            f"resource-{index}": Reference("type", resource_symbol(name, scope))
-            for index, name in enumerate(resources)
-        }
-        for kind, types in (("borrowed", borrowed), ("type", plain_types(interface).values())):
-            for index, type_ in enumerate(types):
-                arguments[f"{kind}-{index}"] = Reference("type", self._outer.define_type(type_))
-        for index, symbol in enumerate(functions.values()):
-            arguments[f"func-{index}"] = Reference("func", symbol)
-        return self._outer.instantiate_symbol(naming, arguments)
+        return {interface.name: Reference("instance", self._outer.named_instance(interface, functions))}
 
     def _export(self, interface: wit.Interface, functions: Mapping[str, str]) -> None:
         if interface.name == wit.WORLD:
@@ -299,7 +279,7 @@ class _Adapter:
             for name, function in interface.functions.items():
                 self._outer.export_function(name, function, functions[name])
             return
-        instance = self._named_instance(interface, functions)
+        instance = self._outer.named_instance(interface, functions)
         self._outer.write(f"(export {quote(interface.name)} (instance {instance}))")
 
 

@@ -16,7 +16,16 @@ import wasmtime
 from lattice import wit
 from lattice.errors import Invalid
 from node.engine import binary
-from node.engine.component_text import NAMED, Scope, definition, function_type, instance_type, quote
+from node.engine.component_text import (
+    NAMED,
+    Scope,
+    definition,
+    function_type,
+    instance_type,
+    quote,
+    resource_symbol,
+)
+from node.engine.naming import borrowed_types, naming_component, plain_types, used_resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +149,24 @@ class Composition:
         given = "".join(f"\n      (with {quote(name)} {reference})" for name, reference in arguments.items())
         self.write(f"(instance {symbol} (instantiate {component}{given}))")
         return symbol
+
+    def named_instance(self, interface: wit.Interface, functions: Mapping[str, str]) -> str:
+        """An instance of the interface made of these functions, by name, with all its types: its symbol."""
+        own = (f"{interface.name}#{name}" for name in interface.resources)
+        resources = [*own, *used_resources(interface)]
+        borrowed = borrowed_types(interface)
+        naming = self.scope.symbol()
+        self.write(naming_component(naming, interface, resources, borrowed))
+        arguments = {
+            f"resource-{index}": Reference("type", resource_symbol(name, self.scope))
+            for index, name in enumerate(resources)
+        }
+        for kind, types in (("borrowed", borrowed), ("type", plain_types(interface).values())):
+            for index, type_ in enumerate(types):
+                arguments[f"{kind}-{index}"] = Reference("type", self.define_type(type_))
+        for index, name in enumerate(interface.functions):
+            arguments[f"func-{index}"] = Reference("func", functions[name])
+        return self.instantiate_symbol(naming, arguments)
 
     def alias(self, instance: str, name: str, sort: str) -> str:
         """A symbol for an export of an instance."""

@@ -141,9 +141,10 @@ def _compound(inner: st.SearchStrategy[wit.Type]) -> st.SearchStrategy[wit.Type]
     )
 
 
-def types() -> st.SearchStrategy[wit.Type]:
-    """WIT types, nested a few levels."""
+def types(*more: wit.Type) -> st.SearchStrategy[wit.Type]:
+    """WIT types, nested a few levels; `more` leaves may occur in them."""
     leaf = st.one_of(
+        *map(st.just, more),
         st.sampled_from(wit.PRIMITIVES).map(wit.Primitive),
         _labels().map(wit.Enum),
         _labels().map(wit.Flags),
@@ -173,6 +174,8 @@ def values(type_: wit.Type) -> st.SearchStrategy[Any]:
             return _case_values(cases)
         case wit.Enum(cases):
             return st.sampled_from(cases)
+        case wit.Handle():
+            return st.builds(object)
         case wit.Flags(names):
             return st.sets(st.sampled_from(names)).map(lambda chosen: [n for n in names if n in chosen])
     raise AssertionError(type_)

@@ -25,15 +25,17 @@ from node.engine.pool import ComponentPool
 from tests.node.engine.conftest import SMALL, context
 from tests.node.engine.echo import echo_wat, is_same, types, values
 from tests.node.engine.guests import BYTES, RESOURCES, binary
+from tests.node.engine.handing_on import API as HANDLES
+from tests.node.engine.handing_on import HOST, OWN, handing_on
 
 API = "demo:bytes/api"
 EVERY_BYTE = bytes(range(256))
 
 
-def compile_adapted(text: str, folder: Path) -> CompiledComponent:
+def compile_adapted(guest: str | bytes, folder: Path) -> CompiledComponent:
     """The component inside its adapter, compiled in this process; the adapter must fit."""
     engine = make_engine(EngineSettings(is_pooling=False))
-    guest = binary(text)
+    guest = binary(guest) if isinstance(guest, str) else guest
     type_ = describe(wasm.Component(engine, guest), engine)
     plan = adapter.plan(type_)
     digest = hashlib.sha256(guest).hexdigest()
@@ -206,6 +208,40 @@ def test_types_of_any_shape_around_bytes_fit_the_adapter(data: st.DataObject) ->
         for example, passed, result in zip(examples, seen, results, strict=True):
             assert is_same(example, passed)
             assert is_same(example, result)
+
+    anyio.run(run)
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_handles_beside_bytes_are_lent_given_and_returned(data: st.DataObject) -> None:
+    type_ = wit.Tuple((data.draw(types(OWN, wit.BYTES)), OWN, wit.BYTES, data.draw(types(OWN))))
+    examples = data.draw(st.lists(values(type_), min_size=1, max_size=3))
+
+    async def run() -> None:
+        seen: list[Any] = []
+        dropped: list[Any] = []
+
+        def take(call: GuestCall, value: Any) -> Any:
+            seen.append(value)
+            return value
+
+        with tempfile.TemporaryDirectory() as folder:
+            compiled = compile_adapted(handing_on(type_), Path(folder))
+            assert compiled.adapted_imports == {HOST}
+            async with Engine(SMALL) as engine:
+                host = HostInterface(
+                    name=HOST,
+                    functions={"look": lambda call, value: seen.append(value), "pass": take},
+                    resources={"thing": lambda call, thing: dropped.append(thing)},
+                )
+                pool = pool_of(engine, compiled, host, reuse=10)
+                for example in examples:
+                    result = await pool.call(HANDLES, "run", [example], context(), takes_objects=True)
+                    assert is_same(example, result)
+                await pool.aclose()
+        assert is_same(seen, [example for example in examples for _ in ("lent", "given")])
+        assert dropped == []
 
     anyio.run(run)
 
