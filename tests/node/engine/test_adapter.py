@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from node.engine.engine import Engine
 from node.engine.host import GuestCall, HostFunction, HostInterface
 from node.engine.limits import InstanceLimits
 from node.engine.pool import ComponentPool
+from node.engine.skeleton import skeleton
 from tests.node.engine.conftest import SMALL, context
 from tests.node.engine.echo import echo_wat, is_same, types, values
 from tests.node.engine.guests import BYTES, RESOURCES, binary
@@ -29,6 +32,7 @@ from tests.node.engine.handing_on import API as HANDLES
 from tests.node.engine.handing_on import HOST, OWN, handing_on
 
 API = "demo:bytes/api"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 EVERY_BYTE = bytes(range(256))
 
 
@@ -212,38 +216,123 @@ def test_types_of_any_shape_around_bytes_fit_the_adapter(data: st.DataObject) ->
     anyio.run(run)
 
 
+async def hand_on(type_: wit.Type, examples: Sequence[Any]) -> None:
+    """Lend and give each value to the host through a guest: it must come back, and nothing may be dropped."""
+    seen: list[Any] = []
+    dropped: list[Any] = []
+
+    def take(call: GuestCall, value: Any) -> Any:
+        seen.append(value)
+        return value
+
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = await anyio.to_thread.run_sync(lambda: compile_adapted(handing_on(type_), Path(folder)))
+        assert compiled.adapted_imports == {HOST}
+        async with Engine(SMALL) as engine:
+            host = HostInterface(
+                name=HOST,
+                functions={"look": lambda call, value: seen.append(value), "pass": take},
+                resources={"thing": lambda call, thing: dropped.append(thing)},
+            )
+            pool = pool_of(engine, compiled, host, reuse=10)
+            for example in examples:
+                result = await pool.call(HANDLES, "run", [example], context(), takes_objects=True)
+                assert is_same(example, result)
+            await pool.aclose()
+    assert is_same(seen, [example for example in examples for _ in ("lent", "given")])
+    assert dropped == []
+
+
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_handles_beside_bytes_are_lent_given_and_returned(data: st.DataObject) -> None:
     type_ = wit.Tuple((data.draw(types(OWN, wit.BYTES)), OWN, wit.BYTES, data.draw(types(OWN))))
     examples = data.draw(st.lists(values(type_), min_size=1, max_size=3))
 
-    async def run() -> None:
-        seen: list[Any] = []
-        dropped: list[Any] = []
+    anyio.run(hand_on, type_, examples)
 
-        def take(call: GuestCall, value: Any) -> Any:
-            seen.append(value)
-            return value
 
-        with tempfile.TemporaryDirectory() as folder:
-            compiled = compile_adapted(handing_on(type_), Path(folder))
-            assert compiled.adapted_imports == {HOST}
-            async with Engine(SMALL) as engine:
-                host = HostInterface(
-                    name=HOST,
-                    functions={"look": lambda call, value: seen.append(value), "pass": take},
-                    resources={"thing": lambda call, thing: dropped.append(thing)},
-                )
-                pool = pool_of(engine, compiled, host, reuse=10)
-                for example in examples:
-                    result = await pool.call(HANDLES, "run", [example], context(), takes_objects=True)
-                    assert is_same(example, result)
-                await pool.aclose()
-        assert is_same(seen, [example for example in examples for _ in ("lent", "given")])
-        assert dropped == []
+U64 = wit.Primitive("u64")
+SHARED = wit.Variant((("number", U64), ("thing", OWN), ("none", None)))
 
-    anyio.run(run)
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (SHARED, lambda: {"thing": object()}),
+        (SHARED, lambda: {"number": 1 << 40}),
+        (wit.Option(SHARED), lambda: {"thing": object()}),
+        (wit.List(SHARED), lambda: [{"thing": object()}, {"none": None}, {"thing": object()}]),
+        (wit.List(wit.List(OWN)), lambda: [[object(), object()], [], [object()]]),
+        (wit.Tuple((U64,) * 17 + (OWN,)), lambda: [*range(17), object()]),
+        (wit.Tuple((SHARED,) * 9), lambda: [{"thing": object()}] + [{"none": None}] * 8),
+        (wit.Result(wit.List(OWN), U64), lambda: {"ok": [object()]}),
+    ],
+)
+async def test_borrowed_handles_are_given_back_wherever_they_are(
+    type_: wit.Type, value: Callable[[], Any]
+) -> None:
+    await hand_on(wit.Tuple((wit.BYTES, type_)), [[b"bytes", value()], [b"\xff" * 300, value()]])
+
+
+class Store:
+    """`wasi:keyvalue/store` with one bucket."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        self.dropped = 0
+        functions: dict[str, HostFunction] = {
+            "open": lambda call, name: {"ok": self},
+            "[method]bucket.get": lambda call, bucket, key: {"ok": bucket.kept.get(key)},
+            "[method]bucket.set": self.set,
+        }
+        self.interface = HostInterface(
+            name="wasi:keyvalue/store@0.2.0-draft", functions=functions, resources={"bucket": self.drop}
+        )
+
+    async def set(self, call: GuestCall, bucket: Store, key: str, value: bytes) -> dict[str, Any]:
+        await anyio.lowlevel.checkpoint()
+        bucket.kept[key] = value
+        return {"ok": None}
+
+    def drop(self, call: GuestCall, bucket: Store) -> None:
+        self.dropped += 1
+
+
+@pytest.mark.parametrize("size", [0, 10, 8 << 20])
+async def test_methods_of_a_resource_carry_bytes_of_any_size(
+    engine: Engine, tmp_path: Path, size: int
+) -> None:
+    guest = await anyio.Path(EXAMPLES / "keyvalue-loop/c/keyvalue-loop.wasm").read_bytes()
+    store = Store()
+    pool = pool_of(engine, compile_adapted(guest, tmp_path), store.interface, reuse=2)
+
+    assert await pool.call("demo:loop/keyvalue", "set", ["k\u00e4y", size, 2], context()) == {"ok": 2}
+    assert await pool.call("demo:loop/keyvalue", "get", ["k\u00e4y", 2], context()) == {"ok": size}
+    assert len(store.kept["k\u00e4y"]) == size
+    assert store.dropped == 2
+    await pool.aclose()
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.wasm")), ids=lambda path: path.name)
+def test_the_adapter_fits_every_example(path: Path) -> None:
+    """It changes nothing but how bytes are described."""
+    engine = make_engine(EngineSettings(is_pooling=False))
+    if path.name.endswith(".wasip1.wasm"):
+        pytest.skip("a core module")
+    guest = skeleton(path.read_bytes())
+    type_ = describe(wasm.Component(engine, guest), engine)
+    plan = adapter.plan(type_)
+
+    adapted = describe(wasm.Component(engine, adapter.adapt(guest, plan)), engine)
+
+    for before, after, names in (
+        (type_.imports, adapted.imports, plan.imports),
+        (type_.exports, adapted.exports, plan.exports),
+    ):
+        assert after == {
+            name: adapter.adapted_interface(item) if name in names else item for name, item in before.items()
+        }
 
 
 def plan_of(text: str) -> adapter.AdapterPlan:
@@ -305,3 +394,12 @@ def test_lesser_plans_follow_the_best_one() -> None:
     tried = [(bool(item.imports), bool(item.exports)) for item in adapter.candidates(plan)]
 
     assert tried == [(True, True), (True, False), (False, True)]
+
+
+def test_where_resources_do_not_fit_plain_interfaces_are_still_adapted() -> None:
+    plan = plan_of("""(component
+      (import "demo:a/b" (instance (export "f" (func (result (list u8))))))
+      (import "demo:a/c" (instance (export "r" (type $r (sub resource)))
+        (export "f" (func (param "r" (borrow $r)) (result (list u8)))))))""")
+
+    assert [item.imports for item in adapter.candidates(plan)] == [{"demo:a/b", "demo:a/c"}, {"demo:a/b"}]
