@@ -8,7 +8,7 @@ from typing import Any
 
 from node.capabilities.wasi.io_interfaces import IoError, forget
 from node.capabilities.wasi.network import NetworkPolicy
-from node.capabilities.wasi.pollables import Always, Pollable, Watched
+from node.capabilities.wasi.pollables import Pollable, Watched
 from node.capabilities.wasi.sockets import options
 from node.capabilities.wasi.sockets.access import SocketAccess
 from node.capabilities.wasi.sockets.addresses import Endpoint, address_for_guest, from_guest
@@ -105,7 +105,7 @@ def _udp(name: str) -> HostInterface:
         functions={
             **_fallible("udp-socket", methods),
             "[method]udp-socket.address-family": lambda call, udp: udp.family,
-            "[method]udp-socket.subscribe": lambda call, udp: Pollable(Always()),
+            "[method]udp-socket.subscribe": _subscribe,
             **_fallible("incoming-datagram-stream", {"receive": IncomingDatagrams.receive}),
             "[method]incoming-datagram-stream.subscribe": _subscribe,
             **_fallible(
@@ -115,7 +115,7 @@ def _udp(name: str) -> HostInterface:
             "[method]outgoing-datagram-stream.subscribe": _subscribe,
         },
         resources={
-            "udp-socket": lambda call, udp: udp.release(),
+            "udp-socket": lambda call, udp: udp.close(),
             "incoming-datagram-stream": _close,
             "outgoing-datagram-stream": _close,
         },

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from typing import Any
 
 from lattice.errors import Trapped
-from node.capabilities.wasi.pollables import Disarm, Watched
+from node.capabilities.wasi.pollables import Always, Disarm, Watched
 from node.capabilities.wasi.sockets.access import SocketAccess
 from node.capabilities.wasi.sockets.addresses import FAMILIES, Endpoint, from_guest, from_host
 from node.capabilities.wasi.sockets.readiness import Readiness
@@ -36,10 +36,11 @@ class State(Enum):
     BOUND = auto()
 
 
-class UdpSocket:
+class UdpSocket(Watched):
     """One socket and the remote that its present streams are for."""
 
     def __init__(self, family: str, access: SocketAccess) -> None:
+        super().__init__()
         access.admit()
         try:
             self.socket = socket.socket(FAMILIES[family], socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -69,6 +70,17 @@ class UdpSocket:
         if self._state is not State.BINDING:
             raise SocketError("not-in-progress")
         self._state = State.BOUND
+
+    def is_ready(self) -> bool:
+        return True
+
+    def arm(self, wake: Callable[[], None]) -> Disarm:
+        return Always().arm(wake)
+
+    def close(self) -> None:
+        """The guest dropped it; its streams go on."""
+        self.release()
+        self.check_unwatched("a udp-socket")
 
     def streams(self, remote: Endpoint | None) -> tuple[IncomingDatagrams, OutgoingDatagrams]:
         """Streams to and from one remote, or any; raises `Trapped` while the previous ones are held."""

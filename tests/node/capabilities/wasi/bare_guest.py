@@ -7,7 +7,6 @@ from collections.abc import MutableMapping
 from typing import Any, ClassVar
 
 from node.capabilities.wasi import WasiSettings, wasi_interfaces
-from node.capabilities.wasi.sockets.udp import UdpSocket
 from node.engine.host import CallContext, GuestCall
 
 
@@ -50,7 +49,7 @@ class BareGuest:
         """Drop everything, the youngest first."""
         while self._held:
             held = self._held.pop()
-            held.release() if isinstance(held, UdpSocket) else held.close()
+            held.close()
 
     def _log(self, call: GuestCall, stream: str, data: bytes) -> None:
         self.logged.append((stream, data))

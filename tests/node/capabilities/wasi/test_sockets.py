@@ -611,12 +611,13 @@ async def test_open_sockets_have_a_limit() -> None:
         guest.drop("sockets/tcp", "tcp-socket", each)
 
 
-@pytest.mark.parametrize("protocol", ["tcp", "udp"])
-async def test_a_socket_s_resources_may_not_be_dropped_before_their_pollables(protocol: str) -> None:
+@pytest.mark.parametrize("kind", ["tcp-socket", "udp-socket", "incoming-datagram-stream"])
+async def test_a_socket_s_resources_may_not_be_dropped_before_their_pollables(kind: str) -> None:
     guest = Networked("listen:tcp:*", "listen:udp:*", "udp:127.0.0.1:*")
-    found, kind = await guest.bound(protocol), "tcp-socket"
-    if protocol == "udp":
-        found, kind = (await guest.udp("stream", found, None))[0], "incoming-datagram-stream"
+    protocol = "tcp" if kind == "tcp-socket" else "udp"
+    found = await guest.bound(protocol)
+    if kind == "incoming-datagram-stream":
+        found = (await guest.udp("stream", found, None))[0]
     pollable = await guest(f"sockets/{protocol}", f"[method]{kind}.subscribe", found)
 
     with pytest.raises(Trapped, match="before the pollable"):
