@@ -71,7 +71,7 @@ def put(session: Session, name: str, file: Path | None, binary: bool, nodes: tup
     \b
     Examples:
       latticectl secret put db-password
-      latticectl secret put session-key --from-file - < key.txt
+      latticectl secret put session-key --from-file key.txt
       latticectl secret put certificate --from-file server.p12 --binary --for node-a
     """
     value = _read(name, file, is_binary=binary)
