@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check lint types imports tests bench soak docs clean
+.PHONY: setup demo test check lint types imports tests tests-of-processes tests-of-modules bench soak docs clean
 
 setup: $(STAMP)
 
@@ -35,8 +35,18 @@ types: setup
 imports: setup
 	$(BIN)/lint-imports
 
+# Tests of whole processes mostly wait: the others run beside them.
+PROCESSES := tests/benchmarks tests/docs tests/e2e tests/examples tests/faults
+MODULES := $(filter-out $(PROCESSES),$(patsubst %/,%,$(wildcard tests/*/)))
+
 tests: setup
-	$(BIN)/python -m pytest
+	$(MAKE) --jobs=2 --output-sync=target tests-of-processes tests-of-modules
+
+tests-of-processes: setup
+	$(BIN)/python -m pytest $(PROCESSES)
+
+tests-of-modules: setup
+	$(BIN)/python -m pytest -p no:cacheprovider $(MODULES)
 
 bench: setup
 	$(BIN)/python -m benchmarks
