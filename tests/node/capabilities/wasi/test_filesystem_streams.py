@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -149,21 +150,22 @@ async def test_streams_of_files_are_always_ready(guest: BareGuest, file: Path) -
         assert await guest("io/poll", "poll", [pollable]) == [0]
 
 
-@pytest.fixture
-def small_files() -> Iterator[int]:
-    """Files of this process may have so many bytes."""
+@contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """Files of this process may have so many bytes; also the one that the results of the tests go to."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield 4096
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-async def test_a_failure_has_the_files_code_and_ends_the_stream(
-    guest: BareGuest, file: Path, small_files: int
-) -> None:
-    stream = await writing(guest, small_files)
+async def test_a_failure_has_the_files_code_and_ends_the_stream(guest: BareGuest, file: Path) -> None:
+    stream = await writing(guest, 4096)
 
-    failed = await guest.stream("output-stream.blocking-write-and-flush", stream, b"x")
+    with small_files(4096):
+        failed = await guest.stream("output-stream.blocking-write-and-flush", stream, b"x")
 
     error = failed["last-operation-failed"]
     assert await guest("filesystem/types", "filesystem-error-code", error) == "file-too-large"
