@@ -214,9 +214,9 @@ async def test_many_requests_at_a_time_are_answered_each_by_its_own_guest(shims:
 
 @pytest.mark.parametrize("chunk", [b"a" * 65_536, bytes(range(256)) * 256], ids=["text", "binary"])
 async def test_a_long_body_passes_through_little_memory(shims: Shims, chunk: bytes) -> None:
-    handler = await shims.make("examples/http-echo/c/http-echo.wasm", memory_bytes=1 << 20)
+    handler = await shims.make("examples/http-echo/c/http-echo.wasm", memory_bytes=2 << 20)
     sender, receiver = streams.pair()
-    count, received = 100, 0
+    count, received = 200, 0
 
     async def send() -> None:
         for _ in range(count):
