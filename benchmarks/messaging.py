@@ -8,11 +8,10 @@ both; it takes its share of the same cores. The target is for nats-py as it come
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 
 import anyio
@@ -22,7 +21,7 @@ from nats.aio.msg import Msg
 
 from benchmarks.measurement import Effort, Row, Target, compare, interleave
 from benchmarks.processes import Processes, deploy, processes
-from benchmarks.raw import LOOPS, URL_VARIABLE
+from benchmarks.raw import LOOPS, URL_VARIABLE, peers
 from lattice.bus import Bus
 from lattice.errors import Unreachable
 from lattice.nats_bus import NatsBus
@@ -93,25 +92,9 @@ async def subscribe(subject: str) -> None:
     await anyio.sleep_forever()
 
 
-@contextmanager
-def subscribers(url: str) -> Iterator[None]:
+def subscribers(url: str) -> AbstractContextManager[None]:
     """One process that subscribes for each event loop."""
-    running: list[subprocess.Popen[bytes]] = []
-    try:
-        for loop in LOOPS:
-            command = [sys.executable, "-m", "benchmarks.messaging", f"{SUBJECT}.{loop}", loop]
-            environment = {**os.environ, URL_VARIABLE: url}
-            running += [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)]
-        for process in running:
-            assert process.stdout is not None
-            process.stdout.readline()
-        yield
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+    return peers(url, "benchmarks.messaging", SUBJECT)
 
 
 def run(effort: Effort) -> Iterator[Row]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import nats
 import uvloop
@@ -36,13 +36,18 @@ async def answer(subject: str) -> None:
     await asyncio.Event().wait()
 
 
-@contextmanager
-def responders(url: str) -> Iterator[None]:
+def responders(url: str) -> AbstractContextManager[None]:
     """One process that answers for each event loop, as long as the context lasts."""
+    return peers(url, "benchmarks.raw", "raw")
+
+
+@contextmanager
+def peers(url: str, module: str, subject: str) -> Iterator[None]:
+    """A process for each event loop that runs the module, on a subject of its own, once all are ready."""
     running: list[subprocess.Popen[bytes]] = []
     try:
         for loop in LOOPS:
-            command = [sys.executable, "-m", "benchmarks.raw", f"raw.{loop}", loop]
+            command = [sys.executable, "-m", module, f"{subject}.{loop}", loop]
             environment = {**os.environ, URL_VARIABLE: url}
             running += [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)]
         for process in running:

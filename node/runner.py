@@ -119,20 +119,8 @@ class Runner(AsyncContextManagerMixin):
         self.compiler, self.modules = files.compiler, files.modules
         self.engine = Engine(files.engine_settings, workers=settings.workers)
         self.artifacts = Artifacts(folder / "artifacts", objects)
-        self.configurations = Configurations(
-            bus,
-            lattice,
-            copies=FolderCopies(folder / "configurations"),
-            sources=Sources(settings.config_source, plain_environment(os.environ, settings.secret_source)),
-        )
-        self.secrets = Secrets(
-            bus,
-            lattice,
-            node=node,
-            key=files.seal_key.key,
-            copies=FolderCopies(folder / "secrets"),
-            sources=SecretSources(settings.secret_source),
-        )
+        self.configurations = _configurations(bus, settings, folder)
+        self.secrets = _secrets(bus, settings, files, node)
         self.http_client = HttpClient(HttpClientSettings(ca_bundle=settings.outgoing_ca))
         self.replies = Replies()
         self.replicas = Replicas(
@@ -228,6 +216,26 @@ class Runner(AsyncContextManagerMixin):
         desired = self._state.desired.components.get(component)
         description = self._observer.descriptions.get(desired.spec.digest) if desired else None
         return tuple(description.type.exports) if description else None
+
+
+def _configurations(bus: Bus, settings: NodeSettings, folder: Path) -> Configurations:
+    return Configurations(
+        bus,
+        settings.lattice,
+        copies=FolderCopies(folder / "configurations"),
+        sources=Sources(settings.config_source, plain_environment(os.environ, settings.secret_source)),
+    )
+
+
+def _secrets(bus: Bus, settings: NodeSettings, files: RunnerFiles, node: str) -> Secrets:
+    return Secrets(
+        bus,
+        settings.lattice,
+        node=node,
+        key=files.seal_key.key,
+        copies=FolderCopies(files.folder / "secrets"),
+        sources=SecretSources(settings.secret_source),
+    )
 
 
 class HttpReplicas:
