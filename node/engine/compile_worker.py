@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,6 @@ from node.engine.capi import EngineSettings, make_engine
 from node.engine.compiled import Form
 from node.engine.describe import describe
 from node.engine.preview1_module import check_command
-from node.engine.shim_text import ShimCore
 from node.engine.skeleton import skeleton
 
 _PR_SET_PDEATHSIG = 1
@@ -98,7 +97,7 @@ def _prepare(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
     warnings: list[str] = []
     shim = _shim(engine, artifact, type_, warnings) if request["form"] == Form.SHIM.value else None
     if shim is not None:
-        artifact, type_ = shim_compose.compose(artifact, type_, shim), shim_compose.composed_type(type_)
+        artifact, type_ = shim(artifact), shim_compose.composed_type(type_)
         done["shimmed_type"] = wit.component_type_to_json(type_)
     plan = adapter.plan(type_)
     if request["output"]:
@@ -115,17 +114,23 @@ def _prepare(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
 
 def _shim(
     engine: wasmtime.Engine, artifact: bytes, type_: wit.ComponentType, warnings: list[str]
-) -> ShimCore | None:
-    """The shim if it fits around a component; without it, the host serves the component, slower."""
+) -> Callable[[bytes], bytes] | None:
+    """What puts the component and the shim together; without it, the host serves the component, slower."""
     if shim_compose.handler_export(type_) is None:
         return None
     core = shim_compose.load_core()
-    try:
-        wasm.Component(engine, shim_compose.compose(skeleton(artifact), type_, core))
-    except (wasmtime.WasmtimeError, Invalid) as error:
-        warnings.append(f"its HTTP requests are served by host functions: {_short(str(error))}")
-        return None
-    return core
+    bare, reasons = skeleton(artifact), []
+    for compose in shim_compose.COMPOSITIONS:
+        try:
+            wasm.Component(engine, compose(bare, type_, core))
+        except (wasmtime.WasmtimeError, Invalid) as error:
+            reasons.append(_short(str(error)))
+        else:
+            if reasons:
+                warnings.append(f"its HTTP requests take longer than they could: {reasons[0]}")
+            return lambda component: compose(component, type_, core)
+    warnings.append(f"its HTTP requests are served by host functions: {reasons[-1]}")
+    return None
 
 
 def _prepare_module(engine: wasmtime.Engine, output: str, artifact: bytes) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from node.engine import binary
 from node.engine.component_text import quote
 from node.engine.compose import Composition, Reference
 from node.engine.forwarding import memory_module
+from node.engine.shim_inline import inline
 from node.engine.shim_text import (
     HOST_FUNCTION,
     HOST_INTERFACE,
@@ -33,7 +34,7 @@ from node.engine.shim_text import (
     shim_text,
 )
 
-COMPOSITION_VERSION = 3
+COMPOSITION_VERSION = 4
 """Part of the cache key, beside the hash of the shim: to be raised with every change of what is generated."""
 
 SHIM_FOLDER = Path(__file__).parents[1] / "capabilities" / "http" / "shim"
@@ -101,14 +102,17 @@ def handler_export(type_: wit.ComponentType) -> str | None:
     return next((name for name in type_.exports if name.startswith(_HANDLER)), None)
 
 
-def compose(guest: bytes, type_: wit.ComponentType, core: ShimCore) -> bytes:
-    """The guest inside the shim. Raises `Invalid` if it imports what the shim can't carry.
+def compose_inside(guest: bytes, type_: wit.ComponentType, core: ShimCore) -> bytes:
+    """The shim inside the guest's component. Raises `Invalid` where only `compose_beside` may do."""
+    return inline(guest, type_.imports, _handler(type_), core, (DOOR, DOOR_FUNCTION))
+
+
+def compose_beside(guest: bytes, type_: wit.ComponentType, core: ShimCore) -> bytes:
+    """Guest and shim as two components in one. Raises `Invalid` if it imports what the shim can't carry.
 
     That is whatever the host provides and has streams, pollables or other resources of WASI in its types.
     """
-    handler = handler_export(type_)
-    if handler is None:
-        raise Invalid("the component does not export `wasi:http/incoming-handler`")
+    handler = _handler(type_)
     outer = Composition()
     passed = outer.import_interface(wit.Interface(HOST_INTERFACE, {"ask": HOST_FUNCTION}))
     shim = outer.instantiate(_shim(core, type_.imports), {HOST_INTERFACE: passed[HOST_INTERFACE]})
@@ -120,6 +124,17 @@ def compose(guest: bytes, type_: wit.ComponentType, core: ShimCore) -> bytes:
             outer.export_interface(interface, instance)
     outer.write(f"(export {quote(DOOR)} (instance {door}))")
     return outer.encode()
+
+
+COMPOSITIONS = (compose_inside, compose_beside)
+"""The ways to put guest and shim together, the better one first: what gives a valid component counts."""
+
+
+def _handler(type_: wit.ComponentType) -> str:
+    handler = handler_export(type_)
+    if handler is None:
+        raise Invalid("the component does not export `wasi:http/incoming-handler`")
+    return handler
 
 
 def composed_type(type_: wit.ComponentType) -> wit.ComponentType:

@@ -14,11 +14,13 @@ the whole. A function that the shim lacks becomes a trap under its own name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from lattice import wit
 from node.engine.binary import Reader, sections
+from node.engine.bridge import unversioned
 from node.engine.canonical import CoreSignature, core_signature
 from node.engine.component_text import NAMED, Scope, definition, function_type, quote
 from node.engine.naming import borrowed_types, naming_component, plain_types, used_resources
@@ -101,24 +103,118 @@ def is_carried(interface: str) -> bool:
     return path.startswith(_CARRIED) and version.startswith(_VERSION_PREFIX)
 
 
+STAND_IN = "stand-in"
+"""The one function of each interface that `types_text` writes."""
+
+
+def types_text(symbol: str, interfaces: Mapping[str, wit.Interface]) -> str:
+    """A component that exports the types of carried interfaces, and for all functions one that traps."""
+    stand_in = {STAND_IN: wit.Function((), None)}
+    imports = {name: replace(item, functions=stand_in) for name, item in interfaces.items()}
+    return _Types(imports).text(symbol)
+
+
 def shim_text(core: ShimCore, imports: Mapping[str, wit.Interface]) -> str:
     """The component with an empty component in place of its core module, which is to be put in."""
     return _Shim(core, imports).text()
 
 
-class _Shim:
-    """Writes the text: host, memory, resources, core module, stubs, interfaces."""
+class _Interfaces(ABC):
+    """Writes a component that exports carried interfaces; whence their functions come is told below it."""
 
     # The mutable state is the text so far and the symbols of resource types, by their unversioned names.
 
-    def __init__(self, core: ShimCore, imports: Mapping[str, wit.Interface]) -> None:
-        self._core = core
+    def __init__(self, imports: Mapping[str, wit.Interface]) -> None:
         self._interfaces = {name: item for name, item in imports.items() if is_carried(name)}
         self._scope = Scope("s")
         self._lines: list[str] = []
         self._types: dict[str, str] = {}
         self._exported: dict[str, str] = {}
         self._named: dict[wit.Type, tuple[str, str]] = {}
+
+    def _write(self, line: str) -> None:
+        self._lines.append(line)
+
+    def _define_resources(self, names: Iterable[str], destructor: str = "") -> None:
+        """Of equal versions one."""
+        for name in sorted(names):
+            symbol = self._types[name] = self._scope.symbol()
+            self._write(f"(type {symbol} (resource (rep i32) {destructor}))")
+
+    def _resource_names(self) -> set[str]:
+        return {
+            unversioned(f"{item.name}#{name}")
+            for item in self._interfaces.values()
+            for name in item.resources
+        }
+
+    @abstractmethod
+    def _lift(self, interface: str, name: str, function: wit.Function, scope: Scope) -> str:
+        """The symbol of an interface's function."""
+
+    def _export(self, interface: wit.Interface) -> None:
+        scope = Scope("l", resources=self._symbols(interface))
+        lifted = [self._lift(interface.name, name, item, scope) for name, item in interface.functions.items()]
+        naming = self._scope.symbol()
+        borrowed = borrowed_types(interface)
+        self._write(naming_component(naming, interface, list(scope.resources), borrowed))
+        given = [
+            f'(with "resource-{i}" (type {symbol}))' for i, symbol in enumerate(scope.resources.values())
+        ]
+        for index, type_ in enumerate(borrowed):
+            scope.name_type(type_, self._exported_type(type_))
+            given.append(f'(with "borrowed-{index}" (type {scope.types[type_]}))')
+        for index, type_ in enumerate(plain_types(interface).values()):
+            symbol = self._scope.symbol()
+            self._write(f"(type {symbol} {definition(type_, scope)})")
+            given.append(f'(with "type-{index}" (type {symbol}))')
+        given += [f'(with "func-{i}" (func {symbol}))' for i, symbol in enumerate(lifted)]
+        instance, exported = self._scope.symbol(), self._scope.symbol()
+        self._write(f"(instance {instance} (instantiate {naming} {' '.join(given)}))")
+        self._write(f"(export {exported} {quote(interface.name)} (instance {instance}))")
+        self._exported[unversioned(interface.name)] = exported
+        for name, type_ in plain_types(interface).items():
+            if isinstance(type_, NAMED):
+                self._named.setdefault(type_, (exported, name))
+
+    def _exported_type(self, type_: wit.Type) -> str:
+        """A symbol for a type that an interface exported before has named."""
+        symbol = self._scope.symbol()
+        if type_ in self._named:
+            instance, name = self._named[type_]
+            self._write(f"(alias export {instance} {quote(name)} (type {symbol}))")
+        else:
+            self._write(f"(type {symbol} {definition(type_, self._scope)})")
+        return symbol
+
+    def _symbols(self, interface: wit.Interface) -> dict[str, str]:
+        """The resources that an interface defines or uses, by their qualified names."""
+        own = [f"{interface.name}#{name}" for name in interface.resources]
+        return {name: self._types[unversioned(name)] for name in (*own, *used_resources(interface))}
+
+
+class _Types(_Interfaces):
+    """Writes the types only."""
+
+    def text(self, symbol: str) -> str:
+        self._define_resources(self._resource_names())
+        self._write('(core module $traps (func (export "trap") unreachable))')
+        self._write("(core instance $trap (instantiate $traps))")
+        self._write('(func $stand-in (canon lift (core func $trap "trap")))')
+        for interface in self._interfaces.values():
+            self._export(interface)
+        return "\n    ".join([f"(component {symbol}", *self._lines]) + ")"
+
+    def _lift(self, interface: str, name: str, function: wit.Function, scope: Scope) -> str:
+        return "$stand-in"
+
+
+class _Shim(_Interfaces):
+    """Writes the text: host, memory, resources, core module, stubs, interfaces."""
+
+    def __init__(self, core: ShimCore, imports: Mapping[str, wit.Interface]) -> None:
+        super().__init__(imports)
+        self._core = core
 
     def text(self) -> str:
         self._write_host()
@@ -130,9 +226,6 @@ class _Shim:
             self._export(interface)
         self._export_control()
         return "\n  ".join(["(component", *self._lines]) + ")"
-
-    def _write(self, line: str) -> None:
-        self._lines.append(line)
 
     def _write_host(self) -> None:
         ask = f'(export "ask" (func {function_type(HOST_FUNCTION, Scope("h"))}))'
@@ -150,16 +243,9 @@ class _Shim:
             self._write(f'(alias core export $allocator "{name}" (core func ${name}))')
 
     def _write_resources(self) -> None:
-        """Every resource that the core module knows or the guest does: of equal versions one."""
-        names = set().union(*self._core.resources.values())
-        names |= {
-            _unversioned(f"{item.name}#{name}")
-            for item in self._interfaces.values()
-            for name in item.resources
-        }
-        for name in sorted(names):
-            symbol = self._types[name] = self._scope.symbol()
-            self._write(f"(type {symbol} (resource (rep i32) (dtor (core func $dropped))))")
+        """Every resource that the core module knows or the guest does."""
+        names = self._resource_names().union(*self._core.resources.values())
+        self._define_resources(names, "(dtor (core func $dropped))")
 
     def _write_core(self) -> None:
         given = [
@@ -182,7 +268,7 @@ class _Shim:
 
     def _write_stubs(self) -> None:
         functions = {
-            _unversioned(f"{item.name}#{name}"): core_signature(function)
+            unversioned(f"{item.name}#{name}"): core_signature(function)
             for item in self._interfaces.values()
             for name, function in item.functions.items()
         }
@@ -193,51 +279,9 @@ class _Shim:
         self._write(f"(core module $stubs-module\n    {stubs})")
         self._write("(core instance $stubs (instantiate $stubs-module))")
 
-    # Interfaces
-
-    def _export(self, interface: wit.Interface) -> None:
-        scope = Scope("l", resources=self._symbols(interface))
-        lifted = [self._lift(interface.name, name, item, scope) for name, item in interface.functions.items()]
-        naming = self._scope.symbol()
-        borrowed = borrowed_types(interface)
-        self._write(naming_component(naming, interface, list(scope.resources), borrowed))
-        given = [
-            f'(with "resource-{i}" (type {symbol}))' for i, symbol in enumerate(scope.resources.values())
-        ]
-        for index, type_ in enumerate(borrowed):
-            scope.name_type(type_, self._exported_type(type_))
-            given.append(f'(with "borrowed-{index}" (type {scope.types[type_]}))')
-        for index, type_ in enumerate(plain_types(interface).values()):
-            symbol = self._scope.symbol()
-            self._write(f"(type {symbol} {definition(type_, scope)})")
-            given.append(f'(with "type-{index}" (type {symbol}))')
-        given += [f'(with "func-{i}" (func {symbol}))' for i, symbol in enumerate(lifted)]
-        instance, exported = self._scope.symbol(), self._scope.symbol()
-        self._write(f"(instance {instance} (instantiate {naming} {' '.join(given)}))")
-        self._write(f"(export {exported} {quote(interface.name)} (instance {instance}))")
-        self._exported[_unversioned(interface.name)] = exported
-        for name, type_ in plain_types(interface).items():
-            if isinstance(type_, NAMED):
-                self._named.setdefault(type_, (exported, name))
-
-    def _exported_type(self, type_: wit.Type) -> str:
-        """A symbol for a type that an interface exported before has named."""
-        symbol = self._scope.symbol()
-        if type_ in self._named:
-            instance, name = self._named[type_]
-            self._write(f"(alias export {instance} {quote(name)} (type {symbol}))")
-        else:
-            self._write(f"(type {symbol} {definition(type_, self._scope)})")
-        return symbol
-
-    def _symbols(self, interface: wit.Interface) -> dict[str, str]:
-        """The resources that an interface defines or uses, by their qualified names."""
-        own = [f"{interface.name}#{name}" for name in interface.resources]
-        return {name: self._types[_unversioned(name)] for name in (*own, *used_resources(interface))}
-
     def _lift(self, interface: str, name: str, function: wit.Function, scope: Scope) -> str:
         symbol = self._scope.symbol()
-        core_name = _unversioned(f"{interface}#{name}")
+        core_name = unversioned(f"{interface}#{name}")
         origin = "$core" if core_name in self._core.functions else "$stubs"
         options = f"{_LIFT} {_post_return(function)}" if _has_lists(function) else "(memory $memory)"
         type_ = function_type(function, scope)
@@ -256,12 +300,6 @@ class _Shim:
         )
         self._write('(export "begin" (func $begin))')
         self._write('(export "end" (func $end))')
-
-
-def _unversioned(name: str) -> str:
-    """`wasi:io/poll@0.2.3#pollable` without its version."""
-    interface, mark, item = name.partition("#")
-    return f"{interface.partition('@')[0]}{mark}{item}"
 
 
 def _stub(name: str, signature: CoreSignature) -> str:

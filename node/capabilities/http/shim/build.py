@@ -13,7 +13,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 HEAP = 16384
-"""Where memory.wat lets the arena begin: static data and the stack must end before."""
+"""Where memory.wat lets handles and the arena begin: static data and the stack must end before."""
 
 FLAGS = (
     *("-target", "wasm32-freestanding", "-mcpu=mvp+bulk_memory+sign_ext"),

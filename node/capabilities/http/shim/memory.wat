@@ -1,14 +1,14 @@
 ;; The memory of the shim, and what must exist before the module that uses it does: the allocator, which the
 ;; host's answers need, and the destructor of resources, which their types need.
 ;;
-;; The arena grows upwards from the end of the shim's static data; scratch is a piece of the arena. How both are
-;; used stands in shim.h.
+;; The arena grows upwards from the end of the shim's static data and the table of handles; scratch is a piece of
+;; the arena. How both are used stands in shim.h.
 (module
   (memory (export "memory") 1)
 
-  ;; Static data and stack of the shim lie below: build.py checks it.
-  (global $base (mut i32) (i32.const 16384))
-  (global $end (mut i32) (i32.const 16384))
+  ;; Static data and stack of the shim lie below 16384 (build.py checks it), the first table of handles below 18432.
+  (global $base (mut i32) (i32.const 18432))
+  (global $end (mut i32) (i32.const 18432))
   (global $newest (mut i32) (i32.const 0))
   (global $scratch (mut i32) (i32.const 0))
   (global $scratch-next (mut i32) (i32.const 0))
@@ -104,7 +104,7 @@
 
   (func (export "count") (global.set $living (i32.add (global.get $living) (i32.const 1))))
 
-  (func (export "dropped") (param $object i32)
+  (func $dropped (export "dropped") (param $object i32)
     (local $parent i32)
     (if (i32.load (local.get $object)) (then (call $a-resource-was-dropped-before-its-children)))
     (i32.store offset=8 (local.get $object) (i32.const 1))
@@ -116,11 +116,84 @@
 
   (func $a-resource-was-dropped-before-its-children unreachable)
 
+  ;; Handles, where the component model does not keep them: the indexes of a table whose entries are an object's
+  ;; address and the number of its type. A free entry has the type 0 and, instead of an address, the next free one.
+  (global $handles (mut i32) (i32.const 16384))
+  (global $handles-room (mut i32) (i32.const 256))
+  (global $handles-used (mut i32) (i32.const 1)) ;; 0 is no handle
+  (global $handles-free (mut i32) (i32.const 0))
+  (global $handles-moved (mut i32) (i32.const 0))
+
+  (func $handle-new (export "handle-new") (param $object i32) (param $type i32) (result i32)
+    (local $handle i32) (local $entry i32)
+    (local.set $handle (global.get $handles-free))
+    (if (local.get $handle)
+      (then
+        (local.set $entry (call $entry-of (local.get $handle)))
+        (global.set $handles-free (i32.load (local.get $entry))))
+      (else
+        (if (i32.eq (global.get $handles-used) (global.get $handles-room)) (then (call $more-handles)))
+        (local.set $handle (global.get $handles-used))
+        (global.set $handles-used (i32.add (local.get $handle) (i32.const 1)))
+        (local.set $entry (call $entry-of (local.get $handle)))))
+    (i32.store (local.get $entry) (local.get $object))
+    (i32.store offset=4 (local.get $entry) (local.get $type))
+    (local.get $handle))
+
+  (func $entry-of (param $handle i32) (result i32)
+    (i32.add (global.get $handles) (i32.shl (local.get $handle) (i32.const 3))))
+
+  ;; Twice as large, in the arena, which keeps it.
+  (func $more-handles
+    (local $bytes i32) (local $larger i32)
+    (local.set $bytes (i32.shl (global.get $handles-room) (i32.const 3)))
+    (local.set $larger (call $allocate (i32.shl (local.get $bytes) (i32.const 1))))
+    (memory.copy (local.get $larger) (global.get $handles) (local.get $bytes))
+    (global.set $handles (local.get $larger))
+    (global.set $handles-room (i32.shl (global.get $handles-room) (i32.const 1)))
+    (global.set $handles-moved (i32.const 1)))
+
+  (func $known-entry (param $handle i32) (param $type i32) (result i32)
+    (local $entry i32)
+    (if (i32.ge_u (local.get $handle) (global.get $handles-used)) (then (call $a-handle-is-unknown)))
+    (local.set $entry (call $entry-of (local.get $handle)))
+    (if (i32.or (i32.eqz (local.get $handle))
+                (i32.ne (i32.load offset=4 (local.get $entry)) (local.get $type)))
+      (then (call $a-handle-is-unknown)))
+    (local.get $entry))
+
+  (func $a-handle-is-unknown unreachable)
+
+  (func $handle-object (export "handle-object") (param $handle i32) (param $type i32) (result i32)
+    (i32.load (call $known-entry (local.get $handle) (local.get $type))))
+
+  (func $forget-handle (param $handle i32) (param $entry i32)
+    (i32.store (local.get $entry) (global.get $handles-free))
+    (i32.store offset=4 (local.get $entry) (i32.const 0))
+    (global.set $handles-free (local.get $handle)))
+
+  ;; Handed over: who had it can't use it any more. The new one is made first, so that it is another.
+  (func (export "handle-moved") (param $handle i32) (param $type i32) (result i32)
+    (local $new i32)
+    (local.set $new
+      (call $handle-new (call $handle-object (local.get $handle) (local.get $type)) (local.get $type)))
+    (call $forget-handle (local.get $handle) (call $entry-of (local.get $handle)))
+    (local.get $new))
+
+  (func (export "handle-drop") (param $handle i32) (param $type i32)
+    (local $entry i32) (local $object i32)
+    (local.set $entry (call $known-entry (local.get $handle) (local.get $type)))
+    (local.set $object (i32.load (local.get $entry)))
+    (call $forget-handle (local.get $handle) (local.get $entry))
+    (call $dropped (local.get $object)))
+
   ;; The arena is emptied, unless something lives on that was made in this request: then it stays, and the next
   ;; request begins behind it.
   (func (export "end")
-    (if (global.get $living) (then (global.set $base (call $aligned (global.get $end)))))
+    (if (i32.or (global.get $living) (global.get $handles-moved))
+      (then (global.set $base (call $aligned (global.get $end)))))
     (global.set $living (i32.const 0))
+    (global.set $handles-moved (i32.const 0))
     (global.set $end (global.get $base))
     (global.set $newest (i32.const 0))
     (global.set $scratch (i32.const 0))

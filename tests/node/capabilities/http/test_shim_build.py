@@ -16,7 +16,7 @@ from node.capabilities.http import shim
 from node.capabilities.http.shim import build
 from node.engine.capi import EngineSettings, make_engine
 from node.engine.compile_worker import describe_artifact
-from node.engine.shim_compose import compose, load_core
+from node.engine.shim_compose import compose_beside, load_core
 from node.engine.shim_text import is_carried
 from tests.node.capabilities.http.corpus import HELLO, ROOT
 
@@ -43,7 +43,7 @@ def test_static_data_end_where_the_arena_begins() -> None:
 
     assert isinstance(heap, wasmtime.Global)
     assert heap.value(store) <= build.HEAP
-    assert f"(global $base (mut i32) (i32.const {build.HEAP}))" in (FOLDER / "memory.wat").read_text()
+    assert f"(global $handles (mut i32) (i32.const {build.HEAP}))" in (FOLDER / "memory.wat").read_text()
 
 
 def test_every_function_of_the_shim_belongs_to_an_interface_that_it_carries() -> None:
@@ -62,7 +62,7 @@ def test_what_the_host_provides_with_streams_of_wasi_is_not_carried() -> None:
     asked = replace(type_, imports={**type_.imports, files.name: files})
 
     with pytest.raises(Invalid, match="input-stream"):
-        compose(binary, asked, load_core())
+        compose_beside(binary, asked, load_core())
 
 
 @pytest.mark.parametrize(
