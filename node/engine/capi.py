@@ -10,12 +10,15 @@ from __future__ import annotations
 import ctypes
 import enum
 import itertools
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import wasmtime
 from wasmtime import _ffi as ffi
+
+from node.engine import driver
 
 KIBIBYTE = 1 << 10
 MEBIBYTE = 1 << 20
@@ -134,6 +137,7 @@ def _bind(library: ctypes.CDLL, name: str, arguments: str, result: str = "") -> 
 _COMPONENT = "wasmtime_component"
 _LINKER = "wasmtime_component_linker"
 _store_new = _bind(_held, "wasmtime_store_new", "aaa", "a")
+_context_data = _bind(_held, "wasmtime_context_get_data", "a", "a")
 _store_context = _bind(_held, "wasmtime_store_context", "a", "a")
 _store_delete = _bind(_held, "wasmtime_store_delete", "a")
 _store_delete_released = _bind(_released, "wasmtime_store_delete", "a")
@@ -267,6 +271,7 @@ class _Cells(ctypes.Structure):
     """What C writes for one store, in one piece of memory; `ready` and its terminating 0 are a C string."""
 
     _fields_ = (
+        ("head", driver.Head),
         ("instance", ffi.wasmtime_component_instance_t),
         ("function", ffi.wasmtime_component_func_t),
         ("error", ctypes.c_void_p),
@@ -315,6 +320,10 @@ _stores: dict[int, Store] = {}
 """The living stores by the address of their context, which is what C hands to callbacks."""
 
 
+_TEXT = struct.Struct("<QQ")
+"""Size and address of a text in a value."""
+
+
 class Store:
     """A sandbox: a store, the one instance in it and at most one fiber that runs there.
 
@@ -337,6 +346,14 @@ class Store:
 
     def __init__(self, engine: int, limits: tuple[int, int, int, int, int]) -> None:
         """`limits`: memory bytes, table elements, core instances, tables, memories; -1 for none."""
+        self._prepare()
+        self._store = _store_new(engine, None, None)
+        self.context: int = _store_context(self._store)
+        _store_limiter(self._store, *limits)
+        _yield_at_deadline(self.context, 1)
+        _stores[self.context] = self
+
+    def _prepare(self) -> None:
         self._fiber = 0
         self.has_ended = False
         self.owner: Any = None
@@ -350,11 +367,6 @@ class Store:
         self._address = address = ctypes.addressof(cells)
         cells.continuation[0] = _strlen_address
         cells.continuation[1] = address + _READY
-        self._store = _store_new(engine, None, None)
-        self.context: int = _store_context(self._store)
-        _store_limiter(self._store, *limits)
-        _yield_at_deadline(self.context, 1)
-        _stores[self.context] = self
 
     def instantiate(self, linker: int, component: int) -> None:
         """Begin to make the instance; both must outlive the fiber."""
@@ -387,7 +399,8 @@ class Store:
         After a call that has a result, the result is at `result` until `free_result`.
         """
         fiber, self._fiber = self._fiber, 0
-        _future_delete(fiber)
+        if fiber:
+            _future_delete(fiber)
         error = self._cells.error
         if error:
             self._cells.error = None
@@ -406,6 +419,13 @@ class Store:
     @property
     def result(self) -> int:
         return self._address + _RESULT
+
+    def text_result(self) -> bytes:
+        """A copy of a result that is a text; the result is freed."""
+        size, address = _TEXT.unpack_from(self._cells, _RESULT + PAYLOAD)
+        text = read(address, size)
+        self.free_result()
+        return text
 
     def free_result(self) -> None:
         _value_delete(self._address + _RESULT)
@@ -446,6 +466,104 @@ class Store:
             (_store_delete_released if is_slow else _store_delete)(store)
 
 
+class DrivenStore(Store):
+    """A sandbox that the driver makes and calls, each in one call of C, or that its maker makes and ends.
+
+    Once it was made it is a store like others. What was ordered belongs to the maker until `arrive`.
+    """
+
+    __slots__ = ("_driver", "_maker", "_recipe")
+
+    def __init__(self, maker: driver.Maker, recipe: int) -> None:
+        self._prepare()
+        self._driver = maker.driver
+        self._maker = maker
+        self._recipe = recipe
+        self._store = self.context = 0
+
+    def instantiate(self, linker: int, component: int) -> None:
+        _awaited[self._address] = self
+        self._driver.open(self._address, self._recipe)
+        self._adopt()
+        super().instantiate(linker, component)
+
+    def make(self) -> bool:
+        """Make it here: false if its fiber has not ended, as after `poll`."""
+        _awaited[self._address] = self
+        self.has_ended = ended = cast("bool", self._driver.make(self._address, self._recipe))
+        self._adopt()
+        return ended
+
+    def order(self) -> bool:
+        """Have the maker make it; false if that has too much to do. Follow with `arrive`."""
+        _awaited[self._address] = self
+        is_taken = cast("bool", self._driver.ask_to_make(self._maker.address, self._address, self._recipe))
+        if not is_taken:
+            del _awaited[self._address]
+        return is_taken
+
+    @property
+    def is_made(self) -> bool:
+        """Whether what was ordered is there."""
+        return bool(self._cells.head.state == driver.MADE)
+
+    def arrive(self) -> bool:
+        """Take over what was ordered, waiting if need be: false if its fiber has not ended."""
+        if not self.is_made:
+            self._driver.wait(self._maker.address, self._address, self._recipe)
+        self._adopt()
+        self.has_ended = not self._fiber
+        return self.has_ended
+
+    def _adopt(self) -> None:
+        head = self._cells.head
+        self._store, self.context, self._fiber = head.store, head.context, head.fiber or 0
+        del _awaited[self._address]
+        _stores[self.context] = self
+
+    def call_at_once(self, export: int, arguments: int, count: int, ticks: int) -> bool:
+        """Call a function that has a result and poll it once; as `call` and `poll`."""
+        self.has_ended = ended = cast(
+            "bool", self._driver.call(self._address, export, arguments, count, ticks)
+        )
+        self._fiber = 0 if ended else self._cells.head.fiber
+        if ended:
+            self._cells.head.has_result = not self._cells.error
+        return ended
+
+    def text_result(self) -> bytes:
+        """As of any store; the result of a call at once is freed later, by the next one or the end."""
+        if not self._cells.head.has_result:
+            return super().text_result()
+        size, address = _TEXT.unpack_from(self._cells, _RESULT + PAYLOAD)
+        return read(address, size)
+
+    def close(self, *, is_slow: bool = False) -> None:
+        """Free everything; the maker ends the sandbox."""
+        self.abandon()
+        if self._store:
+            store, self._store = self._store, 0
+            self._driver.free_result(self._address)
+            del _stores[self.context]
+            if not self._driver.ask_to_end(self._maker.address, store):
+                _store_delete_released(store)
+
+
+_awaited: dict[int, DrivenStore] = {}
+"""Those being made, by the address of their cells, which is what their stores have as data."""
+
+
+def _store_of(context: int) -> Store:
+    return _stores.get(context) or _awaited[_context_data(context)]
+
+
+DRIVER = driver.load(
+    [ctypes.cast(ffi.dll[name], _Address).value or 0 for name in driver.FUNCTIONS],
+    (_INSTANCE, _FUNCTION, _ERROR, _RESULT, VALUE_SIZE),
+)
+"""The native helper, if there is one."""
+
+
 class HostBinding(Protocol):
     """What a host function is bound as."""
 
@@ -461,7 +579,7 @@ def _on_host_call(
     number: int, context: int, _type: int, arguments: int, _n: int, results: int, _m: int, _e: int, next_: int
 ) -> None:
     """Runs on the fiber's stack, maybe on a worker thread: copy the arguments, and let the fiber wait."""
-    store = _stores[context]
+    store = _store_of(context)
     store._cells.ready = b""
     ctypes.memmove(next_, store._address + _CONTINUATION, _CONTINUATION_SIZE)
     try:
@@ -473,7 +591,7 @@ def _on_host_call(
 
 def _on_drop(number: int, context: int, rep: int) -> int:
     """Runs on the fiber's stack: only note what was dropped."""
-    _stores[context].dropped.append((_bindings[number], rep))
+    _store_of(context).dropped.append((_bindings[number], rep))
     return 0
 
 

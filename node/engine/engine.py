@@ -17,6 +17,7 @@ from lattice.errors import Invalid, Overloaded
 from node.engine import capi
 from node.engine.capi import EngineSettings, make_engine
 from node.engine.compiled import CompiledComponent
+from node.engine.driver import Maker
 from node.engine.stopwatch import Stopwatch
 from node.engine.ticker import Ticker
 from node.engine.traps import root_cause
@@ -68,6 +69,7 @@ class Engine(AsyncContextManagerMixin):
     async def __asynccontextmanager__(self) -> AsyncGenerator[Engine]:
         self.workers = Workers(self._threads)
         self.ticker = Ticker(lambda: capi.increment_epoch(self.address))
+        self.maker = None if capi.DRIVER is None else Maker(capi.DRIVER)
         try:
             async with _body_errors_as_they_are(), anyio.create_task_group() as tasks:
                 self._tasks = tasks
@@ -83,6 +85,8 @@ class Engine(AsyncContextManagerMixin):
 
     def _stop_threads(self) -> None:
         self.workers.close()
+        if self.maker is not None:
+            self.maker.stop()
         self.ticker.close()
         for component, _ in self._components.values():
             component.close()
@@ -146,7 +150,7 @@ class Engine(AsyncContextManagerMixin):
 
     def end(self, store: capi.Store, *, is_slow: bool) -> None:
         """Free an instance and its room; `is_slow`: on a worker, as it may have touched much memory."""
-        if not is_slow or self._tasks is None:
+        if not is_slow or self.maker is not None or self._tasks is None:
             store.close()
             self.instances -= 1
             return

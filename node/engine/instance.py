@@ -15,7 +15,7 @@ import asyncio
 import struct
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ import structlog
 
 from lattice.errors import Failed, Invalid, LatticeError, TimedOut, Trapped
 from lattice.tasks import own_task
-from node.engine.capi import PAYLOAD, Kind, Lender, Store, WasmError, bytes_address, read
+from node.engine.capi import DrivenStore, Kind, Lender, Store, WasmError, bytes_address
 from node.engine.converter import Converter
 from node.engine.engine import Engine
 from node.engine.host import PAUSE, GuestCall, Returned
@@ -54,7 +54,6 @@ HOT_TURNS = 4
 
 _TEXT = struct.Struct("<B7xQQ8x")
 """A value that is a text: its tag, size and address."""
-_TEXT_PLACE = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +115,7 @@ class Instance:
         "_is_broken",
         "_is_closed",
         "_is_heavy",
+        "_is_ordered",
         "_is_paused",
         "_lent",
         "_next_number",
@@ -138,8 +138,9 @@ class Instance:
         engine: Engine,
         limits: tuple[int, int, int, int, int],
         resources: Mapping[int, BoundResource],
+        recipe: int = 0,
     ) -> None:
-        """Takes room in the engine until `close`; raises `Overloaded`."""
+        """Takes room in the engine until `close`; raises `Overloaded`. `recipe`: for the driver."""
         engine.admit()
         self._engine = engine
         self._resources = resources
@@ -149,6 +150,7 @@ class Instance:
         self._next_number = 0
         self._is_broken = False
         self._is_closed = False
+        self._is_ordered = False
         self._is_paused = False
         self._lent: tuple[bytes, bytes] | None = None
         self.state: dict[Any, Any] = {}
@@ -156,7 +158,8 @@ class Instance:
         self.calls = 0
         self.has_overrun = False
         self.reader = Reader(self, True)
-        self._store = Store(engine.address, limits)
+        maker = engine.maker
+        self._store = Store(engine.address, limits) if maker is None else DrivenStore(maker, recipe)
         self._store.owner = self
 
     @property
@@ -165,29 +168,58 @@ class Instance:
 
     async def start(self, linker: int, component: int, call: GuestCall, pace: Pace) -> None:
         """Instantiate, which may run code of the guest; on failure the instance is closed."""
-        self.call = call
-        try:
-            self._store.instantiate(linker, component)
-            await self._run(call.context.deadline, pace, pace.begin())
-            self._finish()
-        except BaseException:
-            self.close()
-            raise
+        if not self.start_now(linker, component, call, pace):
+            await self.finish_start()
 
     def start_now(self, linker: int, component: int, call: GuestCall, pace: Pace) -> bool:
         """Instantiate if that is done within one slice on the loop; else continue with `finish_start`."""
         self.call = call
+        store = self._store
         try:
-            self._store.instantiate(linker, component)
             self._begin(pace, pace.begin())
-            if self._start is not Start.WORKER and self._poll_once():
-                self._end()
-                self._finish()
-                return True
+            if isinstance(store, DrivenStore) and self._start is Start.LOOP:
+                return self._is_started(self._watched(store.make))
+            store.instantiate(linker, component)
+            return self._is_started(self._start is not Start.WORKER and self._poll_here())
         except BaseException:
             self.close()
             raise
-        return False
+
+    def order(self, call: GuestCall, pace: Pace) -> bool:
+        """Have the engine's maker instantiate, if it may be had: follow with `arrive`."""
+        self.call = call
+        store = self._store
+        if pace.standing is not Standing.TRUSTED or not isinstance(store, DrivenStore):
+            return False
+        self._engine.ticker.note()
+        self._is_ordered = store.order()
+        return self._is_ordered
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether what was ordered is there, so that `arrive` does not wait."""
+        return cast("DrivenStore", self._store).is_made
+
+    def arrive(self, pace: Pace) -> bool:
+        """Take over what was ordered; as `start_now`."""
+        self._is_ordered = False
+        try:
+            self._begin(pace, pace.begin())
+            has_ended = cast("DrivenStore", self._store).arrive()
+            if not has_ended and not self._store.host_call:
+                self._overran()
+            return self._is_started(has_ended)
+        except BaseException:
+            self.close()
+            raise
+
+    def _is_started(self, has_ended: bool) -> bool:
+        """After the first poll of the start, if there was one: whether nothing is left to be done."""
+        if not has_ended or self._store.failure or self._store.dropped:
+            return False
+        self._end()
+        self._finish()
+        return True
 
     async def finish_start(self) -> None:
         """Drive to its end what `start_now` began; on failure the instance is closed."""
@@ -238,17 +270,25 @@ class Instance:
         self._is_broken = True
         values = _TEXT.pack(Kind.STRING, len(text), bytes_address(text))
         self._lent = (text, values)  # until the fiber has ended
-        store, pace = self._store, export.pace
+        pace = export.pace
         try:
-            store.call(export.index, bytes_address(values), 1, 1)
             self._begin(pace, pace.begin())
-            if self._start is Start.WORKER or not self._poll_once():
+            if not self._call_at_once(export.index, bytes_address(values)):
                 await self._drive(call.context.deadline)
                 if self._is_paused:
                     return None
             return self._answer()
         except BaseException as error:
             raise self._ended_badly(error) from None
+
+    def _call_at_once(self, export: int, values: int) -> bool:
+        """Begin a call from text to text: true if nothing is left to be done."""
+        store = self._store
+        if self._start is Start.LOOP and isinstance(store, DrivenStore):
+            has_ended = self._watched(lambda: store.call_at_once(export, values, 1, LOOP_TICKS))
+            return has_ended and not store.failure and not store.dropped
+        store.call(export, values, 1, 1)
+        return self._start is not Start.WORKER and self._poll_once()
 
     async def go_on(self, value: Any) -> bytes:
         """Give a paused guest the result of the host function that it waits for: its text in the end."""
@@ -270,9 +310,7 @@ class Instance:
         store = self._store
         self._end()
         store.finish()
-        size, address = _TEXT_PLACE.unpack(read(store.result + PAYLOAD, _TEXT_PLACE.size))
-        text = read(address, size)
-        store.free_result()
+        text = store.text_result()
         self._lent = None
         self._is_broken = False
         return text
@@ -289,6 +327,9 @@ class Instance:
         """End the sandbox; what its guest still held is dropped. Nothing may be polling it."""
         if self._is_closed:
             return
+        if self._is_ordered:
+            self._is_ordered = False
+            cast("DrivenStore", self._store).arrive()
         self._is_closed = self._is_broken = True
         self._engine.end(self._store, is_slow=self.has_overrun)
         while self._objects:
@@ -366,10 +407,14 @@ class Instance:
         return is_here or self._pace.standing is Standing.TRUSTED
 
     def _poll_here(self) -> bool:
+        return self._watched(lambda: self._store.poll(LOOP_TICKS))
+
+    def _watched(self, poll: Callable[[], bool]) -> bool:
+        """Poll, by way of `poll`, and find out whether the guest has overrun."""
         stopwatch, store = self._engine.stopwatch, self._store
         began = stopwatch.begin()
         self._engine.ticker.note()
-        has_ended = store.poll(LOOP_TICKS)
+        has_ended = poll()
         seconds = time.perf_counter() - began
         self._turn_polling += seconds
         # A thread that was kept waiting by others of the machine has not overrun: look at what it computed.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,10 @@ from lattice.errors import Invalid, LatticeError, NotFound, Overloaded, TimedOut
 from lattice.names import did_you_mean
 from node.engine.compiled import CompiledComponent
 from node.engine.converter import Converter
+from node.engine.driver import Recipe
 from node.engine.engine import Engine
 from node.engine.host import CallContext, GuestCall, HostInterface, LogSink
-from node.engine.instance import Export, Instance, LoweredCall, lower_call
+from node.engine.instance import LOOP_TICKS, Export, Instance, LoweredCall, lower_call
 from node.engine.limits import InstanceLimits
 from node.engine.linker import Bindings, compatible_name
 from node.engine.lowering import HEAVY_BYTES, Heavy
@@ -96,6 +98,7 @@ class ComponentPool:
         self._trial = Trial()
         self._start_pace = Pace(self._trial)
         self._idle: list[Instance] = []
+        self._ordered: deque[Instance] = deque()
         self._used: list[Instance] = []
         self._tidying: asyncio.Handle | None = None
         self._starting = 0
@@ -113,6 +116,14 @@ class ComponentPool:
             limits.max_tables,
             limits.max_memories,
         )
+        self._recipe = Recipe(
+            engine=engine.address,
+            linker=self._bindings.linker,
+            component=self._component.pointer,
+            limits=self._store_limits,
+            ticks=LOOP_TICKS,
+        )
+        self._recipe_address = ctypes.addressof(self._recipe)
 
     def __repr__(self) -> str:
         return f"<ComponentPool {self.name} {self._permits.in_use}/{self._permits.slots} in use>"
@@ -179,7 +190,7 @@ class ComponentPool:
             try:
                 if now() > context.deadline:
                     raise TimedOut("the call's budget ended before it began")
-                if self._idle:
+                if self._has_idle():
                     instance = self._idle.pop()
                     call = GuestCall(self.name, context, instance, self._output)
                 else:
@@ -242,6 +253,7 @@ class ComponentPool:
         await self.drain()
         if self._is_closed:
             return
+        self._collect(may_wait=True)
         self._is_closed = True
         self._engine.forget_spares(self)
         self._end_used()
@@ -272,6 +284,8 @@ class ComponentPool:
         if self._end_used():
             return True
         if not self._idle:
+            self._collect(may_wait=True)
+        if not self._idle:
             return False
         self._idle.pop(0).close()
         return True
@@ -294,7 +308,7 @@ class ComponentPool:
             return await self._serve_objects(export, args, context)
         lowered = await self._lower(export, args)
         try:
-            if self._idle:
+            if self._has_idle():
                 instance = self._idle.pop()
                 call = GuestCall(self.name, context, instance, self._output)
             else:
@@ -310,7 +324,7 @@ class ComponentPool:
         self, export: Export, args: Sequence[Any] | Mapping[str, Any], context: CallContext
     ) -> Any:
         """Handles belong to an instance, so it comes first, and the arguments are lowered for it."""
-        if self._idle:
+        if self._has_idle():
             instance = self._idle.pop()
             call = GuestCall(self.name, context, instance, self._output)
         else:
@@ -349,7 +363,7 @@ class ComponentPool:
         return instance, call
 
     def _new(self, context: CallContext) -> tuple[Instance, GuestCall]:
-        instance = Instance(self._engine, self._store_limits, self._bindings.resources)
+        instance = Instance(self._engine, self._store_limits, self._bindings.resources, self._recipe_address)
         self._made += 1
         return instance, GuestCall(self.name, context, instance, self._output)
 
@@ -380,6 +394,7 @@ class ComponentPool:
         """End used instances and make new ones; runs after the answer of the call that asked for it."""
         self._tidying = None
         self._end_used()
+        self._collect()
         for _ in range(MAKE_AT_ONCE):
             if not self._wants_more():
                 return
@@ -404,21 +419,45 @@ class ComponentPool:
 
     def _prewarm(self) -> None:
         """Make one instance, or begin to."""
-        engine = self._engine
         deadline = now() + self.limits.budget_seconds
         self._starting += 1
         try:
             instance, call = self._new(CallContext(deadline=deadline))
+            if instance.order(call, self._start_pace):
+                self._ordered.append(instance)
+                return
             is_ready = instance.start_now(
                 self._bindings.linker, self._component.pointer, call, self._start_pace
             )
         except LatticeError as error:
             self._prewarm_failed(error)
             return
+        self._started(instance, is_ready=is_ready)
+
+    def _started(self, instance: Instance, *, is_ready: bool) -> None:
         if is_ready:
             self._keep(instance)
         else:
-            engine.start_soon(self._finish_prewarm, instance)
+            self._engine.start_soon(self._finish_prewarm, instance)
+
+    def _collect(self, *, may_wait: bool = False) -> None:
+        """Take over what was ordered: what is there by now, or all of it."""
+        while self._ordered and (may_wait or self._ordered[0].has_arrived):
+            instance = self._ordered.popleft()
+            try:
+                is_ready = instance.arrive(self._start_pace)
+            except LatticeError as error:
+                self._prewarm_failed(error)
+            else:
+                self._started(instance, is_ready=is_ready)
+
+    def _has_idle(self) -> bool:
+        """Whether an instance is ready, or one that was ordered will be in a moment."""
+        if not self._idle and self._ordered:
+            self._collect()
+            if not self._idle:
+                self._collect(may_wait=True)
+        return bool(self._idle)
 
     async def _finish_prewarm(self, instance: Instance) -> None:
         try:
