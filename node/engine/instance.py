@@ -205,10 +205,8 @@ class Instance:
         self._is_ordered = False
         try:
             self._begin(pace, pace.begin())
-            has_ended = cast("DrivenStore", self._store).arrive()
-            if not has_ended and not self._store.host_call:
-                self._overran()
-            return self._is_started(has_ended)
+            # One that has not ended may have been kept waiting by others: its next poll will tell.
+            return self._is_started(cast("DrivenStore", self._store).arrive())
         except BaseException:
             self.close()
             raise

@@ -101,6 +101,7 @@ class ComponentPool:
         self._ordered: deque[Instance] = deque()
         self._used: list[Instance] = []
         self._tidying: asyncio.Handle | None = None
+        self._is_tidied_soon = False
         self._starting = 0
         self._is_draining = False
         self._is_closed = False
@@ -253,7 +254,7 @@ class ComponentPool:
         await self.drain()
         if self._is_closed:
             return
-        self._collect(may_wait=True)
+        self._collect(is_all=True)
         self._is_closed = True
         self._engine.forget_spares(self)
         self._end_used()
@@ -284,7 +285,7 @@ class ComponentPool:
         if self._end_used():
             return True
         if not self._idle:
-            self._collect(may_wait=True)
+            self._collect(is_all=True)
         if not self._idle:
             return False
         self._idle.pop(0).close()
@@ -380,19 +381,27 @@ class ComponentPool:
         # In batches, so that of calls one after the other most meet neither the making nor the ending.
         wanted = min(self.limits.prewarm, self._permits.slots)
         if (wanted and len(self._idle) + self._starting <= wanted // 2) or len(self._used) > USED_INSTANCES:
-            self._tidy_in(0)
+            if self._engine.maker is not None and not self._idle:
+                self._tidy()  # calls come one upon the other: the next one can't wait for it
+            else:
+                self._tidy_soon()
         elif self._used and self._tidying is None:
-            self._tidy_in(USED_SECONDS)
+            self._tidying = asyncio.get_running_loop().call_later(USED_SECONDS, self._tidy)
 
-    def _tidy_in(self, seconds: float) -> None:
+    def _tidy_soon(self) -> None:
+        if self._is_tidied_soon:
+            return
         if self._tidying is not None:
             self._tidying.cancel()
-        loop = asyncio.get_running_loop()
-        self._tidying = loop.call_later(seconds, self._tidy) if seconds else loop.call_soon(self._tidy)
+        self._is_tidied_soon = True
+        self._tidying = asyncio.get_running_loop().call_soon(self._tidy)
 
     def _tidy(self) -> None:
-        """End used instances and make new ones; runs after the answer of the call that asked for it."""
+        """End used instances and make new ones; if it can, after the answer of the call that asked for it."""
+        if self._tidying is not None:
+            self._tidying.cancel()
         self._tidying = None
+        self._is_tidied_soon = False
         self._end_used()
         self._collect()
         for _ in range(MAKE_AT_ONCE):
@@ -400,7 +409,7 @@ class ComponentPool:
                 return
             self._prewarm()
         if self._wants_more():
-            self._tidy_in(0)
+            self._tidy_soon()
 
     def _end_used(self) -> bool:
         """End the instances that were left for later; false if there are none."""
@@ -440,23 +449,24 @@ class ComponentPool:
         else:
             self._engine.start_soon(self._finish_prewarm, instance)
 
-    def _collect(self, *, may_wait: bool = False) -> None:
-        """Take over what was ordered: what is there by now, or all of it."""
-        while self._ordered and (may_wait or self._ordered[0].has_arrived):
-            instance = self._ordered.popleft()
-            try:
-                is_ready = instance.arrive(self._start_pace)
-            except LatticeError as error:
-                self._prewarm_failed(error)
-            else:
-                self._started(instance, is_ready=is_ready)
+    def _collect(self, *, is_all: bool = False) -> None:
+        """Take over what was ordered: what is there by now, or all of it, waiting for it."""
+        while self._ordered and (is_all or self._ordered[0].has_arrived):
+            self._take_over()
+
+    def _take_over(self) -> None:
+        instance = self._ordered.popleft()
+        try:
+            is_ready = instance.arrive(self._start_pace)
+        except LatticeError as error:
+            self._prewarm_failed(error)
+        else:
+            self._started(instance, is_ready=is_ready)
 
     def _has_idle(self) -> bool:
-        """Whether an instance is ready, or one that was ordered will be in a moment."""
-        if not self._idle and self._ordered:
-            self._collect()
-            if not self._idle:
-                self._collect(may_wait=True)
+        """Whether an instance is ready, or one that was ordered is in a moment."""
+        while not self._idle and self._ordered:
+            self._take_over()
         return bool(self._idle)
 
     async def _finish_prewarm(self, instance: Instance) -> None:
