@@ -20,7 +20,7 @@ from node.capabilities.http.fields import Fields
 from node.capabilities.wasi.pollables import Disarm, Signal, Watched
 from node.capabilities.wasi.streams import InputStream, StreamClosed
 
-WINDOW_BYTES = 64 * 1024
+WINDOW_BYTES = 256 * 1024
 """What is received ahead of a guest that does not read."""
 
 

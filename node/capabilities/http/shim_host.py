@@ -156,19 +156,19 @@ async def _write_when_taken(pipe: BodyPipe, data: bytes) -> str:
     return _give(pipe, data)
 
 
-def _write(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_hex: bool = False) -> Answer:
+def _write(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_coded: bool = False) -> Answer:
     number, rest = _split(text)
-    data = bytes.fromhex(rest) if is_hex else rest.encode()
+    data = shim_text.decoded(rest) if is_coded else rest.encode()
     pipe = exchange.outputs[number]
     return _give(pipe, data) if _Writing(pipe).is_ready() else _write_when_taken(pipe, data)
 
 
-def _offer(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_hex: bool = False) -> str:
+def _offer(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_coded: bool = False) -> str:
     number, rest = _split(text)
     pipe = exchange.outputs[number]
     if not _Writing(pipe).is_ready():
         return "n"
-    return _give(pipe, bytes.fromhex(rest) if is_hex else rest.encode())
+    return _give(pipe, shim_text.decoded(rest) if is_coded else rest.encode())
 
 
 def _end(exchange: ShimExchange, settings: ShimSettings, text: str) -> str:
@@ -217,10 +217,10 @@ class _Writing:
 
 
 def _begin_response(
-    exchange: ShimExchange, settings: ShimSettings, text: str, *, is_hex: bool = False
+    exchange: ShimExchange, settings: ShimSettings, text: str, *, is_coded: bool = False
 ) -> object:
     """The response leaves while the guest runs: whoever waits for it gets its head now."""
-    exchange.head = shim_text.read_head(bytes.fromhex(text) if is_hex else text.encode())
+    exchange.head = shim_text.read_head(shim_text.decoded(text) if is_coded else text.encode())
     exchange.outputs[0] = BodyPipe()
     return PAUSE
 
@@ -278,8 +278,8 @@ class _Fetch:
             await self.buffer.pump(body)
 
 
-def _fetch(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_hex: bool = False) -> str:
-    data = bytes.fromhex(text) if is_hex else text.encode()
+def _fetch(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_coded: bool = False) -> str:
+    data = shim_text.decoded(text) if is_coded else text.encode()
     *lines, rest = data.split(b"\n", 9)
     number = int(lines[0])
     fetch = exchange.fetches[number] = _Fetch()
@@ -365,11 +365,11 @@ def _log(
     text: str,
     *,
     stream: str = "stdout",
-    is_hex: bool = False,
+    is_coded: bool = False,
 ) -> str:
     _, data = _split(text)
     assert exchange.call is not None
-    exchange.call.log(stream, bytes.fromhex(data) if is_hex else data.encode())
+    exchange.call.log(stream, shim_text.decoded(data) if is_coded else data.encode())
     return ""
 
 
@@ -390,25 +390,25 @@ _OPERATIONS: Mapping[str, Callable[[ShimExchange, ShimSettings, str], object]] =
     "r": _read,
     "R": _read_now,
     "h": _begin_response,
-    "H": partial(_begin_response, is_hex=True),
+    "H": partial(_begin_response, is_coded=True),
     "w": _write,
-    "W": partial(_write, is_hex=True),
+    "W": partial(_write, is_coded=True),
     "o": _offer,
-    "O": partial(_offer, is_hex=True),
+    "O": partial(_offer, is_coded=True),
     "e": _end,
     "a": _break,
     "s": _fetch,
-    "S": partial(_fetch, is_hex=True),
+    "S": partial(_fetch, is_coded=True),
     "t": _take,
     "p": _wait,
     "m": lambda *_: str(time.monotonic_ns()),
     "y": lambda *_: str(time.time_ns()),
-    "k": lambda *_: os.urandom(SEED_BYTES).hex(),
+    "k": lambda *_: shim_text.coded(os.urandom(SEED_BYTES)).decode(),
     "v": _environment,
     "1": _log,
     "2": partial(_log, stream="stderr"),
-    "3": partial(_log, is_hex=True),
-    "4": partial(_log, stream="stderr", is_hex=True),
+    "3": partial(_log, is_coded=True),
+    "4": partial(_log, stream="stderr", is_coded=True),
     "q": _exit,
     "!": _fault,
 }

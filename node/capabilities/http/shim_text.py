@@ -1,12 +1,14 @@
 """What the shim and its host say to each other: texts of lines, pure. The other end is shim/*.c.
 
-The border is made of UTF-8. Bytes that are none go in hexadecimal: both ends are several times faster at that
-than at the conversions between Latin-1 and UTF-8 on the way.
+The border is made of UTF-8. Bytes that are none go in base64, which both ends do sixteen bytes at a time: many
+times faster than the conversions between Latin-1 and UTF-8 on the way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+import pybase64
 
 from lattice.errors import Failed, Invalid, LatticeError, Trapped
 from lattice.http import Headers, HttpRequest, HttpResponse
@@ -47,7 +49,17 @@ def request_text(request: HttpRequest, body: bytes, *, has_more: bool, seed: str
     flags = "+" if has_more else ""
     if is_text(text):
         return b"=%b\n%b" % (f"{flags}{seed}".encode(), text)
-    return f"x{flags}{seed}\n{text.hex()}".encode()
+    return b"x%b\n%b" % (f"{flags}{seed}".encode(), coded(text))
+
+
+def coded(data: bytes) -> bytes:
+    """Any bytes as text."""
+    return pybase64.b64encode(data)
+
+
+def decoded(text: bytes | str) -> bytes:
+    """What `coded` was given."""
+    return pybase64.b64decode(text, validate=True)
 
 
 def is_text(data: bytes) -> bool:
@@ -65,7 +77,7 @@ def read_response(text: bytes) -> HttpResponse | None:
     """What `end` gave; None if the response has left already. Raises `HttpError` or `Trapped`."""
     tag = text[0]
     if tag == 0x78:  # x
-        text = b"=" + bytes.fromhex(text[1:].decode())
+        text = b"=" + decoded(text[1:])
     elif tag != 0x3D:  # =
         _check(text)
         return None
@@ -129,7 +141,7 @@ def data_text(data: bytes) -> str:
     try:
         return "d" + data.decode()
     except UnicodeDecodeError:
-        return "x" + data.hex()
+        return "x" + coded(data).decode()
 
 
 def message(text: bytes) -> str:
@@ -137,7 +149,7 @@ def message(text: bytes) -> str:
     try:
         return "=" + text.decode()
     except UnicodeDecodeError:
-        return "x" + text.hex()
+        return "x" + coded(text).decode()
 
 
 def error_text(error: HttpError) -> str:

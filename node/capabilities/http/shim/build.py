@@ -16,7 +16,7 @@ HEAP = 16384
 """Where memory.wat lets handles and the arena begin: static data and the stack must end before."""
 
 FLAGS = (
-    *("-target", "wasm32-freestanding", "-mcpu=mvp+bulk_memory+sign_ext"),
+    *("-target", "wasm32-freestanding", "-mcpu=mvp+bulk_memory+sign_ext+simd128"),
     *("-std=c17", "-O2", "-Wall", "-Wextra", "-Werror", "-nostdlib", "-ffile-prefix-map=.="),
     *("-Wl,--no-entry", "-Wl,--import-memory", "-Wl,--stack,6144"),
     *("-Wl,--export=__heap_base", "-Wl,--strip-debug"),

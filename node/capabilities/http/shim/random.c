@@ -33,9 +33,11 @@ static void next_block(void) {
   used = 0;
 }
 
-void seed_random(bytes hexadecimal) {
-  if (hexadecimal.length != 2 * sizeof key) return;
-  decode_hex(hexadecimal.data, hexadecimal.length, (uint8_t *)key);
+void seed_random(bytes coded) {
+  if (coded.length != base64_size(sizeof key)) return;
+  uint8_t seed[sizeof key + SLACK];
+  decode_base64(coded.data, coded.length, seed);
+  COPY(key, seed, sizeof key);
   is_seeded = true;
   counter = 0;
   used = BLOCK_SIZE;

@@ -1,12 +1,12 @@
 // A request on its way in, its response on its way out: one text each, if both fit.
 //
-//   request    `=` or `x`, `+` if more of the body is to be read as stream 0, a seed in hexadecimal or nothing;
+//   request    `=` or `x`, `+` if more of the body is to be read as stream 0, a seed in base64 or nothing;
 //              lines: method, scheme, authority, path; fields, to an empty line; the body.
 //   response   `=` or `x`; the status; fields, to an empty line; trailers, to an empty line; the body.
 //              Or `.` if all of it has left already, `~` if its body was never finished, `-` if there is none,
 //              `!` and an error code if the guest gave one instead.
 //
-// With `x`, all that follows (in a request, from the method on) is in hexadecimal: not all of it is UTF-8.
+// With `x`, all that follows (in a request, from the method on) is in base64: not all of it is UTF-8.
 
 #include "shim.h"
 
@@ -58,7 +58,7 @@ bytes scheme_text(uint32_t tag, const uint8_t *data, size_t length) {
 
 static bytes decoded(bytes text) {
   uint8_t *target = (uint8_t *)text.data;
-  return (bytes){target, decode_hex(text.data, text.length, target)};
+  return (bytes){target, decode_base64(text.data, text.length, target)};
 }
 
 static incoming_request *read_request(bytes text) {
@@ -176,17 +176,15 @@ void outparam_set(handle outparam, uint32_t is_error, uint32_t value, uint32_t h
 // Sending it
 
 bytes message(uint8_t tag, uint8_t coded_tag, bytes head, bytes body) {
-  bool is_text = is_utf8(head) && is_utf8(body);
-  writer whole = write_text(1 + (head.length + body.length) * (is_text ? 1 : 2));
-  put_byte(&whole, is_text ? tag : coded_tag);
-  if (is_text) {
-    put(&whole, head);
-    put(&whole, body);
-  } else {
-    put_hex(&whole, head);
-    put_hex(&whole, body);
-  }
-  return written(&whole);
+  writer whole = write_text(1 + head.length + body.length);
+  put_byte(&whole, tag);
+  put(&whole, head);
+  put(&whole, body);
+  if (is_utf8(head) && is_utf8(body)) return written(&whole);
+  writer coded = write_text(1 + base64_size(head.length + body.length));
+  put_byte(&coded, coded_tag);
+  put_base64(&coded, (bytes){whole.start + 1, head.length + body.length});
+  return written(&coded);
 }
 
 static bytes response_head(const outgoing_response *response, const field_list *trailers) {

@@ -77,7 +77,6 @@ bool is_utf8(bytes text);
 uint64_t parse_number(bytes text);
 bytes next_part(bytes *text, uint8_t separator);
 bytes next_line(bytes *text);
-size_t decode_hex(const uint8_t *source, size_t length, uint8_t *target);
 
 // A text that is put together: in scratch, of a size that is known before.
 typedef struct {
@@ -89,10 +88,16 @@ writer write_text(size_t most);
 void put(writer *to, bytes text);
 void put_byte(writer *to, uint8_t byte);
 void put_number(writer *to, uint64_t number);
-void put_hex(writer *to, bytes data);
 bytes written(const writer *to);
 
 enum { NUMBER_SIZE = 20 }; // the most digits of a 64-bit number
+
+// base64.c: writes and reads up to 16 bytes at a time, so there must be room for SLACK more
+enum { SLACK = 16 };
+
+size_t base64_size(size_t length);
+void put_base64(writer *to, bytes data);
+size_t decode_base64(const uint8_t *source, size_t length, uint8_t *target);
 
 // The one place for results that don't fit a core value.
 typedef union {
@@ -303,7 +308,7 @@ void start_fetches(void);
 void forget_fetches(void);
 
 // random.c
-void seed_random(bytes hexadecimal);
+void seed_random(bytes coded);
 void forget_seed(void);
 
 #endif

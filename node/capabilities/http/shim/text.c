@@ -44,43 +44,6 @@ bytes next_part(bytes *text, uint8_t separator) {
 
 bytes next_line(bytes *text) { return next_part(text, '\n'); }
 
-// Hexadecimal, eight digits at a time: large bodies cross the border that way.
-
-static const uint64_t ONES = 0x0101010101010101, NIBBLES = 0x0f0f0f0f0f0f0f0f, EVEN = 0x00ff00ff00ff00ff;
-
-// The digits' values, a byte each: letters have bit 6 set, and lie nine below their value.
-static uint64_t values_of(uint64_t digits) { return (digits & NIBBLES) + 9 * (digits >> 6 & ONES); }
-
-static uint32_t eight_digits(uint64_t digits) {
-  uint64_t values = values_of(digits);
-  uint64_t pairs = (values & EVEN) << 4 | (values >> 8 & EVEN); // a byte in every other place
-  pairs = (pairs | pairs >> 8) & 0x0000ffff0000ffff;
-  return (uint32_t)(pairs | pairs >> 16);
-}
-
-static uint64_t four_bytes(uint32_t four) {
-  uint64_t spread = (four | (uint64_t)four << 16) & 0x0000ffff0000ffff;
-  spread = (spread | spread << 8) & EVEN;
-  uint64_t values = (spread >> 4 & NIBBLES & EVEN) | (spread << 8 & NIBBLES);
-  uint64_t is_letter = (values + 6 * ONES) >> 4 & ONES;
-  return values + '0' * ONES + ('a' - '9' - 1) * is_letter;
-}
-
-static uint8_t digit(uint8_t character) { return (character & 15) + (character > '9' ? 9 : 0); }
-
-// May decode in place: it never writes ahead of where it reads.
-size_t decode_hex(const uint8_t *source, size_t length, uint8_t *target) {
-  size_t size = length / 2, done = 0;
-  for (; done + 4 <= size; done += 4) {
-    uint64_t digits;
-    COPY(&digits, source + 2 * done, 8);
-    uint32_t four = eight_digits(digits);
-    COPY(target + done, &four, 4);
-  }
-  for (; done < size; done++) target[done] = digit(source[2 * done]) << 4 | digit(source[2 * done + 1]);
-  return size;
-}
-
 static size_t sequence_length(const uint8_t *start, size_t left) {
   uint8_t first = start[0];
   size_t length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
@@ -134,22 +97,6 @@ void put_number(writer *to, uint64_t number) {
   do digits[--first] = '0' + number % 10;
   while (number /= 10);
   put(to, (bytes){digits + first, NUMBER_SIZE - first});
-}
-
-void put_hex(writer *to, bytes data) {
-  static const char digits[] = "0123456789abcdef";
-  size_t done = 0;
-  for (; done + 4 <= data.length; done += 4) {
-    uint32_t four;
-    COPY(&four, data.data + done, 4);
-    uint64_t eight = four_bytes(four);
-    COPY(to->end + 2 * done, &eight, 8);
-  }
-  for (; done < data.length; done++) {
-    to->end[2 * done] = digits[data.data[done] >> 4];
-    to->end[2 * done + 1] = digits[data.data[done] & 15];
-  }
-  to->end += 2 * data.length;
 }
 
 bytes written(const writer *to) { return (bytes){to->start, to->end - to->start}; }
