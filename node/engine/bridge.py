@@ -15,7 +15,7 @@ https://github.com/WebAssembly/component-model/blob/main/design/mvp/CanonicalABI
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lattice import wit
@@ -36,14 +36,17 @@ _MAX_BYTES = 1 << 28
 _NARROW = {"u8": 0xFF, "u16": 0xFFFF}
 _SIGNED = {"s8": "i32.extend8_s", "s16": "i32.extend16_s"}
 
-_IMPORTS = """(import "allocator" "memory" (memory $shim 1))
-    (import "allocator" "scratch" (func $scratch (param i32) (result i32)))
-    (import "allocator" "release" (func $release))
-    (import "allocator" "handle-object" (func $object (param i32 i32) (result i32)))
-    (import "allocator" "handle-moved" (func $moved (param i32 i32) (result i32)))
-    (import "core" "lattice:shim/control#check-text" (func $check-text (param i32 i32)))"""
+_IMPORTS = {
+    "$scratch": '(import "allocator" "scratch" (func $scratch (param i32) (result i32)))',
+    "$release": '(import "allocator" "release" (func $release))',
+    "$object": '(import "allocator" "handle-object" (func $object (param i32 i32) (result i32)))',
+    "$moved": '(import "allocator" "handle-moved" (func $moved (param i32 i32) (result i32)))',
+    "$check-text": '(import "core" "lattice:shim/control#check-text" (func $check-text (param i32 i32)))',
+    "$realloc": '(import "guest" "realloc" (func $realloc (param i32 i32 i32 i32) (result i32)))',
+}
 
-_MEMORY = """(import "guest" "memory" (memory $guest 0))"""
+_MEMORIES = """(import "allocator" "memory" (memory $shim 1))
+    (import "guest" "memory" (memory $guest 0))"""
 
 _COPIES_IN = f"""(func $block-in (param $from i32) (param $count i32) (param $size i32) (result i32)
       (local $to i32)
@@ -60,9 +63,7 @@ _COPIES_IN = f"""(func $block-in (param $from i32) (param $count i32) (param $si
       (call $check-text (local.get $to) (local.get $length))
       (local.get $to))"""
 
-_COPIES_OUT = """(import "guest" "realloc" (func $realloc (param i32 i32 i32 i32) (result i32)))"""
-
-_BLOCK_OUT = """(func $block-out (param $from i32) (param $size i32) (param $alignment i32) (result i32)
+_COPIES_OUT = """(func $block-out (param $from i32) (param $size i32) (param $alignment i32) (result i32)
       (local $to i32)
       (local.set $to (call $realloc (i32.const 0) (i32.const 0) (local.get $alignment) (local.get $size)))
       (memory.copy $guest $shim (local.get $to) (local.get $from) (local.get $size))
@@ -91,19 +92,14 @@ def crosses_as_it_is(function: wit.Function) -> bool:
 
 
 def bridge_module(
-    crossings: Sequence[Crossing],
-    resources: Mapping[str, int],
-    functions: frozenset[str],
-    *,
-    has_memory: bool,
-    has_realloc: bool,
+    crossings: Sequence[Crossing], functions: frozenset[str], *, has_memory: bool, has_realloc: bool
 ) -> str:
     """The module's text: a function under the name of each crossing, a trap where `functions` lacks the name.
 
-    `resources` has the numbers of the types of handles, by their unversioned names. It imports the guest's
-    `memory` and `realloc` where it has them, and both parts of the shim, `allocator` and `core`.
+    It imports the guest's `memory` and `realloc` where it has them, and both parts of the shim, `allocator`
+    and `core`; of these only what it needs, as each import costs time when a sandbox is made.
     """
-    writer = _Module(resources, has_memory=has_memory, has_realloc=has_realloc)
+    writer = _Module(has_memory=has_memory, has_realloc=has_realloc)
     for crossing in crossings:
         writer.add(crossing, is_known=crossing.name in functions)
     return writer.text()
@@ -129,8 +125,7 @@ class _Module:
 
     # The mutable state is the functions so far; those that convert what lies in memory are shared.
 
-    def __init__(self, resources: Mapping[str, int], *, has_memory: bool, has_realloc: bool) -> None:
-        self._resources = resources
+    def __init__(self, *, has_memory: bool, has_realloc: bool) -> None:
         self._has_memory = has_memory
         self._has_realloc = has_realloc
         self._imports: list[str] = []
@@ -138,10 +133,15 @@ class _Module:
         self._shared: dict[tuple[str, wit.Type], str] = {}
 
     def text(self) -> str:
-        imports = [_IMPORTS, *([_MEMORY] if self._has_memory else [])]
-        imports += [_COPIES_OUT] if self._has_realloc else []
-        copies = [*([_COPIES_IN] if self._has_memory else []), *([_BLOCK_OUT] if self._has_realloc else [])]
-        return "\n    ".join(["(module", *imports, *self._imports, *copies, *self._functions]) + ")"
+        copies = [*([_COPIES_IN] if self._has_memory else []), *([_COPIES_OUT] if self._has_realloc else [])]
+        body = "\n    ".join([*copies, *self._functions])
+        imports = [_MEMORIES] if self._has_memory else []
+        imports += [
+            line
+            for symbol, line in _IMPORTS.items()
+            if f"call {symbol} " in body or f"call {symbol})" in body
+        ]
+        return "\n    ".join(["(module", *imports, *self._imports, body]) + ")"
 
     def add(self, crossing: Crossing, *, is_known: bool) -> None:
         params, result = lowered_signature(crossing.function)
@@ -156,9 +156,6 @@ class _Module:
         self._imports.append(f'(import "core" {quote(crossing.name)} {called})')
         body = _Body(self, crossing.function, signature)
         self._functions.append(f"{head} {body.text(symbol)})")
-
-    def number(self, resource: str) -> int:
-        return self._resources[unversioned(resource)]
 
     # What lies in memory: of the shim on the way in, of the guest on the way out
 
@@ -175,7 +172,7 @@ class _Module:
                 return f"(call {self._shared_function('list-in', element)} {place})"
             case wit.Handle(resource, is_owned):
                 operation = "$moved" if is_owned else "$object"
-                made = f"(call {operation} {load} (i32.const {self.number(resource)}))"
+                made = f"(call {operation} {load} (i32.const {_number(resource)}))"
                 return f"(i32.store $shim offset={offset} {address} {made})"
             case wit.Tuple() | wit.Record():
                 return "".join(
@@ -315,7 +312,7 @@ class _Body:
                 )
             case wit.Handle(resource, is_owned):
                 operation = "$moved" if is_owned else "$object"
-                kind = f"(i32.const {self._module.number(resource)})"
+                kind = f"(i32.const {_number(resource)})"
                 return self._narrowed(index, lambda at: f"(call {operation} {at} {kind})")
             case wit.Tuple() | wit.Record():
                 code = ""
@@ -354,10 +351,22 @@ class _Body:
         return self._narrowed(index, lambda at: f"({_SIGNED[name]} {at})")
 
 
+def type_number(resource: str) -> int:
+    """The number of a type of handles, by its unversioned name, as the shim computes it: FNV-1a."""
+    number = 2166136261
+    for byte in resource.encode():
+        number = (number ^ byte) * 16777619 & 0xFFFFFFFF
+    return number
+
+
 def unversioned(name: str) -> str:
     """`wasi:io/poll@0.2.3#pollable` without its version."""
     interface, mark, item = name.partition("#")
     return f"{interface.partition('@')[0]}{mark}{item}"
+
+
+def _number(resource: str) -> int:
+    return type_number(unversioned(resource))
 
 
 def _params(cores: Sequence[str]) -> str:

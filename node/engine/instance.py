@@ -51,8 +51,8 @@ LONG_SECONDS = 0.005
 HOT_TURNS = 4
 """So many turns in a row, all spent running: the guest moves to a worker as if it had overrun."""
 AWAY_SECONDS = 0.0005
-"""About what it costs to hand a poll to a worker and back: a guest that runs for less between its calls to the
-host, as when it hands on bytes, stays on the loop, with a turn like all others."""
+"""About what it costs to hand a poll to a worker and back: a guest that runs for less between its calls to
+the host, as when it hands on bytes, stays on the loop, with a turn like all others."""
 
 
 _TEXT = struct.Struct("<B7xQQ8x")

@@ -87,13 +87,14 @@ _DOOR = """(component
 
 def load_core() -> ShimCore:
     """Read the shim from its folder."""
-    return read_core((SHIM_FOLDER / "shim.wasm").read_bytes(), (SHIM_FOLDER / "memory.wat").read_text())
+    module, inside = ((SHIM_FOLDER / name).read_bytes() for name in ("shim.wasm", "inside.wasm"))
+    return read_core(module, inside, (SHIM_FOLDER / "memory.wat").read_text())
 
 
 @cache
 def shim_hash() -> str:
     """What of the shim shapes a composed component."""
-    parts = [(SHIM_FOLDER / name).read_bytes() for name in ("shim.wasm", "memory.wat")]
+    parts = [(SHIM_FOLDER / name).read_bytes() for name in ("shim.wasm", "inside.wasm", "memory.wat")]
     return hashlib.sha256(b"\0".join([str(COMPOSITION_VERSION).encode(), *parts])).hexdigest()
 
 

@@ -25,7 +25,7 @@ from lattice import wit
 from lattice.errors import Invalid
 from node.engine import binary
 from node.engine import component_items as items
-from node.engine.bridge import Crossing, bridge_module, crosses_as_it_is, unversioned
+from node.engine.bridge import Crossing, bridge_module, crosses_as_it_is, type_number, unversioned
 from node.engine.component_items import (
     AliasCoreExport,
     AliasExport,
@@ -63,8 +63,6 @@ _HOST_TYPE = b"\x42\x02\x01" + _ASK_TYPE + b"\x04\x00\x03ask\x01\x00"
 _SERVE_TYPE = b"\x40\x01\x07request\x73\x00\x73"
 
 _HANDLES = """(core module $handles-module
-    (import "allocator" "handle-new" (func $new (param i32 i32) (result i32)))
-    (import "allocator" "handle-object" (func $rep (param i32 i32) (result i32)))
     (import "allocator" "handle-drop" (func $drop (param i32 i32)))
     {functions}
     ;; The host's function comes in last, when the component may import it.
@@ -129,10 +127,6 @@ class _Inlining:
         if any(isinstance(item, Whole) and item.sort == items.COMPONENT and has_code(item) for item in guest):
             raise Invalid("it is composed of components that have code of their own")
         self._defined = _definitions(guest)
-        names = set().union(*core.resources.values()) | {
-            unversioned(f"{item.name}#{name}") for item in self._carried.values() for name in item.resources
-        }
-        self._resources = {name: index for index, name in enumerate(sorted(names), 1)}
         self._crossings = self._find_crossings()
         self._output = Output()
         self._place = _Place()
@@ -189,8 +183,8 @@ class _Inlining:
 
     def _write_prefix(self) -> None:
         text = bytes(wasmtime.wat2wasm(self._prefix_text()))
-        modules = iter((self._core.module,))
-        names = iter(("allocator", "handles", *self._inline_names(), "core"))
+        modules = iter((self._core.inside,))
+        names = iter(("allocator", "handles", "env", "core"))
         for item in read_items(text):
             if isinstance(item, Whole) and item.sort == items.CORE_MODULE and _is_placeholder(item.body):
                 item = Whole(binary.CORE_MODULE, next(modules), items.CORE_MODULE)
@@ -200,18 +194,11 @@ class _Inlining:
             if isinstance(item, AliasExport) and item.sort == items.INSTANCE:
                 self._place.interfaces[item.name] = index
 
-    def _inline_names(self) -> tuple[str, ...]:
-        return ("env", "host", *self._core.resources)
-
     def _prefix_text(self) -> str:
         memory = self._core.memory_text
         memory = memory[memory.index("(module") :].replace("(module", "(core module $allocator-module", 1)
-        given = ['(with "memory" (instance $allocator))']
-        given += [f'(with "{name}" (instance ${name}))' for name in self._inline_names()]
-        instances = [
-            f"(core instance ${operation} {_bundle(operation, names)})"
-            for operation, names in self._core.resources.items()
-        ]
+        parts = {"memory": "$allocator", "host": "$handles", "env": "$env"}
+        given = " ".join(f'(with "{name}" (instance {symbol}))' for name, symbol in parts.items())
         allocator = '(with "allocator" (instance $allocator))'
         aliases = [f'(alias export $types "{name}" (instance))' for name in self._carried]
         return "\n  ".join(
@@ -225,23 +212,19 @@ class _Inlining:
                 self._handles_text(),
                 f"(core instance $handles (instantiate $handles-module {allocator}))",
                 '(core instance $env (export "memory" (memory $allocator "memory")))',
-                '(core instance $host (export "ask" (func $handles "ask")))',
-                *instances,
                 "(core module $core-module)",
-                f"(core instance $core (instantiate $core-module {' '.join(given)})))",
+                f"(core instance $core (instantiate $core-module {given})))",
             ]
         )
 
     def _handles_text(self) -> str:
-        """A function for each type of handle and what is done with it; the guest drops those of any type."""
-        used = {**self._core.resources, "drop": frozenset(self._resources)}
-        lines = []
-        for operation, names in used.items():
-            result = "" if operation == "drop" else "(result i32)"
-            for name in sorted(names):
-                export = quote(f"{operation} {name}")
-                call = f"(call ${operation} (local.get 0) (i32.const {self._resources[name]}))"
-                lines.append(f"(func (export {export}) (param i32) {result} {call})")
+        """A function for each type of which the guest drops handles."""
+        dropped = (self._resource(item.type) for item in self._guest if isinstance(item, OfResource))
+        lines = [
+            f"(func (export {quote(f'drop {name}')}) (param i32) "
+            f"(call $drop (local.get 0) (i32.const {type_number(name)})))"
+            for name in sorted({name for name in dropped if name})
+        ]
         return _HANDLES.format(functions="\n    ".join(lines))
 
     # The guest
@@ -288,7 +271,6 @@ class _Inlining:
         crossings = list(self._crossings[memory, realloc].values())
         text = bridge_module(
             crossings,
-            self._resources,
             self._core.functions,
             has_memory=memory is not None,
             has_realloc=realloc is not None,
@@ -369,12 +351,6 @@ def _definitions(guest: list[Item]) -> Mapping[str, list[Item]]:
 
 def _bridge_key(options: Options) -> tuple[int | None, int | None]:
     return options.get(items.MEMORY), options.get(items.REALLOC)
-
-
-def _bundle(operation: str, names: frozenset[str]) -> str:
-    return " ".join(
-        f"(export {quote(name)} (func $handles {quote(f'{operation} {name}')}))" for name in sorted(names)
-    )
 
 
 def _is_placeholder(module: bytes | memoryview) -> bool:

@@ -56,9 +56,11 @@ class ShimCore:
     """By what the core module does with them (`new`, `rep`, `drop`): names like `wasi:http/types#fields`."""
     functions: frozenset[str]
     """`wasi:http/types#[method]fields.get` and so on."""
+    inside: bytes
+    """The core module as it goes into a guest's component: it keeps handles in memory.wat's table."""
 
 
-def read_core(module: bytes, memory_text: str) -> ShimCore:
+def read_core(module: bytes, inside: bytes, memory_text: str) -> ShimCore:
     """Look at what the core module imports and exports."""
     resources: dict[str, set[str]] = {operation: set() for operation in _RESOURCE_OPERATIONS}
     functions: set[str] = set()
@@ -81,6 +83,7 @@ def read_core(module: bytes, memory_text: str) -> ShimCore:
         memory_text=memory_text,
         resources={operation: frozenset(names) for operation, names in resources.items()},
         functions=frozenset(functions),
+        inside=inside,
     )
 
 

@@ -1,8 +1,9 @@
-"""Build the shim: `python node/capabilities/http/shim/build.py` writes `shim.wasm` beside this file.
+"""Build the shim: `python node/capabilities/http/shim/build.py` writes `shim.wasm` and `inside.wasm` beside it.
 
 Needs the package `ziglang`, in the version that requirements/dev.txt pins: the same sources then give the
-same bytes everywhere, which the tests check. The result is a core module. What makes it a component, around
-each guest, is written from the guest's own WIT: `node.engine.shim_text`.
+same bytes everywhere, which the tests check. The results are core modules: one to be made a component beside
+each guest's (`node.engine.shim_text`), one to go into the guest's (`node.engine.shim_inline`), which differ in
+who keeps handles. What is around them is written from the guest's own WIT.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ FLAGS = (
 )
 
 
-def build(target: Path) -> None:
-    """Compile and link; raises `CalledProcessError` with the compiler's words on standard error."""
+MODULES = {"shim.wasm": (), "inside.wasm": ("-DINSIDE",)}
+
+
+def build(folder: Path) -> None:
+    """Compile and link into a folder; raises `CalledProcessError`, the reason is on standard error."""
     sources = sorted(path.name for path in FOLDER.glob("*.c"))
-    command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, "-o", str(target), *sources]
-    subprocess.run(command, cwd=FOLDER, check=True)
+    for name, flags in MODULES.items():
+        command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *flags, "-o", str(folder / name), *sources]
+        subprocess.run(command, cwd=FOLDER, check=True)
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER / "shim.wasm")
+    build(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else FOLDER)

@@ -48,13 +48,39 @@ typedef struct object {
   uint32_t is_dropped;
 } object;
 
+// memory.wat
+#define MEMORY(name) __attribute__((import_module("memory"), import_name(name)))
+
+// What makes handles of objects: the component model, or, INSIDE a guest's component, the table in memory.wat, where
+// a type has the hash of its name (FNV-1a) as its number. Then a method, too, gets the address of its object.
+#ifndef INSIDE
+
 #define RESOURCE(interface, name, symbol)                                            \
   IMPORT("new", interface "#" name) handle symbol##_handle(void *object);            \
   IMPORT("rep", interface "#" name) void *symbol##_object(handle handle);            \
   IMPORT("drop", interface "#" name) void symbol##_drop(handle handle);
 
-// memory.wat
-#define MEMORY(name) __attribute__((import_module("memory"), import_name(name)))
+#else
+
+MEMORY("handle-new") handle handle_new(void *object, uint32_t type);
+MEMORY("handle-object") void *handle_object(handle handle, uint32_t type);
+MEMORY("handle-drop") void handle_drop(handle handle, uint32_t type);
+
+__attribute__((always_inline)) static inline uint32_t type_number(const char *name, size_t length) {
+  uint32_t hash = 2166136261;
+#pragma clang loop unroll(full)
+  for (size_t i = 0; i < length; i++) hash = (hash ^ (uint8_t)name[i]) * 16777619;
+  return hash;
+}
+
+#define HELPER __attribute__((unused)) static inline
+#define TYPE(interface, name) type_number(interface "#" name, sizeof(interface "#" name) - 1)
+#define RESOURCE(interface, name, symbol)                                                                       \
+  HELPER handle symbol##_handle(void *object) { return handle_new(object, TYPE(interface, name)); }             \
+  HELPER void *symbol##_object(handle handle) { return handle_object(handle, TYPE(interface, name)); }          \
+  HELPER void symbol##_drop(handle handle) { handle_drop(handle, TYPE(interface, name)); }
+
+#endif
 MEMORY("allocate") void *arena_allocate(size_t size);
 MEMORY("resize") void *arena_resize(void *old, size_t old_size, size_t size); // the newest grows in place
 MEMORY("scratch") void *scratch_allocate(size_t size);

@@ -25,14 +25,16 @@ FOLDER = Path(shim.__file__).parent
 
 @pytest.mark.slow
 def test_the_sources_give_the_committed_file(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, build.__file__, str(tmp_path / "shim.wasm")], check=True)
+    subprocess.run([sys.executable, build.__file__, str(tmp_path)], check=True)
 
-    assert (tmp_path / "shim.wasm").read_bytes() == (FOLDER / "shim.wasm").read_bytes()
+    for name in build.MODULES:
+        assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes()
 
 
-def test_static_data_end_where_the_arena_begins() -> None:
+@pytest.mark.parametrize("name", build.MODULES)
+def test_static_data_end_where_the_handles_begin(name: str) -> None:
     engine = wasmtime.Engine()
-    module = wasmtime.Module(engine, (FOLDER / "shim.wasm").read_bytes())
+    module = wasmtime.Module(engine, (FOLDER / name).read_bytes())
     store = wasmtime.Store(engine)
     memory = wasmtime.Memory(store, wasmtime.MemoryType(wasmtime.Limits(1, None)))
     linker = wasmtime.Linker(engine)
