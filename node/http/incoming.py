@@ -70,7 +70,7 @@ class Inlet:
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._data: bytes | memoryview = b""
-        self._earlier: list[bytes] = []
+        self._earlier = bytearray()
         self._fields: Fields = []
         self._chunks: list[bytes] = []
         self._current: Incoming | None = None
@@ -106,7 +106,7 @@ class Inlet:
             rest = self._parse(rest)
         self._data = b""
         if self.phase is Phase.HEAD:
-            self._earlier.append(bytes(data))  # bounded with the head
+            self._earlier += data  # bounded with the head
         if self.phase is not Phase.IDLE:
             self._look_at(len(data), is_progress=self._body_bytes != before)
 
@@ -218,8 +218,8 @@ class Inlet:
         """
         data: bytes | memoryview = self._data
         if self._earlier or not isinstance(data, bytes):
-            data = b"".join([*self._earlier, data])
-            self._earlier = []
+            data = bytes(self._earlier) + bytes(data)
+            self._earlier = bytearray()
         if b" RTSP/" not in data and b" ICE/" not in data:
             return False
         start = b"\n%b %b" % (method.encode(), self._url)  # of a line: a field's value may read the same
