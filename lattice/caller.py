@@ -98,7 +98,7 @@ class LocalReplicas(ExchangeTarget, Protocol):
 
 def new_call_id() -> str:
     """Names a call in logs; 64 random bits, which need not be secret."""
-    return f"{random.getrandbits(64):016x}"
+    return random.getrandbits(64).to_bytes(8, "big").hex()
 
 
 class Caller:

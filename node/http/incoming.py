@@ -69,6 +69,8 @@ class Inlet:
         self._taken = taken
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
+        self._data: bytes | memoryview = b""
+        self._earlier = bytearray()
         self._fields: Fields = []
         self._chunks: list[bytes] = []
         self._current: Incoming | None = None
@@ -98,9 +100,13 @@ class Inlet:
         if self.phase is Phase.ENDED:
             return
         before = self._body_bytes
+        self._data = data
         rest = self._parse(data)
         while rest:
             rest = self._parse(rest)
+        self._data = b""
+        if self.phase is Phase.HEAD:
+            self._earlier += data  # bounded with the head
         if self.phase is not Phase.IDLE:
             self._look_at(len(data), is_progress=self._body_bytes != before)
 
@@ -180,6 +186,8 @@ class Inlet:
         self.phase = Phase.BODY
         self._body_bytes = self._silent_bytes = self._discarded = 0
         try:
+            if self._is_other_protocol(method, version):
+                raise Refusal(400, "the protocol is not HTTP")
             self._check(version)
             current.head = head = Head(method, self._url, version, self._fields, self._peer)
             if parser.should_upgrade() and (head.has_body or method == "CONNECT"):
@@ -202,6 +210,21 @@ class Inlet:
         if len(self._fields) > self._limits.header_count:
             most = self._limits.header_count
             raise Refusal(431, f"the request has more than {most} header fields")
+
+    def _is_other_protocol(self, method: str, version: str) -> bool:
+        """Whether the request line names RTSP or ICE: the parser takes them, and does not tell.
+
+        Looked for in what came since the head's beginning, which may have other requests in front of it.
+        """
+        data: bytes | memoryview = self._data
+        if self._earlier or not isinstance(data, bytes):
+            data = bytes(self._earlier) + bytes(data)
+            self._earlier = bytearray()
+        if b" RTSP/" not in data and b" ICE/" not in data:
+            return False
+        start = b"\n%b %b" % (method.encode(), self._url)  # of a line: a field's value may read the same
+        lines = [start + b" %b/%b\r\n" % (name, version.encode()) for name in (b"RTSP", b"ICE")]
+        return any(line in b"\n" + data for line in lines)
 
     def on_body(self, data: bytes) -> None:
         if self.phase is Phase.ENDED:

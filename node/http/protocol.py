@@ -195,7 +195,8 @@ class Connection(asyncio.Protocol):
         self._owes_continue = head.expects_continue and body.__class__ is not bytes
         traceparent, headers = head.traceparent, head.headers
         if traceparent is None:
-            traceparent = f"00-{getrandbits(128):032x}-{getrandbits(64):016x}-01"
+            ids = getrandbits(192).to_bytes(24, "big").hex()  # in one go: half the time of two numbers
+            traceparent = f"00-{ids[:32]}-{ids[32:]}-01"
             headers += (("traceparent", traceparent.encode("ascii")),)
         request = HttpRequest(
             method=head.method,

@@ -22,6 +22,8 @@ from lattice.http import (
 
 _APART = HOP_BY_HOP | {"content-length", "date"}
 _MAX_KNOWN_NAMES = 1024
+_MAX_KNOWN_STARTS = 512
+_MAX_KNOWN_BYTES = 1024
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -44,17 +46,8 @@ class ResponseHead:
         status = response.status
         if not 200 <= status <= 599:
             raise Invalid(f"the component answered with the status {status}: use 200 to 599")
-        lines = [_STATUS_LINES[status] if status in _STATUS_LINES else b"HTTP/1.1 %d \r\n" % status]
-        length: int | None = None
-        for name, value in response.headers:
-            if name in _APART:
-                if name == "content-length":
-                    length = _length(value, length)
-                continue
-            if not is_field_value(value):
-                raise Invalid(f"the component's header `{name}` has a value with a control character")
-            lines += (_known_names.get(name) or _learn(name), value, b"\r\n")
-        self.lines = lines
+        start, length = _known_starts.get((status, response.headers)) or _start(status, response.headers)
+        self.lines = [start]
         self.length = 0
         self._frame(response, method, version, length)
 
@@ -98,6 +91,29 @@ def trailer_lines(trailers: Headers) -> bytes:
     return b"".join(lines)
 
 
+def _start(status: int, headers: Headers) -> tuple[bytes, int | None]:
+    """The lines of status and fields, and the length that the component said; remembered if it is small.
+
+    A component answers with the same few heads again and again.
+    """
+    lines = [_STATUS_LINES[status] if status in _STATUS_LINES else b"HTTP/1.1 %d \r\n" % status]
+    length: int | None = None
+    for name, value in headers:
+        if name in _APART:
+            if name == "content-length":
+                length = _length(value, length)
+            continue
+        if not is_field_value(value):
+            raise Invalid(f"the component's header `{name}` has a value with a control character")
+        lines += (_known_names.get(name) or _learn(name), value, b"\r\n")
+    start = b"".join(lines), length
+    if len(start[0]) <= _MAX_KNOWN_BYTES:
+        if len(_known_starts) >= _MAX_KNOWN_STARTS:
+            _known_starts.clear()
+        _known_starts[status, headers] = start
+    return start
+
+
 def _length(value: bytes, former: int | None) -> int:
     if not value.isdigit() or len(value) > 18 or (former is not None and int(value) != former):
         raise Invalid("the component's `content-length` must be one number in digits")
@@ -108,6 +124,7 @@ _STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
 }
 _known_names: dict[str, bytes] = {}
+_known_starts: dict[tuple[int, Headers], tuple[bytes, int | None]] = {}
 
 
 def _learn(name: str) -> bytes:

@@ -40,7 +40,7 @@ def request_text(request: HttpRequest, body: bytes, *, has_more: bool, seed: str
         request.scheme.encode(),
         request.authority.encode(),
         request.path.encode(),
-        *[b"%b:%b" % (name.encode(), value) for name, value in request.headers],
+        *[(_known_names.get(name) or _learn(name)) + value for name, value in request.headers],
     ]
     head = b"\n".join(parts)
     if head.count(b"\n") != len(parts) - 1:
@@ -60,6 +60,18 @@ def coded(data: bytes) -> bytes:
 def decoded(text: bytes | str) -> bytes:
     """What `coded` was given."""
     return pybase64.b64decode(text, validate=True)
+
+
+_MAX_KNOWN_NAMES = 1024
+_known_names: dict[str, bytes] = {}
+
+
+def _learn(name: str) -> bytes:
+    """`name:` as bytes. Few names are in use, so each is encoded once; bounded, for the others."""
+    if len(_known_names) >= _MAX_KNOWN_NAMES:
+        _known_names.clear()
+    line = _known_names[name] = name.encode() + b":"
+    return line
 
 
 def is_text(data: bytes) -> bool:

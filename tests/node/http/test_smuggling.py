@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from lattice.http import HttpRequest, HttpResponse
@@ -165,3 +166,32 @@ async def test_a_trailer_cannot_change_how_its_message_is_read() -> None:
     data = CHUNKED + b"1\r\na\r\n0\r\nX: y\r\nHost: b\r\nAuthorization: c\r\nCookie: d\r\n\r\n"
     async with listening(script) as site:
         assert (await site.ask(data)).body == b"x"
+
+
+@pytest.mark.parametrize("line", [b"GET /x RTSP/1.0", b"GET /x RTSP/1.1", b"SOURCE /x ICE/1.0"])
+@pytest.mark.parametrize("at", [0, 8, 13])
+async def test_another_protocol_is_not_taken_for_http(line: bytes, at: int) -> None:
+    data = line + b"\r\nHost: a\r\n\r\n"
+    async with listening() as site, site.client() as client:
+        if at:
+            await client.send(data[:at])
+            await anyio.sleep(0.01)  # so that they come apart
+        await client.send(data[at:])
+        response = await client.response()
+
+        assert response.status == 400
+        assert not site.responder.requests
+
+
+async def test_another_protocol_behind_a_request_is_refused_too() -> None:
+    async with listening() as site, site.client() as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /x RTSP/1.0\r\nHost: a\r\n\r\n")
+
+        assert [(await client.response()).status for _ in range(2)] == [200, 400]
+
+
+async def test_the_name_of_another_protocol_may_stand_elsewhere() -> None:
+    async with listening() as site:
+        response = await site.ask(b"GET /x HTTP/1.1\r\nHost: a\r\nX-Y: GET /x RTSP/1.1\r\n\r\n")
+
+        assert response.status == 200
