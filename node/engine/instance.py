@@ -163,19 +163,11 @@ class Instance:
     def is_usable(self) -> bool:
         return not self._is_broken
 
-    async def start(self, linker: int, component: int, call: GuestCall, pace: Pace) -> None:
-        """Instantiate, which may run code of the guest; on failure the instance is closed."""
-        self.call = call
-        try:
-            self._store.instantiate(linker, component)
-            await self._run(call.context.deadline, pace, pace.begin())
-            self._finish()
-        except BaseException:
-            self.close()
-            raise
-
     def start_now(self, linker: int, component: int, call: GuestCall, pace: Pace) -> bool:
-        """Instantiate if that is done within one slice on the loop; else continue with `finish_start`."""
+        """Instantiate, which may run code of the guest; false if `finish_start` must go on with it.
+
+        On failure the instance is closed.
+        """
         self.call = call
         try:
             self._store.instantiate(linker, component)
@@ -212,8 +204,14 @@ class Instance:
                 lowered.export.index, bytes_address(lowered.values), converter.count, converter.results
             )
             pace = lowered.export.pace
-            start = Start.WORKER if lowered.lender.may_be_heavy else pace.begin()
-            await self._run(call.context.deadline, pace, start, is_heavy=lowered.lender.may_be_heavy)
+            is_heavy = lowered.lender.may_be_heavy
+            self._begin(pace, Start.WORKER if is_heavy else pace.begin())
+            self._is_heavy = is_heavy  # the first poll has much to copy
+            try:
+                if self._start is Start.WORKER or not self._poll_once():
+                    await self._drive(call.context.deadline)
+            finally:
+                self._end()
             self._finish()
             result = await self._lift(converter) if converter.results else None
             self._is_broken = False
@@ -312,16 +310,6 @@ class Instance:
     def _overran(self) -> None:
         self.has_overrun = True
         self._pace.overran(self._start)
-
-    async def _run(self, deadline: float, pace: Pace, start: Start, *, is_heavy: bool = False) -> None:
-        """Poll the fiber until it has ended; if it is heavy, the first poll has much to copy."""
-        self._begin(pace, start)
-        self._is_heavy = is_heavy
-        try:
-            if start is Start.WORKER or not self._poll_once():
-                await self._drive(deadline)
-        finally:
-            self._end()
 
     def _poll_once(self) -> bool:
         """The first poll on the loop; true if nothing is left to be done."""
