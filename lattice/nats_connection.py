@@ -23,10 +23,12 @@ from anyio import to_thread
 from nats import errors as nats_errors
 from nats.aio.client import Client, RawCredentials
 from nats.aio.subscription import Subscription as NatsSubscription
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from lattice.connection import ConnectionSettings
 from lattice.errors import Denied, Interrupted, Invalid, LatticeError, TimedOut, Unreachable
 from lattice.nats_options import check_server, connect_options, credentials_cure
+from lattice.nats_parser import HandOver, Messages
 
 CONNECT_TIMEOUT_SECONDS = 2
 PING_INTERVAL_SECONDS = 2
@@ -47,6 +49,25 @@ _HEADER_NAME = re.compile(r"[!-9;-~]+")
 _DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]*)\"")
 
 
+class MessageParser(Parser):
+    """The library's parser, but for plain messages. The mutable state, beside the library's, is theirs."""
+
+    def __init__(self, client: object, hand_over: HandOver) -> None:
+        self._messages = Messages(hand_over)
+        super().__init__(client)
+
+    def reset(self) -> None:
+        super().reset()
+        self._messages.reset()
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take what was read from the socket; hands over, in order, what has come whole."""
+        if not self.buf and self.state == AWAITING_CONTROL_LINE:
+            data = self._messages.take(data)
+        if data:
+            await super().parse(data)
+
+
 class NatsConnection(Client):
     """One connection to one server, from CONNECT to its loss. Never reconnects."""
 
@@ -58,6 +79,7 @@ class NatsConnection(Client):
         super().__init__()
         self._on_lost = on_lost
         self._on_denied = on_denied
+        self._ps = MessageParser(self, self._hand_over)
         self._handlers: dict[int, RawHandler] = {}
         self._attached: dict[int, NatsSubscription] = {}
         self._unsent: list[bytes] = []
@@ -80,6 +102,10 @@ class NatsConnection(Client):
         # Returning no message ends the library's handling; an exception here would end its reading.
         if (handler := self._handlers.get(sid)) is not None:
             handler(subject.decode(), data, headers, reply)
+
+    def _hand_over(self, sid: int, subject: bytes, reply: bytes, data: bytes) -> None:
+        if (handler := self._handlers.get(sid)) is not None:
+            handler(subject.decode(), data, None, reply)
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:

@@ -121,6 +121,7 @@ class GuestCall:
 
     def end(self) -> None:
         """Run and forget these actions; the engine's part, on the event loop, however the guest ended."""
-        endings, self._endings = self._endings, []
-        for action in endings:
-            action()
+        if self._endings:
+            endings, self._endings = self._endings, []
+            for action in endings:
+                action()

@@ -170,13 +170,11 @@ class Instance:
     def is_usable(self) -> bool:
         return not self._is_broken
 
-    async def start(self, linker: int, component: int, call: GuestCall, pace: Pace) -> None:
-        """Instantiate, which may run code of the guest; on failure the instance is closed."""
-        if not self.start_now(linker, component, call, pace):
-            await self.finish_start()
-
     def start_now(self, linker: int, component: int, call: GuestCall, pace: Pace) -> bool:
-        """Instantiate if that is done within one slice on the loop; else continue with `finish_start`."""
+        """Instantiate, which may run code of the guest; false if `finish_start` must go on with it.
+
+        On failure the instance is closed.
+        """
         self.call = call
         store = self._store
         try:
@@ -242,12 +240,16 @@ class Instance:
         self._is_broken = True  # until it is known that the fiber ended well
         store, converter = self._store, lowered.export.converter
         try:
-            store.call(
-                lowered.export.index, bytes_address(lowered.values), converter.count, converter.results
-            )
             pace = lowered.export.pace
-            start = Start.WORKER if lowered.lender.may_be_heavy else pace.begin()
-            await self._run(call.context.deadline, pace, start, is_heavy=lowered.lender.may_be_heavy)
+            is_heavy = lowered.lender.may_be_heavy
+            self._begin(pace, Start.WORKER if is_heavy else pace.begin())
+            self._is_heavy = is_heavy  # the first poll has much to copy
+            values = bytes_address(lowered.values)
+            try:
+                if not self._call(lowered.export.index, values, converter.count, converter.results):
+                    await self._drive(call.context.deadline)
+            finally:
+                self._end()
             self._finish()
             result = await self._lift(converter) if converter.results else None
             self._is_broken = False
@@ -275,7 +277,7 @@ class Instance:
         pace = export.pace
         try:
             self._begin(pace, pace.begin())
-            if not self._call_at_once(export.index, bytes_address(values)):
+            if not self._call(export.index, bytes_address(values), 1, 1):
                 await self._drive(call.context.deadline)
                 if self._is_paused:
                     return None
@@ -283,13 +285,13 @@ class Instance:
         except BaseException as error:
             raise self._ended_badly(error) from None
 
-    def _call_at_once(self, export: int, values: int) -> bool:
-        """Begin a call from text to text: true if nothing is left to be done."""
+    def _call(self, export: int, values: int, count: int, results: int) -> bool:
+        """Begin a call, with a first poll if it may be on the loop: true if nothing is left to be done."""
         store = self._store
         if self._start is Start.LOOP and isinstance(store, DrivenStore):
-            has_ended = self._watched(lambda: store.call_at_once(export, values, 1, LOOP_TICKS))
+            has_ended = self._watched(lambda: store.call_at_once(export, values, count, results, LOOP_TICKS))
             return has_ended and not store.failure and not store.dropped
-        store.call(export, values, 1, 1)
+        store.call(export, values, count, results)
         return self._start is not Start.WORKER and self._poll_once()
 
     async def go_on(self, value: Any) -> bytes:
@@ -356,16 +358,6 @@ class Instance:
     def _overran(self) -> None:
         self.has_overrun = True
         self._pace.overran(self._start)
-
-    async def _run(self, deadline: float, pace: Pace, start: Start, *, is_heavy: bool = False) -> None:
-        """Poll the fiber until it has ended; if it is heavy, the first poll has much to copy."""
-        self._begin(pace, start)
-        self._is_heavy = is_heavy
-        try:
-            if start is Start.WORKER or not self._poll_once():
-                await self._drive(deadline)
-        finally:
-            self._end()
 
     def _poll_once(self) -> bool:
         """The first poll on the loop; true if nothing is left to be done."""

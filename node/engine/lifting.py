@@ -23,9 +23,9 @@ class HandleOwner(Protocol):
         """The object behind a host's handle; an owned one leaves the instance's table."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Reader:
-    """For whom values are lifted, and whether that may take long."""
+    """For whom values are lifted, and whether that may take long. Not frozen: each call makes one."""
 
     owner: HandleOwner
     may_be_heavy: bool

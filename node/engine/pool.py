@@ -303,11 +303,14 @@ class ComponentPool:
     async def _serve(
         self, export: Export, args: Sequence[Any] | Mapping[str, Any], context: CallContext
     ) -> Any:
-        if asyncio.get_running_loop().time() > context.deadline:
+        if now() > context.deadline:
             raise TimedOut("the call's budget ended before it began")
         if export.has_objects:
             return await self._serve_objects(export, args, context)
-        lowered = await self._lower(export, args)
+        try:
+            lowered = lower_call(export, args, self.limits.payload_bytes, may_be_heavy=False)
+        except Heavy:
+            lowered = await self._lower_away(export, args)
         try:
             if self._has_idle():
                 instance = self._idle.pop()
@@ -340,12 +343,9 @@ class ComponentPool:
         finally:
             self._give_back(instance)
 
-    async def _lower(self, export: Export, args: Sequence[Any] | Mapping[str, Any]) -> LoweredCall:
+    async def _lower_away(self, export: Export, args: Sequence[Any] | Mapping[str, Any]) -> LoweredCall:
         limit = self.limits.payload_bytes
-        try:
-            return lower_call(export, args, limit, may_be_heavy=False)
-        except Heavy:
-            return await self._engine.workers.run(lambda: lower_call(export, args, limit, may_be_heavy=True))
+        return await self._engine.workers.run(lambda: lower_call(export, args, limit, may_be_heavy=True))
 
     async def _make(self, context: CallContext) -> tuple[Instance, GuestCall]:
         for seconds in RETRY_SECONDS:
@@ -360,7 +360,8 @@ class ComponentPool:
 
     async def _make_once(self, context: CallContext) -> tuple[Instance, GuestCall]:
         instance, call = self._new(context)
-        await instance.start(self._bindings.linker, self._component.pointer, call, self._start_pace)
+        if not instance.start_now(self._bindings.linker, self._component.pointer, call, self._start_pace):
+            await instance.finish_start()
         return instance, call
 
     def _new(self, context: CallContext) -> tuple[Instance, GuestCall]:

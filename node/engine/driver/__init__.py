@@ -75,7 +75,7 @@ class Driver:
         self.call = _bind(
             released,
             "driver_call",
-            [_Address, _Address, _Address, ctypes.c_size_t, ctypes.c_uint64],
+            [_Address, _Address, _Address, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_uint64],
             ctypes.c_bool,
         )
         self.wait = _bind(released, "driver_await", [_Address, _Address, _Address], None)

@@ -96,11 +96,13 @@ EXPORT void driver_free_result(head *cells) {
   memset(place(cells, at.result), 0, at.value_size); // the next call drops what it overwrites
 }
 
-EXPORT bool driver_call(head *cells, void *export, const void *arguments, size_t count, uint64_t ticks) {
+// `results` is 0 or 1.
+EXPORT bool driver_call(head *cells, void *export, const void *arguments, size_t count, size_t results,
+                        uint64_t ticks) {
   void *function = place(cells, at.function);
   driver_free_result(cells);
   if (!wasmtime.get_func(place(cells, at.instance), cells->context, export, function)) abort();
-  cells->fiber = wasmtime.call_async(function, cells->context, arguments, count, place(cells, at.result), 1,
+  cells->fiber = wasmtime.call_async(function, cells->context, arguments, count, place(cells, at.result), results,
                                      place(cells, at.error));
   return run(cells, ticks);
 }

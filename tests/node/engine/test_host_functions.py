@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from lattice.errors import Denied, Failed, NotFound, TimedOut
@@ -53,9 +54,28 @@ async def test_guest_on_a_worker_still_calls_on_the_event_loop(bench: Bench) -> 
 
     pool = bench.pool(KEY_VALUE, imports=store(get))
 
-    assert await pool.call("-", "repeat", [4000], context()) == 4000
-    assert pool.standing("-", "repeat") is Standing.SLOW
+    assert await pool.call("-", "labour", [40], context()) == 40
+    assert pool.standing("-", "labour") is Standing.SLOW
     assert threads == {threading.main_thread()}
+
+
+async def test_guest_that_only_calls_the_host_stays_on_the_loop_and_takes_turns(bench: Bench) -> None:
+    pool = bench.pool(KEY_VALUE, imports=store(lambda call, key: 1))
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(take_turns)
+        assert await pool.call("-", "repeat", [4000], context()) == 4000
+        tasks.cancel_scope.cancel()
+
+    assert pool.standing("-", "repeat") is Standing.TRUSTED
+    assert turns > 4
 
 
 async def test_function_sees_its_call_and_what_its_instance_keeps(bench: Bench) -> None:

@@ -1,9 +1,9 @@
-"""Build the shim: `python node/capabilities/http/shim/build.py` writes `shim.wasm` and `inside.wasm` beside it.
+"""Build the shim: `python node/capabilities/http/shim/build.py` writes the two `.wasm` files beside this one.
 
 Needs the package `ziglang`, in the version that requirements/dev.txt pins: the same sources then give the
 same bytes everywhere, which the tests check. The results are core modules: one to be made a component beside
-each guest's (`node.engine.shim_text`), one to go into the guest's (`node.engine.shim_inline`), which differ in
-who keeps handles. What is around them is written from the guest's own WIT.
+each guest's (`node.engine.shim_text`), one to go into it (`node.engine.shim_inline`); they differ in who
+keeps handles. What is around them is written from the guest's own WIT.
 """
 
 from __future__ import annotations
