@@ -7,10 +7,10 @@ to the network. Everything here is pure; who receives bytes from outside checks 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from lattice.errors import Invalid
+from lattice.plain import plain
 
 if TYPE_CHECKING:
     from lattice.streams import ByteReceiver
@@ -58,7 +58,7 @@ _TARGET = re.compile(r"[\x21-\x7e\x80-\U0010ffff]+")
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@plain
 class HttpRequest:
     """A request as a component sees it."""
 
@@ -72,14 +72,14 @@ class HttpRequest:
     body: Body = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@plain
 class HttpResponse:
     """A response as a component gave it. Whoever holds one whose body is a stream closes that stream."""
 
     status: int
     headers: Headers = ()
     body: Body = b""
-    trailers: Headers = field(default=())
+    trailers: Headers = ()
     """Behind a body that is all here; a stream has its own."""
 
 

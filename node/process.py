@@ -23,6 +23,7 @@ from lattice.errors import LatticeError
 from lattice.nats_bus import NatsBus
 from node.data_folder import open_data_folder
 from node.embedded_server import EmbeddedServer
+from node.garbage import settle
 from node.identity import default_name, load_identity
 from node.node import Node
 from node.settings import NodeSettings
@@ -35,6 +36,7 @@ EXIT_DRAINED, EXIT_FAILED, EXIT_STOPPED = 0, 1, 130
 
 def run_node(settings: NodeSettings) -> int:
     """Run a node until a signal or an operator ends it; returns the exit code."""
+    settle()
     try:
         return anyio.run(_run, settings, backend_options={"use_uvloop": True})
     except* LatticeError as group:

@@ -50,6 +50,7 @@ OTHERS = """\
 | `LATTICE_CONFIG` | the TOML file, as `--config` |
 | `LATTICE_STATE` | the folder in which nodes of this machine keep their data and find their embedded server; without it `$XDG_STATE_HOME/lattice`, else `~/.local/state/lattice` |
 | `LATTICE_TIMEOUT`, `LATTICE_OUTPUT` | of `latticectl`, see [its reference](cli.md); a node passes over them |
+| `LATTICE_DRIVER` | `off`: do without the engine's native helper, which makes calls quicker and is left out where it was not built |
 | `NO_COLOR` | if it is set: no colours, in logs, in `latticectl` and in the demo |
 
 `latticectl` reads `LATTICE_LATTICE`, `LATTICE_NATS`, `LATTICE_CREDS` and `LATTICE_TLS_*` too, so one set of variables

@@ -18,7 +18,7 @@ from lattice.settings import Tables, boolean, key_value, one_of, path, setting, 
 from node.http.address import Address, parse_address
 from providers.registry import ProviderSpec, parse_spec, table_spec
 
-OTHER_VARIABLES = ("LATTICE_STATE", "LATTICE_TIMEOUT", "LATTICE_OUTPUT")
+OTHER_VARIABLES = ("LATTICE_STATE", "LATTICE_TIMEOUT", "LATTICE_OUTPUT", "LATTICE_DRIVER")
 """Variables that other programs of the lattice read."""
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from lattice.plain import plain
+
 HostFunction: TypeAlias = Callable[..., Any]
 """`fn(call: GuestCall, *args) -> value | Awaitable[value]`; it runs on the event loop, never on a thread.
 
@@ -70,7 +72,7 @@ Whoever called gets a `PausedCall`, and gives the function's result when the gue
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain
 class CallContext:
     """What accompanies a call from its caller to its end."""
 

@@ -124,6 +124,7 @@ class Instance:
         "_next_number",
         "_objects",
         "_pace",
+        "_reader",
         "_resources",
         "_start",
         "_store",
@@ -133,7 +134,6 @@ class Instance:
         "call",
         "calls",
         "has_overrun",
-        "reader",
         "state",
     )
 
@@ -161,10 +161,18 @@ class Instance:
         self.call: GuestCall
         self.calls = 0
         self.has_overrun = False
-        self.reader = Reader(self, True)
+        self._reader: Reader | None = None
         maker = engine.maker
         self._store = Store(engine.address, limits) if maker is None else DrivenStore(maker, recipe)
         self._store.owner = self
+
+    @property
+    def reader(self) -> Reader:
+        """Reads the values that the guest gives to host functions."""
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = Reader(self, True)
+        return reader
 
     @property
     def is_usable(self) -> bool:
@@ -288,11 +296,14 @@ class Instance:
     def _call(self, export: int, values: int, count: int, results: int) -> bool:
         """Begin a call, with a first poll if it may be on the loop: true if nothing is left to be done."""
         store = self._store
-        if self._start is Start.LOOP and isinstance(store, DrivenStore):
-            has_ended = self._watched(lambda: store.call_at_once(export, values, count, results, LOOP_TICKS))
-            return has_ended and not store.failure and not store.dropped
-        store.call(export, values, count, results)
-        return self._start is not Start.WORKER and self._poll_once()
+        if self._start is not Start.LOOP or store.__class__ is not DrivenStore:
+            store.call(export, values, count, results)
+            return self._start is not Start.WORKER and self._poll_once()
+        began = self._engine.stopwatch.begin()
+        self._engine.ticker.note()
+        has_ended = store.call_at_once(export, values, count, results, LOOP_TICKS)
+        self._judge(began, has_ended)
+        return has_ended and not store.failure and not store.dropped
 
     async def go_on(self, value: Any) -> bytes:
         """Give a paused guest the result of the host function that it waits for: its text in the end."""
@@ -406,10 +417,15 @@ class Instance:
 
     def _watched(self, poll: Callable[[], bool]) -> bool:
         """Poll, by way of `poll`, and find out whether the guest has overrun."""
-        stopwatch, store = self._engine.stopwatch, self._store
-        began = stopwatch.begin()
+        began = self._engine.stopwatch.begin()
         self._engine.ticker.note()
         has_ended = poll()
+        self._judge(began, has_ended)
+        return has_ended
+
+    def _judge(self, began: float, has_ended: bool) -> None:
+        """After a poll on the loop: whether the guest has overrun."""
+        stopwatch, store = self._engine.stopwatch, self._store
         seconds = time.perf_counter() - began
         self._turn_polling += seconds
         self._turn_polls += 1
@@ -419,7 +435,6 @@ class Instance:
                 self._overran()
         elif not has_ended and not store.host_call and stopwatch.computed_seconds() > SLICE_SECONDS:
             self._overran()
-        return has_ended
 
     async def _poll_away(self) -> bool:
         has_ended, seconds = await self._engine.workers.run(self._poll_slice)

@@ -270,7 +270,7 @@ class ComponentPool:
             queued=self._permits.queued,
             calls=self._calls,
             errors=dict(self._errors),
-            prewarmed=len(self._idle),
+            prewarmed=len(self._idle) + len(self._ordered),
             instances_made=self._made,
             busy_seconds=self._busy_seconds,
             dropped_log_bytes=self._output.dropped_bytes,
@@ -403,12 +403,13 @@ class ComponentPool:
             self._tidying.cancel()
         self._tidying = None
         self._is_tidied_soon = False
-        self._end_used()
         self._collect()
+        context = CallContext(deadline=now() + self.limits.budget_seconds)
         for _ in range(MAKE_AT_ONCE):
             if not self._wants_more():
-                return
-            self._prewarm()
+                break
+            self._prewarm(context)
+        self._end_used()  # now the maker is awake, if it was asked to make any
         if self._wants_more():
             self._tidy_soon()
 
@@ -427,12 +428,11 @@ class ComponentPool:
             return False
         return len(self._idle) + self._starting < min(self.limits.prewarm, self._permits.slots)
 
-    def _prewarm(self) -> None:
+    def _prewarm(self, context: CallContext) -> None:
         """Make one instance, or begin to."""
-        deadline = now() + self.limits.budget_seconds
         self._starting += 1
         try:
-            instance, call = self._new(CallContext(deadline=deadline))
+            instance, call = self._new(context)
             if instance.order(call, self._start_pace):
                 self._ordered.append(instance)
                 return

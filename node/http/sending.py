@@ -65,7 +65,6 @@ class Outlet:
     async def send_whole(self, head: ResponseHead, response: HttpResponse) -> None:
         """Write a response whose body is all here, in one piece if it is small."""
         self._check_open()
-        self._check_open()
         body, lines = response.body, head.lines
         assert isinstance(body, bytes)
         if head.framing is Framing.CHUNKED:

@@ -37,6 +37,7 @@ from lattice.state import Effect, NodeLost, NodeSuspected
 from lattice.tasks import open_tasks
 from node.component_logs import ComponentLogs
 from node.engine.compiled import CompiledComponent
+from node.garbage import settle
 from node.http.listener import Listener
 from node.http.mirror import Mirror
 from node.http.workers import DRAIN, READY, WorkerOrder
@@ -56,6 +57,7 @@ def main() -> int:
     logs.configure(level=settings.log_level, format=settings.log_format, lattice=settings.lattice)
     structlog.contextvars.bind_contextvars(node=order.name, worker=order.number)
     code = 0
+    settle()
     try:
         anyio.run(_run, order, backend_options={"use_uvloop": True})
     except* LatticeError as group:

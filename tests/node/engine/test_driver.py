@@ -1,0 +1,124 @@
+"""The native helper: the same with it and without, and what its thread was asked for is never lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from lattice.errors import LatticeError, Trapped
+from node.engine import capi
+from node.engine.driver import build
+from node.engine.engine import Engine
+from node.engine.host import GuestCall, HostInterface
+from tests.node.engine.components import ADD, KEY_VALUE
+from tests.node.engine.conftest import SMALL, Bench, context
+
+STARTS_WITH_THE_HOST = """
+(component
+  (import "demo:kv/store@0.2.3" (instance $kv (export "get" (func (param "key" u32) (result u32)))))
+  (core func $get (canon lower (func $kv "get")))
+  (core module $m
+    (import "kv" "get" (func $get (param i32) (result i32)))
+    (global $got (mut i32) (i32.const 0))
+    (func $start (global.set $got (call $get (i32.const 1))))
+    (start $start)
+    (func (export "got") (result i32) (global.get $got)))
+  (core instance $i (instantiate $m (with "kv" (instance (export "get" (func $get))))))
+  (func (export "got") (result u32) (canon lift (core func $i "got"))))
+"""
+
+
+@pytest.fixture(params=["with", "without"])
+async def bench(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> AsyncIterator[Bench]:
+    """An engine with the driver, and one without."""
+    if request.param == "without":
+        monkeypatch.setattr(capi, "DRIVER", None)  # as where it was not built
+    async with Engine(SMALL) as engine:
+        assert (engine.maker is None) == (request.param == "without")
+        bench = Bench(engine, tmp_path)
+        yield bench
+        for pool in bench.pools:
+            await pool.aclose()
+        assert engine.instances == 0
+
+
+def _store(value: int = 1) -> list[HostInterface]:
+    def get(call: GuestCall, key: int) -> int:
+        return value
+
+    functions = {"get": get, "note": lambda call, key: None}
+    return [HostInterface(name="demo:kv/store@0.2.0", functions=functions)]
+
+
+async def test_many_calls_at_once_each_have_a_sandbox(bench: Bench) -> None:
+    pool = bench.pool(KEY_VALUE, imports=_store(), slots=64, queue_length=1000, prewarm=8)
+    results: list[int] = []
+
+    async def call() -> None:
+        results.append(await pool.call("-", "run", [1], context()))
+
+    for _ in range(5):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(60):
+                tasks.start_soon(call)
+
+    assert results == [2] * 300
+    assert pool.statistics().instances_made >= 300
+
+
+async def test_a_trap_ends_its_own_call_only(bench: Bench) -> None:
+    pool = bench.pool(ADD, slots=8, prewarm=4)
+
+    for _ in range(20):
+        with pytest.raises(Trapped):
+            await pool.call("-", "trap", [], context())
+        assert await pool.call("-", "count", [], context()) == 1
+
+
+async def test_a_start_that_asks_the_host_is_finished_whoever_began_it(bench: Bench) -> None:
+    pool = bench.pool(STARTS_WITH_THE_HOST, imports=_store(42), slots=8, prewarm=4)
+
+    for _ in range(50):
+        assert await pool.call("-", "got", [], context()) == 42
+
+
+async def test_a_pool_that_closes_gives_back_what_was_being_made(bench: Bench) -> None:
+    for _ in range(20):
+        pool = bench.pool(KEY_VALUE, imports=_store(), slots=16, prewarm=16)
+        for _ in range(9):
+            await pool.call("-", "run", [1], context())
+        await pool.aclose()
+
+    assert bench.engine.instances == 0
+
+
+async def test_calls_beyond_the_room_fail_and_leave_it_as_it_was(bench: Bench) -> None:
+    pool = bench.pool(KEY_VALUE, imports=_store(), slots=200, queue_length=400, prewarm=16)
+    outcomes: list[str] = []
+
+    async def call() -> None:
+        try:
+            outcomes.append(str(await pool.call("-", "run", [1], context())))
+        except LatticeError as error:
+            outcomes.append(error.code)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(300):
+            tasks.start_soon(call)
+
+    assert set(outcomes) <= {"2", "overloaded"}
+    assert await pool.call("-", "run", [1], context()) == 2
+
+
+@pytest.mark.slow
+def test_the_driver_builds_from_its_source(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", build.__name__, str(tmp_path / "driver.so")], check=True)
+
+    assert (tmp_path / "driver.so").stat().st_size > 0
