@@ -13,7 +13,7 @@ WORKDIR /source
 # development uses, so that nothing is fetched whose hash is not known.
 COPY requirements/ requirements/
 RUN python -m venv /opt/build \
- && sed -n '/^setuptools==/,/[^\\]$/p' requirements/dev.txt > requirements/build.txt \
+ && sed -n -e '/^setuptools==/,/[^\\]$/p' -e '/^ziglang==/,/[^\\]$/p' requirements/dev.txt > requirements/build.txt \
  && /opt/build/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt \
  && /opt/build/bin/pip wheel --require-hashes --no-build-isolation --wheel-dir /wheels -r requirements/runtime.txt
 
@@ -22,7 +22,8 @@ COPY lattice/ lattice/
 COPY providers/ providers/
 COPY node/ node/
 COPY ctl/ ctl/
-RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+RUN /opt/build/bin/python -m node.engine.driver.build \
+ && /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && python -m venv --without-pip /opt/lattice \
  && /opt/build/bin/pip --python /opt/lattice/bin/python install --no-deps --no-index /wheels/*.whl \
  && /opt/lattice/bin/python -m compileall -q /opt/lattice/lib

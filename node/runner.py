@@ -34,9 +34,9 @@ from node.artifacts import Artifacts
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.connector import HttpClientSettings
 from node.capabilities.messaging import Replies
-from node.engine.capi import EngineSettings
 from node.engine.compile_process import CompileLimits
 from node.engine.compiler import Compiler
+from node.engine.configuration import EngineSettings
 from node.engine.engine import Engine
 from node.engine.host import LogSink
 from node.engine.modules import ModuleCompiler

@@ -16,8 +16,8 @@ import anyio
 from anyio.abc import ByteReceiveStream, Process
 
 from lattice.errors import Failed, Invalid, LatticeError
-from node.engine.capi import EngineSettings
 from node.engine.compiled import Form
+from node.engine.configuration import EngineSettings
 
 MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30

@@ -27,8 +27,8 @@ from lattice import wit
 from lattice.errors import Invalid
 from node.engine import adapter, shim_compose
 from node.engine.binary import import_names, require_component, require_module
-from node.engine.capi import EngineSettings, make_engine
 from node.engine.compiled import Form
+from node.engine.configuration import EngineSettings, make_engine
 from node.engine.describe import describe
 from node.engine.preview1_module import check_command
 from node.engine.skeleton import skeleton

@@ -25,9 +25,9 @@ from node.engine import capi
 from node.engine.adapter import ADAPTER_VERSION
 from node.engine.binary import require_component
 from node.engine.cache import Cache, Entry
-from node.engine.capi import EngineSettings
 from node.engine.compile_process import CompileLimits, Progress, run_worker, shaping
 from node.engine.compiled import CompiledComponent, Form
+from node.engine.configuration import EngineSettings
 from node.engine.shim_compose import shim_hash
 
 _log = structlog.get_logger()

@@ -15,8 +15,13 @@ from anyio.abc import TaskGroup
 
 from lattice.errors import Invalid, Overloaded
 from node.engine import capi
-from node.engine.capi import EngineSettings, make_engine
 from node.engine.compiled import CompiledComponent
+from node.engine.configuration import (
+    MAX_ADDRESS_SPACE_BYTES,
+    EngineSettings,
+    address_space_bytes,
+    make_engine,
+)
 from node.engine.driver import Maker
 from node.engine.stopwatch import Stopwatch
 from node.engine.ticker import Ticker
@@ -206,10 +211,10 @@ async def _body_errors_as_they_are() -> AsyncGenerator[None]:
 
 
 def _check_address_space(settings: EngineSettings) -> None:
-    needed = capi.address_space_bytes(settings)
+    needed = address_space_bytes(settings)
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     if allowed == resource.RLIM_INFINITY:
-        allowed = capi.MAX_ADDRESS_SPACE_BYTES
+        allowed = MAX_ADDRESS_SPACE_BYTES
     if needed > allowed:
         raise Invalid(
             f"{settings.max_instances} instances need {needed >> 30} GiB of address space (not memory), and "

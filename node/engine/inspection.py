@@ -13,8 +13,8 @@ import anyio.to_thread
 from lattice import wit
 from lattice.errors import Invalid
 from node.engine.binary import Kind, require_component
-from node.engine.capi import EngineSettings
 from node.engine.compile_process import CompileLimits, run_worker
+from node.engine.configuration import EngineSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

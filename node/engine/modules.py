@@ -15,10 +15,10 @@ import structlog
 
 from lattice.errors import Failed
 from node.engine.cache import Cache, Entry
-from node.engine.capi import EngineSettings
 from node.engine.compile_process import CompileLimits, run_worker
 from node.engine.compiled import Form
 from node.engine.compiler import entry_name
+from node.engine.configuration import EngineSettings
 
 _log = structlog.get_logger()
 

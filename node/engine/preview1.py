@@ -16,8 +16,8 @@ import anyio
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
 from lattice.errors import Failed, Trapped
-from node.engine.capi import EngineSettings
 from node.engine.compile_process import shaping
+from node.engine.configuration import EngineSettings
 from node.engine.modules import CompiledModule
 
 _MAX_ANSWER_BYTES = 64 * 1024

@@ -19,7 +19,7 @@ from typing import Any
 
 import wasmtime
 
-from node.engine.capi import EngineSettings, make_engine
+from node.engine.configuration import EngineSettings, make_engine
 from node.engine.preview1_module import START, WASI_MODULES
 from node.engine.traps import explain
 

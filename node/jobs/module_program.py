@@ -11,7 +11,7 @@ from lattice.errors import LatticeError, Trapped
 from lattice.jobs import FAILED, STDERR, STDOUT, TIMED_OUT, TRAPPED, Outcome
 from lattice.streams import ByteReceiver
 from lattice.tasks import open_tasks
-from node.engine.capi import EngineSettings
+from node.engine.configuration import EngineSettings
 from node.engine.preview1 import ModuleProcess, ModuleRun, running
 from node.jobs.program import Write
 

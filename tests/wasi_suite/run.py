@@ -27,9 +27,9 @@ from lattice.errors import LatticeError
 from node.capabilities.http import HttpClient, HttpSettings, OutgoingPolicy, http_interfaces
 from node.capabilities.wasi import Exited, Folder, WasiSettings, parse_grants, wasi_interfaces
 from node.capabilities.wasi.streams import LineOutput
-from node.engine.capi import EngineSettings
 from node.engine.compile_process import CompileLimits
 from node.engine.compiler import Compiler
+from node.engine.configuration import EngineSettings
 from node.engine.engine import Engine
 from node.engine.host import CallContext
 from node.engine.limits import InstanceLimits

@@ -11,8 +11,8 @@ import wasmtime
 from wasmtime import component as wasm
 
 from lattice import wit
-from node.engine.capi import EngineSettings, make_engine
 from node.engine.compiled import CompiledComponent
+from node.engine.configuration import EngineSettings, make_engine
 from node.engine.describe import describe
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-from node.engine.capi import EngineSettings
 from node.engine.compiled import CompiledComponent
+from node.engine.configuration import EngineSettings
 from node.engine.engine import Engine
 from node.engine.host import CallContext, GuestCall, HostInterface
 from node.engine.limits import InstanceLimits

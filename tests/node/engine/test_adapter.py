@@ -17,8 +17,8 @@ from wasmtime import component as wasm
 from lattice import wit
 from lattice.errors import Denied
 from node.engine import adapter
-from node.engine.capi import EngineSettings, make_engine
 from node.engine.compiled import CompiledComponent
+from node.engine.configuration import EngineSettings, make_engine
 from node.engine.describe import describe
 from node.engine.engine import Engine
 from node.engine.host import GuestCall, HostFunction, HostInterface

@@ -11,9 +11,9 @@ from lattice import wit
 from lattice.errors import Failed, Invalid, LatticeError
 from node.engine import compiler as compiler_module
 from node.engine.binary import COMPONENT_HEADER, MODULE_HEADER, number, section
-from node.engine.capi import EngineSettings, make_engine
 from node.engine.compile_process import CompileLimits
 from node.engine.compiler import Compiler, entry_name
+from node.engine.configuration import EngineSettings, make_engine
 from tests.node.engine.guests import BYTES, IDENTITY, binary
 
 KEY = b"the node's key"

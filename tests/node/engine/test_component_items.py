@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from wasmtime import component as wasm
 
 from lattice.errors import Invalid
-from node.engine.capi import EngineSettings, make_engine
 from node.engine.compile_worker import describe_artifact
 from node.engine.component_items import Output, read_items
+from node.engine.configuration import EngineSettings, make_engine
 from node.engine.skeleton import skeleton
 
 ROOT = Path(__file__).parents[3]

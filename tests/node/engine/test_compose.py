@@ -6,8 +6,8 @@ from wasmtime import component as wasm
 
 from lattice import wit
 from lattice.errors import Invalid
-from node.engine.capi import EngineSettings, make_engine
 from node.engine.compose import Part, compatible_name, plug
+from node.engine.configuration import EngineSettings, make_engine
 from node.engine.describe import describe
 from tests.node.engine.guests import binary
 

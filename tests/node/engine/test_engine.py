@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lattice.errors import Invalid, TimedOut
-from node.engine.capi import EngineSettings
+from node.engine.configuration import EngineSettings
 from node.engine.engine import Engine
 from node.engine.host import CallContext
 from node.engine.limits import InstanceLimits

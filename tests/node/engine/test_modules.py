@@ -9,9 +9,9 @@ import pytest
 import wasmtime
 
 from lattice.errors import Invalid
-from node.engine.capi import EngineSettings
 from node.engine.compile_process import CompileLimits
 from node.engine.compiler import Compiler
+from node.engine.configuration import EngineSettings
 from node.engine.modules import ModuleCompiler
 
 COMMAND = '(module (memory (export "memory") 1) (func (export "_start")))'

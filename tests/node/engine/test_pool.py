@@ -11,7 +11,7 @@ from node.engine.engine import Engine
 from node.engine.host import GuestCall
 from node.engine.limits import InstanceLimits
 from tests.node.engine.components import ADD, KEY_VALUE
-from tests.node.engine.conftest import Bench, context
+from tests.node.engine.conftest import Bench, context, until
 from tests.node.engine.test_host_functions import store
 
 IN_INTERFACE = """
@@ -241,8 +241,7 @@ async def test_spare_instances_make_room_for_calls(bench: Bench, engine: Engine)
     async with anyio.create_task_group() as tasks:
         for _ in range(engine.settings.max_instances):
             tasks.start_soon(busy.call, "-", "run", [1], context())
-        await wait_all_tasks_blocked()
-        assert gate.waiting == engine.settings.max_instances
+        await until(lambda: gate.waiting == engine.settings.max_instances)
         gate.open.set()
 
     assert idle.statistics().prewarmed == 0

@@ -6,7 +6,7 @@ from wasmtime import component as wasm
 
 from lattice.errors import Invalid
 from node.engine.binary import COMPONENT_HEADER, MODULE_HEADER, section
-from node.engine.capi import EngineSettings, make_engine
+from node.engine.configuration import EngineSettings, make_engine
 from node.engine.describe import describe
 from node.engine.skeleton import skeleton
 from tests.node.engine.guests import BYTES, IDENTITY, RESOURCES, binary

@@ -19,7 +19,7 @@ import structlog
 
 from lattice import wit
 from lattice.errors import Conflict, Failed, LatticeError
-from node.engine.capi import EngineSettings
+from node.engine.configuration import EngineSettings
 from node.engine.engine import Engine
 from node.engine.host import GuestCall, HostInterface
 from node.engine.pool import ComponentPool

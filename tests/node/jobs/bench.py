@@ -18,9 +18,9 @@ from lattice.model import ComponentSpec
 from lattice.streams import ByteReceiver
 from node.artifacts import digest_of
 from node.capabilities.wasi import Folder, WasiSettings, wasi_interfaces
-from node.engine.capi import EngineSettings
 from node.engine.compile_process import CompileLimits
 from node.engine.compiler import Compiler
+from node.engine.configuration import EngineSettings
 from node.engine.engine import Engine
 from node.engine.modules import ModuleCompiler
 from node.jobs.jobs import Jobs

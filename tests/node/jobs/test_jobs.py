@@ -14,7 +14,7 @@ from lattice.errors import Denied, Invalid, NotFound, Overloaded, Unreachable
 from lattice.exchange import Exchange
 from lattice.jobs import STOPPED, TIMED_OUT, TRAPPED, OutputReader
 from lattice.tasks import open_tasks
-from node.engine.capi import EngineSettings
+from node.engine.configuration import EngineSettings
 from node.engine.engine import Engine
 from tests.node.jobs.bench import EXAMPLES, KINDS, TOOL, TOOL_MODULE, Bench, finish, make_bench
 

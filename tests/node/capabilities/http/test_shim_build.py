@@ -14,8 +14,8 @@ from lattice import wit
 from lattice.errors import Invalid
 from node.capabilities.http import shim
 from node.capabilities.http.shim import build
-from node.engine.capi import EngineSettings, make_engine
 from node.engine.compile_worker import describe_artifact
+from node.engine.configuration import EngineSettings, make_engine
 from node.engine.shim_compose import compose_beside, load_core
 from node.engine.shim_text import is_carried
 from tests.node.capabilities.http.corpus import HELLO, ROOT

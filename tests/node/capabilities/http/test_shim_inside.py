@@ -10,10 +10,10 @@ from wasmtime import component as wasm
 
 from lattice.errors import Invalid, Trapped
 from lattice.http import HttpResponse
-from node.engine.capi import EngineSettings, make_engine
 from node.engine.compile_worker import describe_artifact
 from node.engine.compiler import Compiler
 from node.engine.compose import Part, plug
+from node.engine.configuration import EngineSettings, make_engine
 from node.engine.engine import Engine
 from node.engine.shim_compose import compose_beside, compose_inside, load_core
 from tests.node.capabilities.http.conftest import context
