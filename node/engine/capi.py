@@ -1,9 +1,9 @@
 """All that touches wasmtime's C API, which is private in wasmtime-py: its version is pinned.
 
-Only the engine itself is made elsewhere (`configuration`). Everything is plain addresses (int) here. The rules
-that keep the process alive: a store and the functions of its instance stay together in one object; a fiber has
-one driver at a time; what C only reads is lent from Python's memory; what C hands out is freed exactly once, by
-who asked for it.
+Only the engine itself is made elsewhere (`configuration`). Everything is plain addresses (int) here. The
+rules that keep the process alive: a store and the functions of its instance stay together in one object; a
+fiber has one driver at a time; what C only reads is lent from Python's memory; what C hands out is freed
+exactly once, by who asked for it.
 """
 
 from __future__ import annotations
