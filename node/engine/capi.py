@@ -421,7 +421,7 @@ class DrivenStore(Store):
     @property
     def is_made(self) -> bool:
         """Whether what was ordered is there."""
-        return bool(self._cells.head.state == driver.MADE)
+        return cast("bool", self._driver.is_made(self._address))
 
     def arrive(self) -> bool:
         """Take over what was ordered, waiting if need be: false if its fiber has not ended."""

@@ -215,6 +215,7 @@ class Instance:
         self._is_ordered = False
         try:
             self._begin(pace, pace.begin())
+            self._engine.ticker.note()  # else one that computes while it starts would never be interrupted
             # One that has not ended may have been kept waiting by others: its next poll will tell.
             return self._is_started(cast("DrivenStore", self._store).arrive())
         except BaseException:

@@ -30,9 +30,6 @@ FUNCTIONS = (
 )
 """What it calls, in the order of `api` in driver.c."""
 
-MADE = 3
-"""The state of a sandbox that the maker has made, or that was awaited."""
-
 _Address = ctypes.c_void_p
 
 
@@ -83,6 +80,7 @@ class Driver:
         self.free_result = _bind(held, "driver_free_result", [_Address], None)
         self.start_maker = _bind(held, "driver_start_maker", [], _Address)
         self.ask_to_make = _bind(held, "driver_ask_to_make", [_Address, _Address, _Address], ctypes.c_bool)
+        self.is_made = _bind(held, "driver_is_made", [_Address], ctypes.c_bool)
         self.ask_to_end = _bind(held, "driver_ask_to_end", [_Address, _Address], ctypes.c_bool)
 
 

@@ -203,6 +203,9 @@ EXPORT bool driver_ask_to_make(maker *self, head *cells, const recipe *of) {
   return ask(self, (job){.cells = cells, .of = of});
 }
 
+// Whether a sandbox that was asked for is made: then its cells may be read.
+EXPORT bool driver_is_made(const head *cells) { return atomic_load(&cells->state) == MADE; }
+
 EXPORT bool driver_ask_to_end(maker *self, void *store) { return ask(self, (job){.store = store}); }
 
 static bool take_back(maker *self, const head *cells) {

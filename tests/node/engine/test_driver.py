@@ -33,6 +33,19 @@ STARTS_WITH_THE_HOST = """
 """
 
 
+STARTS_SLOWLY = """
+(component
+  (core module $m
+    (func $start (local $left i32)
+      (local.set $left (i32.const 20000000))
+      (loop $work (br_if $work (local.tee $left (i32.sub (local.get $left) (i32.const 1))))))
+    (start $start)
+    (func (export "got") (result i32) (i32.const 7)))
+  (core instance $i (instantiate $m))
+  (func (export "got") (result u32) (canon lift (core func $i "got"))))
+"""
+
+
 @pytest.fixture(params=["with", "without"])
 async def bench(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -46,7 +59,7 @@ async def bench(
         yield bench
         for pool in bench.pools:
             await pool.aclose()
-        assert engine.instances == 0
+    assert engine.instances == 0
 
 
 def _store(value: int = 1) -> list[HostInterface]:
@@ -87,6 +100,14 @@ async def test_a_start_that_asks_the_host_is_finished_whoever_began_it(bench: Be
 
     for _ in range(50):
         assert await pool.call("-", "got", [], context()) == 42
+
+
+async def test_a_start_that_computes_is_interrupted_whoever_began_it(bench: Bench) -> None:
+    pool = bench.pool(STARTS_SLOWLY, slots=8, prewarm=4)
+
+    for _ in range(5):
+        assert await pool.call("-", "got", [], context()) == 7
+        await anyio.sleep(0.05)  # the epoch clock comes to rest
 
 
 async def test_a_pool_that_closes_gives_back_what_was_being_made(bench: Bench) -> None:
