@@ -423,6 +423,12 @@ class DrivenStore(Store):
         """Whether what was ordered is there."""
         return cast("bool", self._driver.is_made(self._address))
 
+    def hurry(self) -> bool:
+        """Whether it is made, by now: here, unless the maker has begun it already."""
+        return self.is_made or cast(
+            "bool", self._driver.hurry(self._maker.address, self._address, self._recipe)
+        )
+
     def arrive(self) -> bool:
         """Take over what was ordered, waiting if need be: false if its fiber has not ended."""
         if not self.is_made:

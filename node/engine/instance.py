@@ -210,6 +210,11 @@ class Instance:
         """Whether what was ordered is there, so that `arrive` does not wait."""
         return cast("DrivenStore", self._store).is_made
 
+    def hurry(self) -> bool:
+        """Instantiate what was ordered at once, unless the maker has begun to: whether it is there."""
+        self._engine.ticker.note()
+        return cast("DrivenStore", self._store).hurry()
+
     def arrive(self, pace: Pace) -> bool:
         """Take over what was ordered; as `start_now`."""
         self._is_ordered = False

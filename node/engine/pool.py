@@ -465,9 +465,16 @@ class ComponentPool:
             self._started(instance, is_ready=is_ready)
 
     def _has_idle(self) -> bool:
-        """Whether an instance is ready, or one that was ordered is in a moment."""
-        while not self._idle and self._ordered:
-            self._take_over()
+        """Whether an instance is ready, or one of those that were ordered can be."""
+        if not self._idle and self._ordered:
+            self._collect()
+        for _ in range(len(self._ordered)):
+            if self._idle:
+                break
+            if self._ordered[0].hurry():
+                self._take_over()
+            else:
+                self._ordered.rotate(-1)  # it is being made: nobody waits for that
         return bool(self._idle)
 
     async def _finish_prewarm(self, instance: Instance) -> None:

@@ -75,6 +75,7 @@ class Driver:
             [_Address, _Address, _Address, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_uint64],
             ctypes.c_bool,
         )
+        self.hurry = _bind(released, "driver_hurry", [_Address, _Address, _Address], ctypes.c_bool)
         self.wait = _bind(released, "driver_await", [_Address, _Address, _Address], None)
         self.stop_maker = _bind(released, "driver_stop_maker", [_Address], None)
         self.free_result = _bind(held, "driver_free_result", [_Address], None)

@@ -220,12 +220,19 @@ static bool take_back(maker *self, const head *cells) {
   return is_found;
 }
 
-// Returns when a sandbox that was asked for is made; what has not been begun is made here.
-EXPORT void driver_await(maker *self, head *cells, const recipe *of) {
+// Whether a sandbox that was asked for is made. What has not been begun is made here; what has is not waited for, as
+// the maker may stand still on a busy machine.
+EXPORT bool driver_hurry(maker *self, head *cells, const recipe *of) {
   if (atomic_load(&cells->state) == QUEUED && take_back(self, cells)) {
     driver_make(cells, of);
     atomic_store(&cells->state, MADE);
   }
+  return atomic_load(&cells->state) == MADE;
+}
+
+// Returns when it is made.
+EXPORT void driver_await(maker *self, head *cells, const recipe *of) {
+  if (driver_hurry(self, cells, of)) return;
   for (int i = 0; i < SPINS; i++)
     if (atomic_load(&cells->state) == MADE) return;
   pthread_mutex_lock(&self->lock);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -37,7 +38,9 @@ async def test_a_command_sees_its_arguments_prints_and_sleeps(
     assert result == {"ok": None}
     assert time.monotonic() - began >= 0.02
     assert _text(sandboxes, "stdout").startswith("argument 0: hello\nargument 1: one\n")
-    assert _text(sandboxes, "stderr") == "slept 20 ms"
+    slept = re.fullmatch(r"slept (\d+) ms", _text(sandboxes, "stderr"))
+    assert slept
+    assert 20 <= int(slept[1]) < 1000  # a busy machine wakes nobody in time
 
 
 async def test_a_command_that_fails_says_so_in_its_result(

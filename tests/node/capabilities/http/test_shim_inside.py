@@ -140,10 +140,7 @@ async def test_a_guest_that_keeps_to_the_rules_is_not_stopped(shims: Shims) -> N
       (call $append (local.get $made) (i32.const 16) (i32.const 4) (i32.const 16) (i32.const 4) (i32.const 0))
       (drop (call $set-status (call $new-response (local.get $made)) (i32.const 204)))
       (call $drop-request (local.get $request))"""
-    component = _component(body)
-    engine = make_engine(EngineSettings(is_pooling=False))
-    wasm.Component(engine, compose_inside(component, describe_artifact(engine, component), load_core()))
-    handler = await shims.make(component)
+    handler = await shims.make(_component(body))
 
     with pytest.raises(Trapped, match="without setting a response"):
         await handler.handle(request(), context())
@@ -160,6 +157,13 @@ async def test_handles_are_as_many_as_a_guest_wants(shims: Shims) -> None:
     for _ in range(3):
         with pytest.raises(Trapped, match="without setting a response"):
             await handler.handle(request(), context())
+
+
+def test_a_component_of_one_build_is_taken_apart() -> None:
+    component = _component("")
+    engine = make_engine(EngineSettings(is_pooling=False))
+
+    wasm.Component(engine, compose_inside(component, describe_artifact(engine, component), load_core()))
 
 
 def test_a_component_made_of_several_is_not_taken_apart() -> None:
