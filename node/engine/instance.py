@@ -50,6 +50,8 @@ LONG_SECONDS = 0.005
 """A poll on the loop that took longer was not interrupted in time, as when it copies much memory at once."""
 HOT_TURNS = 4
 """So many turns in a row, all spent running: the guest moves to a worker as if it had overrun."""
+SHORT_SECONDS = 0.0005
+"""The turns of a guest that has had so many, so that others come sooner."""
 AWAY_SECONDS = 0.0005
 """About what it costs to hand a poll to a worker and back: a guest that runs for less between its calls to
 the host, as when it hands on bytes, stays on the loop, with a turn like all others."""
@@ -131,6 +133,7 @@ class Instance:
         "_turn_began",
         "_turn_polling",
         "_turn_polls",
+        "_turns",
         "call",
         "calls",
         "has_overrun",
@@ -391,7 +394,7 @@ class Instance:
     async def _go_on(self) -> None:
         """Serve the fiber and poll it until it has ended; on the loop, the first poll has been done."""
         store = self._store
-        self._hot_turns = 0
+        self._hot_turns = self._turns = 0
         self._begin_turn()
         is_here = self._start is not Start.WORKER
         has_ended = store.has_ended if is_here else await self._poll_away()
@@ -461,11 +464,11 @@ class Instance:
 
     async def _may_stay(self) -> bool:
         """Let others have the loop when this guest's turn is over; false when it has had too many."""
-        if time.perf_counter() - self._turn_began < LOOP_SECONDS:
+        most = LOOP_SECONDS if self._turns < HOT_TURNS else SHORT_SECONDS
+        if time.perf_counter() - self._turn_began < most:
             return True
-        is_hot = (
-            self._turn_polling > LOOP_SECONDS / 2 and self._turn_polling > self._turn_polls * AWAY_SECONDS
-        )
+        self._turns += 1
+        is_hot = self._turn_polling > most / 2 and self._turn_polling > self._turn_polls * AWAY_SECONDS
         self._hot_turns = self._hot_turns + 1 if is_hot else 0
         await anyio.lowlevel.checkpoint()
         self._begin_turn()
