@@ -17,9 +17,9 @@ from lattice.errors import Invalid, Overloaded
 from node.engine import capi
 from node.engine.capi import EngineSettings, make_engine
 from node.engine.compiled import CompiledComponent
-from node.engine.driver import Maker
+from node.engine.driver import Maker, NativeTicker
 from node.engine.stopwatch import Stopwatch
-from node.engine.ticker import Ticker
+from node.engine.ticker import TICK_SECONDS, Ticker
 from node.engine.traps import root_cause
 from node.engine.workers import Workers
 
@@ -68,7 +68,7 @@ class Engine(AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Engine]:
         self.workers = Workers(self._threads)
-        self.ticker = Ticker(lambda: capi.increment_epoch(self.address))
+        self.ticker = self._start_ticker()
         self.maker = None if capi.DRIVER is None else Maker(capi.DRIVER)
         try:
             async with _body_errors_as_they_are(), anyio.create_task_group() as tasks:
@@ -82,6 +82,11 @@ class Engine(AsyncContextManagerMixin):
             self._tasks = None
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._stop_threads)
+
+    def _start_ticker(self) -> Ticker | NativeTicker:
+        if capi.DRIVER is not None:
+            return NativeTicker(capi.DRIVER, self.address, TICK_SECONDS)
+        return Ticker(lambda: capi.increment_epoch(self.address))
 
     def _stop_threads(self) -> None:
         self.workers.close()
