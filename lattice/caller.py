@@ -30,6 +30,7 @@ from lattice.exchange import Exchange, ExchangeTarget, Replayable
 from lattice.model import unversioned
 from lattice.names import did_you_mean
 from lattice.open_streams import OpenStreams, ReplyBody, Upload
+from lattice.plain import plain
 from lattice.state import LatticeState
 from lattice.streams import ByteReceiver
 from lattice.tasks import own_task
@@ -51,7 +52,7 @@ CANCEL_SECONDS = 1.0
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@plain
 class CallRequest:
     """A call as it was asked for, without its arguments."""
 

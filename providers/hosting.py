@@ -120,8 +120,10 @@ class Providers:
     async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
         """Call with values; whoever calls within the process ends the call at its deadline."""
         # The flat interfaces are called by a node's own code, and by nothing else within the process.
-        is_checked = request.interface.startswith(FLAT)
-        return await self._called(request, args, is_checked=is_checked)
+        hosted = self._hosted.get(request.component)
+        if hosted is not None and request.interface.startswith(FLAT):
+            return await hosted.call(request, args, is_checked=True)
+        return await self._called(request, args)
 
     async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
         """Call with encoded arguments, at most until the request's deadline."""
@@ -143,12 +145,10 @@ class Providers:
         """Call with byte streams beside arguments and value."""
         return await self._timed(request, self._of(request).exchange(request, args, body))
 
-    async def _called(
-        self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], *, is_checked: bool = False
-    ) -> Any:
+    async def _called(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
         if request.interface == DESCRIPTION:
             return await self._described(request, args)
-        return await self._of(request).call(request, args, is_checked=is_checked)
+        return await self._of(request).call(request, args)
 
     async def _timed(self, request: CallRequest, work: Awaitable[Result]) -> Result:
         await own_task()

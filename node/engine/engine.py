@@ -22,9 +22,9 @@ from node.engine.configuration import (
     address_space_bytes,
     make_engine,
 )
-from node.engine.driver import Maker
+from node.engine.driver import Maker, NativeTicker
 from node.engine.stopwatch import Stopwatch
-from node.engine.ticker import Ticker
+from node.engine.ticker import TICK_SECONDS, Ticker
 from node.engine.traps import root_cause
 from node.engine.workers import Workers
 
@@ -73,7 +73,7 @@ class Engine(AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Engine]:
         self.workers = Workers(self._threads)
-        self.ticker = Ticker(lambda: capi.increment_epoch(self.address))
+        self.ticker = self._start_ticker()
         self.maker = None if capi.DRIVER is None else Maker(capi.DRIVER)
         try:
             async with _body_errors_as_they_are(), anyio.create_task_group() as tasks:
@@ -87,6 +87,11 @@ class Engine(AsyncContextManagerMixin):
             self._tasks = None
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._stop_threads)
+
+    def _start_ticker(self) -> Ticker | NativeTicker:
+        if capi.DRIVER is not None:
+            return NativeTicker(capi.DRIVER, self.address, TICK_SECONDS)
+        return Ticker(lambda: capi.increment_epoch(self.address))
 
     def _stop_threads(self) -> None:
         self.workers.close()

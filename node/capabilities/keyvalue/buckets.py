@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 from lattice.errors import Denied, LatticeError, NotFound
@@ -71,12 +72,12 @@ class Client:
         self, call: GuestCall, bucket: Bucket, path: str, *args: Any, idempotent: bool = False
     ) -> Any:
         """The value of `INTERFACE.FUNCTION` of a bucket; raises `Refusal`."""
-        interface, _, function = path.partition(".")
+        guests, provided = _targets(path)
         try:
             result = await self.links.call(
                 call,
-                interface=f"{PACKAGE}/{interface}",
-                function=(f"{PROVIDED}/{interface}", function),
+                interface=guests,
+                function=provided,
                 args=(bucket.name, *args),
                 name=bucket.link,
                 idempotent=idempotent,
@@ -91,6 +92,13 @@ class Client:
         """The present state of a key; raises `Refusal`."""
         state = await self.ask(call, bucket, "atomics.current", key, idempotent=True)
         return Cas(bucket, key, state["value"], state["version"])
+
+
+@cache
+def _targets(path: str) -> tuple[str, tuple[str, str]]:
+    """The guest's interface and the provider's function of `INTERFACE.FUNCTION`; there are a dozen."""
+    interface, _, function = path.partition(".")
+    return f"{PACKAGE}/{interface}", (f"{PROVIDED}/{interface}", function)
 
 
 def error_of(error: LatticeError) -> dict[str, Any]:

@@ -27,6 +27,7 @@ FUNCTIONS = (
     "wasmtime_call_future_poll",
     "wasmtime_call_future_delete",
     "wasmtime_component_val_delete",
+    "wasmtime_engine_increment_epoch",
 )
 """What it calls, in the order of `api` in driver.c."""
 
@@ -83,6 +84,9 @@ class Driver:
         self.ask_to_make = _bind(held, "driver_ask_to_make", [_Address, _Address, _Address], ctypes.c_bool)
         self.is_made = _bind(held, "driver_is_made", [_Address], ctypes.c_bool)
         self.ask_to_end = _bind(held, "driver_ask_to_end", [_Address, _Address], ctypes.c_bool)
+        self.start_ticker = _bind(held, "driver_start_ticker", [_Address, ctypes.c_int64], _Address)
+        self.wake_ticker = _bind(held, "driver_wake_ticker", [_Address], None)
+        self.stop_ticker = _bind(released, "driver_stop_ticker", [_Address], None)
 
 
 def _bind(library: ctypes.CDLL, name: str, arguments: list[type], result: type | None) -> Any:
@@ -112,3 +116,42 @@ class Maker:
         address, self.address = self.address, 0
         if address:
             self.driver.stop_maker(address)
+
+
+class NativeTicker:
+    """As `node.engine.ticker.Ticker`, on a thread that needs no GIL: nothing in Python waits for it.
+
+    The clock of the engine at that address, which must outlive it.
+    """
+
+    def __init__(self, driver: Driver, engine: int, tick_seconds: float) -> None:
+        self._driver = driver
+        self._address = cast("int", driver.start_ticker(engine, round(tick_seconds * 1e9)))
+        if not self._address:
+            raise OSError("no thread can be started for the engine's clock")
+        size = ctypes.sizeof(ctypes.c_uint32)
+        words = [ctypes.c_uint32.from_address(self._address + index * size) for index in range(3)]
+        self._is_wanted, self._is_idle, self._ticks = words
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it rests until it is wanted again."""
+        return bool(self._is_idle.value)
+
+    @property
+    def ticks(self) -> int:
+        """How often it has ticked so far."""
+        return self._ticks.value
+
+    def note(self) -> None:
+        """Say that a guest is about to run. Any thread may; it must precede every poll."""
+        self._is_wanted.value = 1
+        if self._is_idle.value:
+            self._driver.wake_ticker(self._address)
+
+    def close(self) -> None:
+        """Stop the thread and wait until it has ended, two ticks at most."""
+        address, self._address = self._address, 0
+        if address:
+            self._is_wanted, self._is_idle, self._ticks = (ctypes.c_uint32() for _ in range(3))
+            self._driver.stop_ticker(address)

@@ -1,5 +1,5 @@
-// The engine's native helper: what Python would ask of wasmtime's C API call by call, in one call; and a thread
-// that makes and ends sandboxes beside the one on which Python runs.
+// The engine's native helper: what Python would ask of wasmtime's C API call by call, in one call; a thread that
+// makes and ends sandboxes beside the one on which Python runs; and the epoch clock, which never asks for the GIL.
 //
 // It holds no state but that of the threads that it was asked to start, knows nothing of Python and links with
 // nothing but libc: the functions of wasmtime that it calls are handed to it by their addresses, the layout of what
@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -32,6 +33,7 @@ typedef struct {
   bool (*poll)(void *fiber);
   void (*future_delete)(void *fiber);
   void (*value_delete)(void *value);
+  void (*increment_epoch)(void *engine);
 } api;
 
 typedef struct {
@@ -240,4 +242,85 @@ EXPORT void driver_await(maker *self, head *cells, const recipe *of) {
   while (atomic_load(&cells->state) != MADE) pthread_cond_wait(&self->made, &self->lock);
   self->waiting--;
   pthread_mutex_unlock(&self->lock);
+}
+
+// The epoch clock: a thread that ticks while guests run, and sleeps otherwise.
+
+enum { IDLE_TICKS = 20 };
+
+typedef struct {
+  _Atomic uint32_t is_wanted; // written by Python, before every poll
+  _Atomic uint32_t is_idle;   // read by Python, after that
+  _Atomic uint32_t ticks;     // so far
+  void *engine;
+  int64_t tick_nanoseconds;
+  pthread_t thread;
+  pthread_mutex_t lock;
+  pthread_cond_t wake;
+  bool is_closing, is_woken;
+} ticker;
+
+static void rest(ticker *self) {
+  // Python's stores are not ordered before its loads, but each is seen long before another tick has passed: who
+  // has read that the clock runs, has it see in the second look that it is wanted.
+  struct timespec tick = {.tv_nsec = self->tick_nanoseconds};
+  atomic_store(&self->is_idle, 1);
+  nanosleep(&tick, NULL);
+  pthread_mutex_lock(&self->lock);
+  while (!self->is_woken && !self->is_closing && !atomic_load(&self->is_wanted))
+    pthread_cond_wait(&self->wake, &self->lock);
+  self->is_woken = false;
+  pthread_mutex_unlock(&self->lock);
+  atomic_store(&self->is_idle, 0);
+}
+
+static bool is_closing(ticker *self) {
+  pthread_mutex_lock(&self->lock);
+  bool is_closing = self->is_closing;
+  pthread_mutex_unlock(&self->lock);
+  return is_closing;
+}
+
+static void *tick(void *argument) {
+  ticker *self = argument;
+  struct timespec tick = {.tv_nsec = self->tick_nanoseconds};
+  for (int quiet = 0; !is_closing(self);) {
+    nanosleep(&tick, NULL);
+    wasmtime.increment_epoch(self->engine);
+    atomic_fetch_add(&self->ticks, 1);
+    quiet = atomic_exchange(&self->is_wanted, 0) ? 0 : quiet + 1;
+    if (quiet < IDLE_TICKS) continue;
+    rest(self);
+    quiet = 0;
+  }
+  return NULL;
+}
+
+EXPORT ticker *driver_start_ticker(void *engine, int64_t tick_nanoseconds) {
+  ticker *self = calloc(1, sizeof *self);
+  if (self == NULL) return NULL;
+  self->engine = engine;
+  self->tick_nanoseconds = tick_nanoseconds;
+  pthread_mutex_init(&self->lock, NULL);
+  pthread_cond_init(&self->wake, NULL);
+  if (pthread_create(&self->thread, NULL, tick, self) == 0) return self;
+  free(self);
+  return NULL;
+}
+
+static void wake(ticker *self, bool closing) {
+  pthread_mutex_lock(&self->lock);
+  self->is_woken = true;
+  self->is_closing |= closing;
+  pthread_cond_signal(&self->wake);
+  pthread_mutex_unlock(&self->lock);
+}
+
+EXPORT void driver_wake_ticker(ticker *self) { wake(self, false); }
+
+// Returns when its thread has ended, a tick or two later.
+EXPORT void driver_stop_ticker(ticker *self) {
+  wake(self, true);
+  pthread_join(self->thread, NULL);
+  free(self);
 }

@@ -31,7 +31,8 @@ def compile_wat(text: str, folder: Path, *, is_adapted: bool = False) -> Compile
     component = wasm.Component(engine, binary)
     digest = hashlib.sha256(binary).hexdigest()
     path = folder / f"{digest}.cwasm"
-    path.write_bytes(component.serialize())
+    if not path.exists():  # an engine may still have it mapped
+        path.write_bytes(component.serialize())
     type_ = describe(component, engine)
     if is_adapted:
         type_ = _with_bytes_for_strings(type_)

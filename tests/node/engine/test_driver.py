@@ -10,13 +10,15 @@ from pathlib import Path
 import anyio
 import pytest
 
-from lattice.errors import LatticeError, Trapped
+from lattice.errors import LatticeError, TimedOut, Trapped
 from node.engine import capi
-from node.engine.driver import build
+from node.engine.configuration import make_engine
+from node.engine.driver import NativeTicker, build
 from node.engine.engine import Engine
 from node.engine.host import GuestCall, HostInterface
 from tests.node.engine.components import ADD, KEY_VALUE
 from tests.node.engine.conftest import SMALL, Bench, context
+from tests.node.engine.test_threads import wait_until
 
 STARTS_WITH_THE_HOST = """
 (component
@@ -138,8 +140,34 @@ async def test_calls_beyond_the_room_fail_and_leave_it_as_it_was(bench: Bench) -
     assert await pool.call("-", "run", [1], context()) == 2
 
 
+async def test_a_guest_that_spins_is_interrupted_also_after_the_clock_has_rested(bench: Bench) -> None:
+    pool = bench.pool(ADD, slots=2)
+    for _ in range(3):
+        await anyio.to_thread.run_sync(wait_until, lambda: bench.engine.ticker.is_idle)
+        with pytest.raises(TimedOut):
+            await pool.call("-", "spin", [], context(0.05))
+    await pool.aclose()
+    await anyio.to_thread.run_sync(wait_until, lambda: bench.engine.instances == 0)
+
+
 @pytest.mark.slow
 def test_the_driver_builds_from_its_source(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", build.__name__, str(tmp_path / "driver.so")], check=True)
 
     assert (tmp_path / "driver.so").stat().st_size > 0
+
+
+def test_native_clock_rests_when_no_guest_runs_and_is_woken_by_each_that_begins() -> None:
+    assert capi.DRIVER is not None
+    engine = make_engine(SMALL)
+    ticker = NativeTicker(capi.DRIVER, capi.engine_address(engine), 0.0001)
+    try:
+        for _ in range(50):
+            wait_until(lambda: ticker.is_idle)
+            before = ticker.ticks
+            ticker.note()
+            wait_until(lambda before=before: ticker.ticks > before)  # type: ignore[misc]
+    finally:
+        ticker.close()
+        ticker.close()
+        engine.close()
