@@ -240,7 +240,7 @@ def splice(outer: bytes, binaries: Sequence[bytes]) -> bytes:
     parts = [outer[:HEADER_SIZE]]
     for part in sections(memoryview(outer)):
         body: bytes | memoryview = part.body
-        if waiting and part.id == NESTED_COMPONENT and _is_placeholder(part):
+        if waiting and part.id == NESTED_COMPONENT and is_empty(part.body, part.offset):
             body = waiting.pop()
         parts.append(section(part.id, body))
     if waiting:
@@ -248,9 +248,9 @@ def splice(outer: bytes, binaries: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def _is_placeholder(part: Section) -> bool:
-    """Whether a nested component holds nothing; a custom section may give its name."""
-    return all(inner.id == CUSTOM for inner in sections(part.body, part.offset))
+def is_empty(data: memoryview, offset: int = 0) -> bool:
+    """Whether a module or component holds nothing; a custom section may give its name."""
+    return all(part.id == CUSTOM for part in sections(data, offset))
 
 
 def import_names(data: bytes) -> list[str]:

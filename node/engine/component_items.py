@@ -37,7 +37,7 @@ _SORTS = {0x01: FUNC, 0x02: VALUE, 0x03: TYPE, 0x04: COMPONENT, 0x05: INSTANCE}
 _SORT_BYTES = {sort: bytes([byte]) for byte, sort in _SORTS.items()}
 _CORE_BYTES = {sort: bytes([byte]) for byte, sort in _CORE_SORTS.items()}
 
-_CORE_INSTANCES, _CORE_TYPES, _INSTANCES, _ALIASES, _TYPES, _CANONS = 2, 3, 5, 6, 7, 8
+_CORE_INSTANCES, _CORE_TYPES, _INSTANCES, _ALIASES, TYPES, _CANONS = 2, 3, 5, 6, 7, 8
 
 UTF8, UTF16, LATIN1_UTF16, MEMORY, REALLOC, POST_RETURN = range(6)
 _OPTION_SORTS = {MEMORY: CORE_MEMORY, REALLOC: CORE_FUNC, POST_RETURN: CORE_FUNC}
@@ -446,7 +446,7 @@ _SECTIONS: dict[int, Callable[[Section], list[Item] | Iterator[Item]]] = {
     binary.NESTED_COMPONENT: _nested,
     _INSTANCES: _each(_instance),
     _ALIASES: _each(_alias),
-    _TYPES: _whole(TYPE),
+    TYPES: _whole(TYPE),
     _CANONS: _each(_canon),
     binary.IMPORTS: _each(_import),
     binary.EXPORTS: _each(_export),

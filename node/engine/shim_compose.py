@@ -162,9 +162,7 @@ def _put_in(outer: bytes, module: bytes) -> bytes:
     """Fill the empty core module of a component."""
     parts = [outer[: binary.HEADER_SIZE]]
     for part in binary.sections(memoryview(outer)):
-        is_empty = part.id == binary.CORE_MODULE and all(
-            inner.id == binary.CUSTOM for inner in binary.sections(part.body, part.offset)
-        )
+        is_empty = part.id == binary.CORE_MODULE and binary.is_empty(part.body, part.offset)
         body: bytes | memoryview = part.body
         if is_empty and module:
             body, module = module, b""

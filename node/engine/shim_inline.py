@@ -186,7 +186,11 @@ class _Inlining:
         modules = iter((self._core.inside,))
         names = iter(("allocator", "handles", "env", "core"))
         for item in read_items(text):
-            if isinstance(item, Whole) and item.sort == items.CORE_MODULE and _is_placeholder(item.body):
+            if (
+                isinstance(item, Whole)
+                and item.sort == items.CORE_MODULE
+                and binary.is_empty(memoryview(item.body))
+            ):
                 item = Whole(binary.CORE_MODULE, next(modules), items.CORE_MODULE)
             index = self._output.add(item)
             if isinstance(item, CoreInstantiate | CoreExports):
@@ -353,12 +357,5 @@ def _bridge_key(options: Options) -> tuple[int | None, int | None]:
     return options.get(items.MEMORY), options.get(items.REALLOC)
 
 
-def _is_placeholder(module: bytes | memoryview) -> bool:
-    return all(part.id == binary.CUSTOM for part in binary.sections(memoryview(module)))
-
-
 def _type(encoded: bytes) -> Whole:
-    return Whole(_TYPES, b"\x01" + encoded, items.TYPE)
-
-
-_TYPES = 7
+    return Whole(items.TYPES, b"\x01" + encoded, items.TYPE)
