@@ -21,7 +21,7 @@ import structlog
 
 from lattice import wit
 from lattice.errors import Failed, LatticeError
-from node.engine import capi
+from node.engine import configuration
 from node.engine.adapter import ADAPTER_VERSION
 from node.engine.binary import require_component
 from node.engine.cache import Cache, Entry
@@ -170,7 +170,7 @@ def _wasmtime_version() -> str:
 @cache
 def _engine_source() -> str:
     """A hash of the module that configures engines: it holds more than `EngineSettings` shows."""
-    return hashlib.sha256(Path(capi.__file__).read_bytes()).hexdigest()
+    return hashlib.sha256(Path(configuration.__file__).read_bytes()).hexdigest()
 
 
 @cache

@@ -14,7 +14,7 @@ from anyio import AsyncContextManagerMixin
 from anyio.abc import TaskGroup
 
 from lattice.errors import Invalid, Overloaded
-from node.engine import capi
+from node.engine import capi, store
 from node.engine.compiled import CompiledComponent
 from node.engine.configuration import (
     MAX_ADDRESS_SPACE_BYTES,
@@ -74,7 +74,7 @@ class Engine(AsyncContextManagerMixin):
     async def __asynccontextmanager__(self) -> AsyncGenerator[Engine]:
         self.workers = Workers(self._threads)
         self.ticker = self._start_ticker()
-        self.maker = None if capi.DRIVER is None else Maker(capi.DRIVER)
+        self.maker = None if store.DRIVER is None else Maker(store.DRIVER)
         try:
             async with _body_errors_as_they_are(), anyio.create_task_group() as tasks:
                 self._tasks = tasks
@@ -89,8 +89,8 @@ class Engine(AsyncContextManagerMixin):
                 await anyio.to_thread.run_sync(self._stop_threads)
 
     def _start_ticker(self) -> Ticker | NativeTicker:
-        if capi.DRIVER is not None:
-            return NativeTicker(capi.DRIVER, self.address, TICK_SECONDS)
+        if store.DRIVER is not None:
+            return NativeTicker(store.DRIVER, self.address, TICK_SECONDS)
         return Ticker(lambda: capi.increment_epoch(self.address))
 
     def _stop_threads(self) -> None:
@@ -158,17 +158,21 @@ class Engine(AsyncContextManagerMixin):
             )
         self.instances += 1
 
-    def end(self, store: capi.Store, *, is_slow: bool) -> None:
+    def dismiss(self) -> None:
+        """Give back the room of an instance that has been ended."""
+        self.instances -= 1
+
+    def end(self, sandbox: store.Store, *, is_slow: bool) -> None:
         """Free an instance and its room; `is_slow`: on a worker, as it may have touched much memory."""
         if not is_slow or self.maker is not None or self._tasks is None:
-            store.close()
+            sandbox.close()
             self.instances -= 1
             return
-        self._tasks.start_soon(self._end_away, store)
+        self._tasks.start_soon(self._end_away, sandbox)
 
-    async def _end_away(self, store: capi.Store) -> None:
+    async def _end_away(self, sandbox: store.Store) -> None:
         with anyio.CancelScope(shield=True):
-            await self.workers.run(lambda: store.close(is_slow=True))
+            await self.workers.run(lambda: sandbox.close(is_slow=True))
         self.instances -= 1
 
     def make_room(self) -> bool:

@@ -25,7 +25,7 @@ import structlog
 
 from lattice.errors import Failed, Invalid, LatticeError, TimedOut, Trapped
 from lattice.tasks import own_task
-from node.engine.capi import DrivenStore, Kind, Lender, Store, WasmError, bytes_address
+from node.engine.capi import Kind, Lender, WasmError, bytes_address
 from node.engine.converter import Converter
 from node.engine.engine import Engine
 from node.engine.host import PAUSE, GuestCall, Returned
@@ -33,6 +33,7 @@ from node.engine.lifting import Reader
 from node.engine.linker import BoundFunction, BoundResource
 from node.engine.lowering import Heavy, Mismatch
 from node.engine.pace import Pace, Standing, Start
+from node.engine.store import DrivenStore, Store
 from node.engine.traps import explain
 
 log = structlog.get_logger()
@@ -120,7 +121,6 @@ class Instance:
         "_is_broken",
         "_is_closed",
         "_is_heavy",
-        "_is_ordered",
         "_is_paused",
         "_lent",
         "_next_number",
@@ -140,15 +140,8 @@ class Instance:
         "state",
     )
 
-    def __init__(
-        self,
-        engine: Engine,
-        limits: tuple[int, int, int, int, int],
-        resources: Mapping[int, BoundResource],
-        recipe: int = 0,
-    ) -> None:
-        """Takes room in the engine until `close`; raises `Overloaded`. `recipe`: for the driver."""
-        engine.admit()
+    def __init__(self, engine: Engine, store: Store, resources: Mapping[int, BoundResource]) -> None:
+        """The engine has admitted it: its room there is taken until `close`."""
         self._engine = engine
         self._resources = resources
         self._pace: Pace
@@ -157,7 +150,6 @@ class Instance:
         self._next_number = 0
         self._is_broken = False
         self._is_closed = False
-        self._is_ordered = False
         self._is_paused = False
         self._lent: tuple[bytes, bytes] | None = None
         self.state: dict[Any, Any] = {}
@@ -165,9 +157,8 @@ class Instance:
         self.calls = 0
         self.has_overrun = False
         self._reader: Reader | None = None
-        maker = engine.maker
-        self._store = Store(engine.address, limits) if maker is None else DrivenStore(maker, recipe)
-        self._store.owner = self
+        self._store = store
+        store.owner = self
 
     @property
     def reader(self) -> Reader:
@@ -198,34 +189,13 @@ class Instance:
             self.close()
             raise
 
-    def order(self, call: GuestCall, pace: Pace) -> bool:
-        """Have the engine's maker instantiate, if it may be had: follow with `arrive`."""
+    def arrive(self, call: GuestCall, pace: Pace) -> bool:
+        """Take over what the driver has instantiated; as `start_now`."""
         self.call = call
-        store = self._store
-        if pace.standing is not Standing.TRUSTED or not isinstance(store, DrivenStore):
-            return False
-        self._engine.ticker.note()
-        self._is_ordered = store.order()
-        return self._is_ordered
-
-    @property
-    def has_arrived(self) -> bool:
-        """Whether what was ordered is there, so that `arrive` does not wait."""
-        return cast("DrivenStore", self._store).is_made
-
-    def hurry(self) -> bool:
-        """Instantiate what was ordered at once, unless the maker has begun to: whether it is there."""
-        self._engine.ticker.note()
-        return cast("DrivenStore", self._store).hurry()
-
-    def arrive(self, pace: Pace) -> bool:
-        """Take over what was ordered; as `start_now`."""
-        self._is_ordered = False
         try:
             self._begin(pace, pace.begin())
-            self._engine.ticker.note()  # else one that computes while it starts would never be interrupted
             # One that has not ended may have been kept waiting by others: its next poll will tell.
-            return self._is_started(cast("DrivenStore", self._store).arrive())
+            return self._is_started(self._store.has_ended)
         except BaseException:
             self.close()
             raise
@@ -249,8 +219,11 @@ class Instance:
         finally:
             self._end()
 
-    async def invoke(self, lowered: LoweredCall, call: GuestCall) -> Any:
-        """Call a function and give its result; `lowered` must be kept until this has returned."""
+    async def invoke(self, lowered: LoweredCall, call: GuestCall, *, begun: float | None = None) -> Any:
+        """Call a function and give its result; `lowered` must be kept until this has returned.
+
+        `begun`: when the driver has begun the call, by `Stopwatch.begin`.
+        """
         self.call = call
         call.function = lowered.export.name
         self.calls += 1
@@ -263,12 +236,16 @@ class Instance:
             self._is_heavy = is_heavy  # the first poll has much to copy
             values = bytes_address(lowered.values)
             try:
-                if not self._call(lowered.export.index, values, converter.count, converter.results):
+                if begun is None:
+                    has_ended = self._call(lowered.export.index, values, converter.count, converter.results)
+                else:
+                    has_ended = self._was_called(begun)
+                if not has_ended:
                     await self._drive(call.context.deadline)
             finally:
                 self._end()
             self._finish()
-            result = await self._lift(converter) if converter.results else None
+            result = await self.lift(converter) if converter.results else None
             self._is_broken = False
             return result
         except Returned as early:
@@ -280,10 +257,13 @@ class Instance:
             store.abandon()
             raise
 
-    async def ask(self, export: Export, text: bytes, call: GuestCall) -> bytes | None:
+    async def ask(
+        self, export: Export, text: bytes, call: GuestCall, *, begun: float | None = None
+    ) -> bytes | None:
         """Call a function that takes a text and gives one, both as the bytes of their UTF-8.
 
-        None when a host function has paused the guest: `go_on` then, or `close`.
+        None when a host function has paused the guest: `go_on` then, or `close`. `begun`: when the driver has
+        begun the call, by `Stopwatch.begin`.
         """
         self.call = call
         call.function = export.name
@@ -294,7 +274,11 @@ class Instance:
         pace = export.pace
         try:
             self._begin(pace, pace.begin())
-            if not self._call(export.index, bytes_address(values), 1, 1):
+            if begun is None:
+                has_ended = self._call(export.index, bytes_address(values), 1, 1)
+            else:
+                has_ended = self._was_called(begun)
+            if not has_ended:
                 await self._drive(call.context.deadline)
                 if self._is_paused:
                     return None
@@ -310,9 +294,14 @@ class Instance:
             return self._start is not Start.WORKER and self._poll_once()
         began = self._engine.stopwatch.begin()
         self._engine.ticker.note()
-        has_ended = store.call_at_once(export, values, count, results, LOOP_TICKS)
-        self._judge(began, has_ended)
-        return has_ended and not store.failure and not store.dropped
+        store.call_at_once(export, values, count, results, LOOP_TICKS)
+        return self._was_called(began)
+
+    def _was_called(self, began: float) -> bool:
+        """After the first poll of a call, which the driver has done: true if nothing is left to be done."""
+        store = self._store
+        self._judge(began, store.has_ended)
+        return store.has_ended and not store.failure and not store.dropped
 
     async def go_on(self, value: Any) -> bytes:
         """Give a paused guest the result of the host function that it waits for: its text in the end."""
@@ -351,9 +340,6 @@ class Instance:
         """End the sandbox; what its guest still held is dropped. Nothing may be polling it."""
         if self._is_closed:
             return
-        if self._is_ordered:
-            self._is_ordered = False
-            cast("DrivenStore", self._store).arrive()
         self._is_closed = self._is_broken = True
         self._engine.end(self._store, is_slow=self.has_overrun)
         while self._objects:
@@ -483,7 +469,8 @@ class Instance:
         except WasmError as error:
             raise explain(str(error)) from None
 
-    async def _lift(self, converter: Converter) -> Any:
+    async def lift(self, converter: Converter) -> Any:
+        """The result of the call that has ended, which is freed."""
         store = self._store
         try:
             return converter.lift_result(store.result, Reader(self, False))

@@ -31,6 +31,14 @@ class Reader:
     may_be_heavy: bool
 
 
+class NoHandles:
+    """Owns the values of a function in whose type there are none."""
+
+    def take(self, handle: int) -> Any:
+        """There is none to take."""
+        raise AssertionError("a handle in a value whose type has none")
+
+
 Lift: TypeAlias = Callable[[bytes, int, Reader], Any]
 
 _unpack_slice = Struct("<QQ").unpack_from

@@ -14,10 +14,11 @@ from typing import Any
 
 from lattice import wit
 from lattice.errors import Denied
-from node.engine import capi
+from node.engine import callbacks
 from node.engine.compiled import CompiledComponent
 from node.engine.converter import Converter
 from node.engine.host import DropFunction, HostFunction, HostInterface
+from node.engine.store import Store
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)(-[^+]+)?(\+.*)?")
 _resource_numbers = itertools.count(1)
@@ -43,7 +44,7 @@ class BoundFunction:
     function: HostFunction
     converter: Converter
 
-    def lift(self, address: int, store: capi.Store) -> tuple[Any, ...]:
+    def lift(self, address: int, store: Store) -> tuple[Any, ...]:
         """Called while the guest's fiber is on the stack: it only copies."""
         return self.converter.lift_arguments(address, store.owner.reader)
 
@@ -67,7 +68,7 @@ class Bindings:
         self.resources: dict[int, BoundResource] = {}
         self._check()
         self._define_resources()
-        self._linker = capi.Linker(engine)
+        self._linker = callbacks.Linker(engine)
         try:
             for interface in compiled.linked_type.imports.values():
                 self._define(interface)
@@ -128,7 +129,7 @@ class Bindings:
         assert offer or not interface.functions
         is_adapted = interface.name in self._compiled.adapted_imports
         numbers = self.numbers(interface.functions)
-        functions: dict[str, capi.HostBinding] = {
+        functions: dict[str, callbacks.HostBinding] = {
             name: BoundFunction(
                 f"{interface.name}#{name}",
                 offer.functions[name] if offer else _unoffered,

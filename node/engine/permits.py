@@ -35,6 +35,11 @@ class Permits:
     def queued(self) -> int:
         return len(self._waiters)
 
+    @property
+    def has_free(self) -> bool:
+        """Whether a permit is free and nobody waits for it."""
+        return self._free > 0 and not self._waiters
+
     def acquire_nowait(self) -> bool:
         """Take a permit if one is free and nobody waits for it."""
         if self._free > 0 and not self._waiters:

@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
-import structlog
-
 from lattice import wit
 from lattice.clock import now
-from lattice.errors import Invalid, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
+from lattice.errors import Invalid, LatticeError, NotFound, TimedOut, Unreachable
 from lattice.names import did_you_mean
 from node.engine.compiled import CompiledComponent
 from node.engine.converter import Converter
-from node.engine.driver import Recipe
 from node.engine.engine import Engine
 from node.engine.host import CallContext, GuestCall, HostInterface, LogSink
-from node.engine.instance import LOOP_TICKS, Export, Instance, LoweredCall, lower_call
+from node.engine.instance import LONG_SECONDS, Export, Instance, LoweredCall, lower_call
+from node.engine.lifting import NoHandles, Reader
 from node.engine.limits import InstanceLimits
 from node.engine.linker import Bindings, compatible_name
 from node.engine.lowering import HEAVY_BYTES, Heavy
 from node.engine.output import LimitedOutput, log_output
-from node.engine.pace import Pace, Standing, Trial
+from node.engine.pace import Pace, Standing, Start, Trial
 from node.engine.permits import Permits
+from node.engine.stock import Stock
 
-log = structlog.get_logger()
-
-IDLE_SECONDS = 10.0
-"""After so long without a call a component keeps no instance ready."""
-USED_INSTANCES = 8
-"""So many that have served their last call may wait to be ended."""
-USED_SECONDS = 0.002
-"""So long they wait at the most: they may hold much memory."""
-MAKE_AT_ONCE = 8
-"""Instances made ahead in one go, some 20 us each, before others have the event loop."""
-RETRY_SECONDS = (0.002, 0.01, 0.05)
-"""When the allocator has no room although the totals say so: a slot is being returned just now."""
+_NO_STATE: Mapping[Any, Any] = {}
+_LIGHT_READER = Reader(NoHandles(), False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,35 +84,21 @@ class ComponentPool:
         self._permits = Permits(slots, queue_length=limits.queue_length, queue_seconds=limits.queue_seconds)
         self._output = LimitedOutput(sink, limits.log_bytes_per_second)
         self._trial = Trial()
-        self._start_pace = Pace(self._trial)
-        self._idle: list[Instance] = []
-        self._ordered: deque[Instance] = deque()
-        self._used: list[Instance] = []
-        self._tidying: asyncio.Handle | None = None
-        self._is_tidied_soon = False
-        self._starting = 0
         self._is_draining = False
         self._is_closed = False
-        self._last_call = time.monotonic()
         self._calls = 0
-        self._made = 0
         self._busy_seconds = 0.0
         self._errors: Counter[str] = Counter()
-        self._store_limits = (
-            limits.memory_bytes,
-            limits.max_table_elements,
-            limits.max_core_instances,
-            limits.max_tables,
-            limits.max_memories,
+        self._stock = Stock(
+            engine,
+            self._bindings,
+            self._component.pointer,
+            limits,
+            name=name,
+            trial=self._trial,
+            make_call=self._new_call,
         )
-        self._recipe = Recipe(
-            engine=engine.address,
-            linker=self._bindings.linker,
-            component=self._component.pointer,
-            limits=self._store_limits,
-            ticks=LOOP_TICKS,
-        )
-        self._recipe_address = ctypes.addressof(self._recipe)
+        self.resize(slots)
 
     def __repr__(self) -> str:
         return f"<ComponentPool {self.name} {self._permits.in_use}/{self._permits.slots} in use>"
@@ -147,7 +121,7 @@ class ComponentPool:
         `Failed`, or what a host function raised. Cancelling ends the guest; if it runs on a thread just then,
         that is waited for, some milliseconds at most.
         """
-        began = self._last_call = time.monotonic()
+        began = time.monotonic()
         self._calls += 1
         try:
             if self._is_draining:  # first: once that is over, the component's code is gone
@@ -170,42 +144,93 @@ class ComponentPool:
         finally:
             self._busy_seconds += time.monotonic() - began
 
-    async def ask(
-        self, export: Export, text: bytes, context: CallContext, state: Mapping[Any, Any]
-    ) -> bytes | PausedCall:
+    def ask(
+        self, export: Export, text: bytes, context: CallContext, state: Mapping[Any, Any] = _NO_STATE
+    ) -> bytes | Awaitable[bytes | PausedCall]:
         """Call what `text_export` gave: from text to text, each as the bytes of its UTF-8.
 
-        `state` is added to the instance's before. Raises what `call` raises. When a host function pauses the
-        guest (`PAUSE`), the call is not over: its slot is taken until the `PausedCall` is.
+        Most calls are over when this returns; the rest of another one must be awaited at once. `state` is
+        added to the instance's before. Raises what `call` raises. When a host function pauses the guest
+        (`PAUSE`), the call is not over: its slot is taken until the `PausedCall` is.
         """
-        began = self._last_call = time.monotonic()
+        began = self._engine.stopwatch.begin()
+        if state or not self._may_be_quick(export, text) or began > context.deadline:
+            return self._ask(export, text, context, state)
+        answer = self._stock.ask(export.index, text)
+        if answer is None:
+            return self._ask(export, text, context, state)
         self._calls += 1
-        try:
+        if isinstance(answer, Instance):
+            self._permits.acquire_nowait()  # there is one, and a call on the shelf takes none
+            return self._ask_on(answer, export, text, context, began)
+        self._judge(export, began)
+        return answer
+
+    def _may_be_quick(self, export: Export, text: bytes) -> bool:
+        """Whether a call may begin at once, on the shelf."""
+        return (
+            self._stock.shelf is not None
+            and export.pace.standing is Standing.TRUSTED
+            and not self._is_draining
+            and self._permits.has_free
+            and len(text) <= self.limits.payload_bytes
+        )
+
+    def _judge(self, export: Export, began: float) -> None:
+        """After a call on the shelf."""
+        seconds = time.perf_counter() - began
+        self._busy_seconds += seconds
+        if seconds > LONG_SECONDS and self._engine.stopwatch.computed_seconds() > LONG_SECONDS / 2:
+            export.pace.overran(Start.LOOP)
+        self._stock.served(began)
+
+    async def _ask(
+        self, export: Export, text: bytes, context: CallContext, state: Mapping[Any, Any]
+    ) -> bytes | PausedCall:
+        self._calls += 1
+        with self._counted():
             if self._is_draining:
                 raise Unreachable(f"the component {self.name} is being moved away from this node")
             if len(text) > self.limits.payload_bytes:
                 raise Invalid(f"{len(text)} bytes exceed the component's payload limit: raise the limit")
             if not self._permits.acquire_nowait():
                 await self._permits.acquire(context.deadline)
-            answer: bytes | None = b""
             try:
                 if now() > context.deadline:
                     raise TimedOut("the call's budget ended before it began")
-                if self._has_idle():
-                    instance = self._idle.pop()
-                    call = GuestCall(self.name, context, instance, self._output)
-                else:
-                    instance, call = await self._make(context)
-                instance.state.update(state)
-                try:
-                    answer = await instance.ask(export, text, call)
-                finally:
-                    if answer is not None:
-                        self._give_back(instance, is_urgent=True)
-            finally:
-                if answer is not None:
-                    self._permits.release()
-            return PausedCall(self, instance) if answer is None else answer
+                instance = self._stock.take() or await self._stock.make(context)
+            except BaseException:
+                self._permits.release()
+                raise
+            instance.state.update(state)
+            return await self._drive(instance, export, text, context, None)
+
+    async def _ask_on(
+        self, instance: Instance, export: Export, text: bytes, context: CallContext, began: float
+    ) -> bytes | PausedCall:
+        """The rest of a call that has begun on the shelf."""
+        with self._counted():
+            return await self._drive(instance, export, text, context, began)
+
+    async def _drive(
+        self, instance: Instance, export: Export, text: bytes, context: CallContext, begun: float | None
+    ) -> bytes | PausedCall:
+        """Has a permit, which is released when the call is over."""
+        answer: bytes | None = b""
+        try:
+            answer = await instance.ask(export, text, self._new_call(context, instance), begun=begun)
+        finally:
+            if answer is not None:
+                self._stock.give_back(instance, is_urgent=True)
+                self._permits.release()
+        return PausedCall(self, instance) if answer is None else answer
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count what goes wrong, and the time."""
+        began = time.monotonic()
+        try:
+            yield
         except BaseException as error:
             self._errors[_code(error)] += 1
             raise
@@ -213,16 +238,12 @@ class ComponentPool:
             self._busy_seconds += time.monotonic() - began
 
     async def _go_on(self, instance: Instance, value: Any) -> bytes:
-        began = time.monotonic()
-        try:
-            return await instance.go_on(value)
-        except BaseException as error:
-            self._errors[_code(error)] += 1
-            raise
-        finally:
-            self._give_back(instance)
-            self._permits.release()
-            self._busy_seconds += time.monotonic() - began
+        with self._counted():
+            try:
+                return await instance.go_on(value)
+            finally:
+                self._stock.give_back(instance)
+                self._permits.release()
 
     def text_export(self, interface: str, function: str) -> Export:
         """An export from text to text, to be called by `ask`."""
@@ -243,10 +264,12 @@ class ComponentPool:
     def resize(self, slots: int) -> None:
         """Change how many calls may run at once; calls in progress are not interrupted."""
         self._permits.resize(slots)
+        self._stock.wanted = min(self.limits.prewarm, slots)
 
     async def drain(self) -> None:
         """Refuse new calls with `Unreachable`; returns when none is in flight or waiting."""
         self._is_draining = True
+        self._stock.wanted = 0
         await self._permits.wait_idle()
 
     async def aclose(self) -> None:
@@ -254,14 +277,8 @@ class ComponentPool:
         await self.drain()
         if self._is_closed:
             return
-        self._collect(is_all=True)
         self._is_closed = True
-        self._engine.forget_spares(self)
-        self._end_used()
-        while self._idle:
-            self._idle.pop().close()
-        if not self._starting:
-            self._free()
+        self._stock.close(self._free)
 
     def statistics(self) -> PoolStatistics:
         return PoolStatistics(
@@ -270,8 +287,8 @@ class ComponentPool:
             queued=self._permits.queued,
             calls=self._calls,
             errors=dict(self._errors),
-            prewarmed=len(self._idle) + len(self._ordered),
-            instances_made=self._made,
+            prewarmed=len(self._stock),
+            instances_made=self._stock.made,
             busy_seconds=self._busy_seconds,
             dropped_log_bytes=self._output.dropped_bytes,
         )
@@ -279,24 +296,6 @@ class ComponentPool:
     def standing(self, interface: str, function: str) -> Standing:
         """Whether calls of a function begin on the event loop."""
         return self._find(interface, function).pace.standing
-
-    def drop_spare(self) -> bool:
-        """End one instance that is kept ready; false if there is none."""
-        if self._end_used():
-            return True
-        if not self._idle:
-            self._collect(is_all=True)
-        if not self._idle:
-            return False
-        self._idle.pop(0).close()
-        return True
-
-    def drop_idle(self) -> None:
-        """End the instances kept ready if the component has not been called for a while."""
-        if time.monotonic() - self._last_call > IDLE_SECONDS:
-            while self.drop_spare():
-                pass
-            self._engine.forget_spares(self)
 
     # One call
 
@@ -312,27 +311,50 @@ class ComponentPool:
         except Heavy:
             lowered = await self._lower_away(export, args)
         try:
-            if self._has_idle():
-                instance = self._idle.pop()
-                call = GuestCall(self.name, context, instance, self._output)
-            else:
-                instance, call = await self._make(context)
-            try:
-                return await instance.invoke(lowered, call)
-            finally:
-                self._give_back(instance)
+            return await self._invoke(lowered, context)
         finally:
             lowered.close()
+
+    async def _invoke(self, lowered: LoweredCall, context: CallContext) -> Any:
+        export, stock = lowered.export, self._stock
+        instance, begun = None, None
+        if (
+            stock.shelf is not None
+            and export.pace.standing is Standing.TRUSTED
+            and not lowered.lender.may_be_heavy
+        ):
+            begun = self._engine.stopwatch.begin()
+            outcome = stock.serve(lowered)
+            if outcome is not None and not isinstance(outcome, Instance):
+                self._judge(export, begun)
+                return await self._lift(export.converter, outcome)
+            instance = outcome
+        if instance is None:
+            begun, instance = None, stock.take() or await stock.make(context)
+        try:
+            return await instance.invoke(lowered, self._new_call(context, instance), begun=begun)
+        finally:
+            stock.give_back(instance)
+
+    async def _lift(self, converter: Converter, result: int) -> Any:
+        """The result of a call on the shelf, where it stays until the next call."""
+        if not converter.results:
+            return None
+        try:
+            return converter.lift_result(result, _LIGHT_READER)
+        except Heavy:
+            instance = self._stock.keep_last()
+        try:
+            return await instance.lift(converter)
+        finally:
+            self._stock.give_back(instance)
 
     async def _serve_objects(
         self, export: Export, args: Sequence[Any] | Mapping[str, Any], context: CallContext
     ) -> Any:
         """Handles belong to an instance, so it comes first, and the arguments are lowered for it."""
-        if self._has_idle():
-            instance = self._idle.pop()
-            call = GuestCall(self.name, context, instance, self._output)
-        else:
-            instance, call = await self._make(context)
+        instance = self._stock.take() or await self._stock.make(context)
+        call = self._new_call(context, instance)
         try:
             lowered = lower_call(export, args, self.limits.payload_bytes, may_be_heavy=True, owner=instance)
             lowered.lender.may_be_heavy = lowered.lender.lent_bytes > HEAVY_BYTES
@@ -341,169 +363,14 @@ class ComponentPool:
             finally:
                 lowered.close()
         finally:
-            self._give_back(instance)
+            self._stock.give_back(instance)
 
     async def _lower_away(self, export: Export, args: Sequence[Any] | Mapping[str, Any]) -> LoweredCall:
         limit = self.limits.payload_bytes
         return await self._engine.workers.run(lambda: lower_call(export, args, limit, may_be_heavy=True))
 
-    async def _make(self, context: CallContext) -> tuple[Instance, GuestCall]:
-        for seconds in RETRY_SECONDS:
-            try:
-                return await self._make_once(context)
-            except Overloaded:
-                if now() + seconds > context.deadline:
-                    raise
-            if not self._engine.make_room():
-                await anyio.sleep(seconds)
-        return await self._make_once(context)
-
-    async def _make_once(self, context: CallContext) -> tuple[Instance, GuestCall]:
-        instance, call = self._new(context)
-        if not instance.start_now(self._bindings.linker, self._component.pointer, call, self._start_pace):
-            await instance.finish_start()
-        return instance, call
-
-    def _new(self, context: CallContext) -> tuple[Instance, GuestCall]:
-        instance = Instance(self._engine, self._store_limits, self._bindings.resources, self._recipe_address)
-        self._made += 1
-        return instance, GuestCall(self.name, context, instance, self._output)
-
-    def _give_back(self, instance: Instance, *, is_urgent: bool = False) -> None:
-        """Keep an instance or end it; if that is urgent, ending it waits until the answer has left."""
-        if instance.is_usable and instance.calls < self.limits.reuse and not self._is_draining:
-            self._idle.append(instance)
-            self._engine.keep_spares(self)
-        elif is_urgent and not self._is_draining:
-            self._used.append(instance)
-            self._engine.keep_spares(self)
-        else:
-            instance.close()
-        # In batches, so that of calls one after the other most meet neither the making nor the ending.
-        wanted = min(self.limits.prewarm, self._permits.slots)
-        if (wanted and len(self._idle) + self._starting <= wanted // 2) or len(self._used) > USED_INSTANCES:
-            if self._engine.maker is not None and not self._idle:
-                self._tidy()  # calls come one upon the other: the next one can't wait for it
-            else:
-                self._tidy_soon()
-        elif self._used and self._tidying is None:
-            self._tidying = asyncio.get_running_loop().call_later(USED_SECONDS, self._tidy)
-
-    def _tidy_soon(self) -> None:
-        if self._is_tidied_soon:
-            return
-        if self._tidying is not None:
-            self._tidying.cancel()
-        self._is_tidied_soon = True
-        self._tidying = asyncio.get_running_loop().call_soon(self._tidy)
-
-    def _tidy(self) -> None:
-        """End used instances and make new ones; if it can, after the answer of the call that asked for it."""
-        if self._tidying is not None:
-            self._tidying.cancel()
-        self._tidying = None
-        self._is_tidied_soon = False
-        self._collect()
-        context = CallContext(deadline=now() + self.limits.budget_seconds)
-        for _ in range(MAKE_AT_ONCE):
-            if not self._wants_more():
-                break
-            self._prewarm(context)
-        self._end_used()  # now the maker is awake, if it was asked to make any
-        if self._wants_more():
-            self._tidy_soon()
-
-    def _end_used(self) -> bool:
-        """End the instances that were left for later; false if there are none."""
-        used, self._used = self._used, []
-        for instance in used:
-            instance.close()
-        return bool(used)
-
-    # Instances made ahead of a call
-
-    def _wants_more(self) -> bool:
-        engine = self._engine
-        if self._is_draining or not engine.is_running or not engine.has_room_for_spares:
-            return False
-        return len(self._idle) + self._starting < min(self.limits.prewarm, self._permits.slots)
-
-    def _prewarm(self, context: CallContext) -> None:
-        """Make one instance, or begin to."""
-        self._starting += 1
-        try:
-            instance, call = self._new(context)
-            if instance.order(call, self._start_pace):
-                self._ordered.append(instance)
-                return
-            is_ready = instance.start_now(
-                self._bindings.linker, self._component.pointer, call, self._start_pace
-            )
-        except LatticeError as error:
-            self._prewarm_failed(error)
-            return
-        self._started(instance, is_ready=is_ready)
-
-    def _started(self, instance: Instance, *, is_ready: bool) -> None:
-        if is_ready:
-            self._keep(instance)
-        else:
-            self._engine.start_soon(self._finish_prewarm, instance)
-
-    def _collect(self, *, is_all: bool = False) -> None:
-        """Take over what was ordered: what is there by now, or all of it, waiting for it."""
-        while self._ordered and (is_all or self._ordered[0].has_arrived):
-            self._take_over()
-
-    def _take_over(self) -> None:
-        instance = self._ordered.popleft()
-        try:
-            is_ready = instance.arrive(self._start_pace)
-        except LatticeError as error:
-            self._prewarm_failed(error)
-        else:
-            self._started(instance, is_ready=is_ready)
-
-    def _has_idle(self) -> bool:
-        """Whether an instance is ready, or one of those that were ordered can be."""
-        if not self._idle and self._ordered:
-            self._collect()
-        for _ in range(len(self._ordered)):
-            if self._idle:
-                break
-            if self._ordered[0].hurry():
-                self._take_over()
-            else:
-                self._ordered.rotate(-1)  # it is being made: nobody waits for that
-        return bool(self._idle)
-
-    async def _finish_prewarm(self, instance: Instance) -> None:
-        try:
-            await instance.finish_start()
-        except LatticeError as error:
-            self._prewarm_failed(error)
-        except BaseException:
-            self._end_starting()
-            raise
-        else:
-            self._keep(instance)
-
-    def _keep(self, instance: Instance) -> None:
-        if self._is_draining:
-            instance.close()
-        else:
-            self._idle.append(instance)
-            self._engine.keep_spares(self)
-        self._end_starting()
-
-    def _prewarm_failed(self, error: LatticeError) -> None:
-        self._end_starting()  # the next call makes its own instance and gets the error, if it persists
-        log.debug("instance.prewarm_failed", component=self.name, error=error.message)
-
-    def _end_starting(self) -> None:
-        self._starting -= 1
-        if self._is_closed and not self._starting:
-            self._free()
+    def _new_call(self, context: CallContext, instance: Instance) -> GuestCall:
+        return GuestCall(self.name, context, instance, self._output)
 
     def _free(self) -> None:
         self._bindings.close()
@@ -563,6 +430,11 @@ class PausedCall:
     def __init__(self, pool: ComponentPool, instance: Instance) -> None:
         self._pool = pool
         self._instance = instance
+
+    @property
+    def state(self) -> MutableMapping[Any, Any]:
+        """Of its instance."""
+        return self._instance.state
 
     async def go_on(self, value: Any) -> bytes:
         """Give the host function's result and drive the guest to its end. Cancelling ends the guest."""

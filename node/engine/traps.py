@@ -20,7 +20,7 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     ("unaligned pointer", "it passed a pointer that is not aligned"),
 )
 
-_EXHAUSTED = re.compile(r"maximum concurrent .* limit")
+_EXHAUSTED = re.compile(r"maximum concurrent (.+ )?limit of \d+ ")
 _MINIMUM = re.compile(r"memory minimum size of (\d+) pages exceeds memory limits")
 PAGE_BYTES = 64 << 10
 

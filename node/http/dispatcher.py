@@ -7,7 +7,7 @@ to look into is logged under the error id that the client is told.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
@@ -94,7 +94,7 @@ class Dispatcher:
 
     # Answers
 
-    async def answer(self, request: HttpRequest, traceparent: str) -> HttpResponse:
+    def answer(self, request: HttpRequest, traceparent: str) -> HttpResponse | Awaitable[HttpResponse]:
         """The response, whatever happens."""
         component = self.table.find(request.authority, request.path)
         if component is None:
@@ -102,36 +102,54 @@ class Dispatcher:
         if self._in_progress >= self._limits.requests:
             error = Overloaded(f"this node has {self._limits.requests} requests in progress")
             return self._failure(request, error, component)
-        self._in_progress += 1
+        budget = min(self._caller.budget_seconds(component), self._limits.request_seconds)
+        context = CallContext(deadline=now() + budget, call_id=new_call_id(), traceparent=traceparent)
         try:
-            return await self._ask(component, request, traceparent)
+            outcome = self._ask_here(component, request, context)
         except LatticeError as error:
             return self._failure(request, error, component)
         except Exception:
-            error_id = new_error_id()
-            log.exception("http.failed", component=component, path=request.path, error_id=error_id)
-            failure = Failure(
-                status=502,
-                code="failed",
-                message="the node failed; its log has the reason under the error id",
-                component=component,
-                error_id=error_id,
-            )
-            return failures.response(failure, request.headers)
+            return self._node_failure(request, component)
+        if isinstance(outcome, HttpResponse):
+            return outcome
+        self._in_progress += 1
+        return self._complete(outcome, component, request)
+
+    def _ask_here(
+        self, component: str, request: HttpRequest, context: CallContext
+    ) -> HttpResponse | Awaitable[HttpResponse]:
+        handler = self._local.http(component)
+        if handler is None:
+            return self._ask_others(component, request, context)
+        outcome = handler.handle(request, context)
+        if isinstance(outcome, HttpResponse):
+            return outcome
+        return self._here_or_elsewhere(outcome, component, request, context)
+
+    async def _here_or_elsewhere(
+        self, outcome: Awaitable[HttpResponse], component: str, request: HttpRequest, context: CallContext
+    ) -> HttpResponse:
+        try:
+            return await outcome
+        except (Unreachable, Overloaded):
+            if not _is_untouched(request):
+                raise
+            return await self._ask_others(component, request, context)
+
+    async def _complete(
+        self, outcome: Awaitable[HttpResponse], component: str, request: HttpRequest
+    ) -> HttpResponse:
+        try:
+            return await outcome
+        except LatticeError as error:
+            return self._failure(request, error, component)
+        except Exception:
+            return self._node_failure(request, component)
         finally:
             self._in_progress -= 1
 
-    async def _ask(self, component: str, request: HttpRequest, traceparent: str) -> HttpResponse:
-        budget = min(self._caller.budget_seconds(component), self._limits.request_seconds)
-        call_id, deadline = new_call_id(), now() + budget
-        handler = self._local.http(component)
-        if handler is not None:
-            context = CallContext(deadline=deadline, call_id=call_id, traceparent=traceparent)
-            try:
-                return await handler.handle(request, context)
-            except (Unreachable, Overloaded):
-                if not _is_untouched(request):
-                    raise
+    async def _ask_others(self, component: str, request: HttpRequest, context: CallContext) -> HttpResponse:
+        deadline = context.deadline
         if not self._state.placements(component):
             deadline = min(deadline, now() + PATIENCE_SECONDS)
         call = CallRequest(
@@ -139,8 +157,8 @@ class Dispatcher:
             interface=remote.INTERFACE,
             function=remote.FUNCTION,
             deadline=deadline,
-            call_id=call_id,
-            traceparent=traceparent,
+            call_id=context.call_id,
+            traceparent=context.traceparent,
             caller=self._name,
         )
         return await remote.send(self._caller, call, request)
@@ -162,6 +180,19 @@ class Dispatcher:
         if not is_clients_fault(request):
             self._log.record("http.failed", request, error, component, error_id)
         return failures.response(failures.of_component(error, component, error_id), request.headers)
+
+    def _node_failure(self, request: HttpRequest, component: str) -> HttpResponse:
+        """For what can't happen; to be called where the exception is handled."""
+        error_id = new_error_id()
+        log.exception("http.failed", component=component, path=request.path, error_id=error_id)
+        failure = Failure(
+            status=502,
+            code="failed",
+            message="the node failed; its log has the reason under the error id",
+            component=component,
+            error_id=error_id,
+        )
+        return failures.response(failure, request.headers)
 
     def _no_route(self, request: HttpRequest) -> HttpResponse:
         host = request.authority.partition(":")[0]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import deque
+from collections.abc import Awaitable
 from random import getrandbits
 
 import anyio
@@ -164,31 +165,66 @@ class Connection(asyncio.Protocol):
     # Serving
 
     def _serve_ready(self) -> None:
-        scope = start_cancellable(self._site.tasks, self._serve())
-        self._scope = scope if self._serving is not None else None
+        """Answer what is ready; as soon as something has to wait, the rest is a task's."""
+        inlet = self._inlet
+        while inlet.ready and not self._outlet.is_lost:
+            incoming = inlet.ready.popleft()
+            can_go_on = self._answer(incoming)
+            if not isinstance(can_go_on, bool):
+                self._serving = incoming
+                scope = start_cancellable(self._site.tasks, self._serve(can_go_on))
+                self._scope = scope if self._serving is not None else None
+                return
+            if not self._goes_on(can_go_on):
+                return
+        if inlet.phase is Phase.ENDED:
+            self._finish()
 
-    async def _serve(self) -> None:
-        """Answer what is ready; returns when nothing is, and after the last request."""
+    async def _serve(self, answered: Awaitable[bool]) -> None:
+        """Wait for an answer and give the next ones; returns when no request is ready, and after the last."""
         inlet = self._inlet
         try:
-            while inlet.ready and not self._outlet.is_lost:
+            while self._goes_on(await answered):
+                if not inlet.ready or self._outlet.is_lost:
+                    if inlet.phase is Phase.ENDED:
+                        self._finish()
+                    break
                 self._serving = incoming = inlet.ready.popleft()
-                is_last = not await self._answer(incoming)
-                if is_last or (self._site.is_draining and not inlet.ready):
-                    self._finish()
-                    return
-                self._read_on()
-            if inlet.phase is Phase.ENDED:
-                self._finish()
+                answered = _awaitable(self._answer(incoming))
+            else:
+                return
         finally:
             self._serving = None
             self._scope = None
         self._watch_next()
 
-    async def _answer(self, incoming: Incoming) -> bool:
-        """Whether the connection can go on."""
+    def _goes_on(self, can_go_on: bool) -> bool:
+        """After an answer: read on, or close."""
+        if can_go_on and (self._inlet.ready or not self._site.is_draining):
+            self._read_on()
+            return True
+        self._finish()
+        return False
+
+    def _answer(self, incoming: Incoming) -> bool | Awaitable[bool]:
+        """Whether the connection can go on; what gives that is awaited at once."""
         if incoming.refusal is not None:
-            return await self._refuse(incoming, incoming.refusal)
+            return self._refuse(incoming, incoming.refusal)
+        request, traceparent = self._request(incoming)
+        try:
+            response = self._site.responder.answer(request, traceparent)
+            if isinstance(response, HttpResponse) and isinstance(response.body, bytes):
+                return self._send(incoming, request, response)
+        except LatticeError as error:
+            self._break_off(request, error)
+            return False
+        except Exception:
+            self._break_off(request, internal_failure("http.failed", request.path))
+            return False
+        return self._wait_and_respond(incoming, request, response)
+
+    def _request(self, incoming: Incoming) -> tuple[HttpRequest, str]:
+        """A request as components get it, and its trace."""
         head = incoming.head
         assert head is not None
         body = incoming.body
@@ -206,8 +242,14 @@ class Connection(asyncio.Protocol):
             headers=headers,
             body=body,
         )
+        return request, traceparent
+
+    async def _wait_and_respond(
+        self, incoming: Incoming, request: HttpRequest, outcome: HttpResponse | Awaitable[HttpResponse]
+    ) -> bool:
+        body = request.body
         try:
-            response = await self._site.responder.answer(request, traceparent)
+            response = outcome if isinstance(outcome, HttpResponse) else await outcome
             if isinstance(body, RequestBody) and body.refusal is not None:
                 await _discard(response)
                 return await self._refuse(incoming, body.refusal)
@@ -222,14 +264,41 @@ class Connection(asyncio.Protocol):
         return False
 
     async def _respond(self, incoming: Incoming, request: HttpRequest, response: HttpResponse) -> bool:
+        body = response.body
+        if isinstance(body, bytes):
+            return await _awaitable(self._send(incoming, request, response))
         try:
             head = ResponseHead(response, incoming.method, incoming.version)
         except Invalid as error:
-            await _discard(response)
+            await body.aclose()
+            return await _awaitable(
+                self._send(incoming, request, self._site.responder.failed(request, error))
+            )
+        if self._owes_continue:
+            self._body_wanted()  # it will be read while the response goes out, when it is too late to ask
+        keeps_alive = self._complete(head, incoming)
+        await self._outlet.send_stream(head, body)
+        return keeps_alive
+
+    def _send(
+        self, incoming: Incoming, request: HttpRequest, response: HttpResponse
+    ) -> bool | Awaitable[bool]:
+        """A response that is all here."""
+        try:
+            head = ResponseHead(response, incoming.method, incoming.version)
+        except Invalid as error:
             response = self._site.responder.failed(request, error)
             head = ResponseHead(response, incoming.method, incoming.version)
-        if self._owes_continue and not isinstance(response.body, bytes):
-            self._body_wanted()  # it will be read while the response goes out, when it is too late to ask
+        keeps_alive = self._complete(head, incoming)
+        self._outlet.send_whole(head, response)
+        return self._when_taken(keeps_alive) if self._outlet.is_paused else keeps_alive
+
+    async def _when_taken(self, keeps_alive: bool) -> bool:
+        await self._outlet.drained()
+        return keeps_alive
+
+    def _complete(self, head: ResponseHead, incoming: Incoming) -> bool:
+        """Add what the connection has to say; whether it stays open."""
         keeps_alive = self._keeps_alive(incoming, head)
         if not keeps_alive:
             head.lines.append(b"connection: close\r\n")
@@ -237,10 +306,6 @@ class Connection(asyncio.Protocol):
             head.lines.append(b"connection: keep-alive\r\n")
         head.lines.append(self._site.date_line)
         self._owes_continue = False
-        if isinstance(response.body, bytes):
-            await self._outlet.send_whole(head, response)
-        else:
-            await self._outlet.send_stream(head, response.body)
         return keeps_alive
 
     def _keeps_alive(self, incoming: Incoming, head: ResponseHead) -> bool:
@@ -254,7 +319,9 @@ class Connection(asyncio.Protocol):
         response = failures.response(failures.of_refusal(refusal), headers)
         head = ResponseHead(response, incoming.method, incoming.version)
         head.lines += (b"connection: close\r\n", self._site.date_line)
-        await self._outlet.send_whole(head, response)
+        self._outlet.send_whole(head, response)
+        if self._outlet.is_paused:
+            await self._outlet.drained()
         return False
 
     def _break_off(self, request: HttpRequest, error: LatticeError) -> None:
@@ -338,6 +405,10 @@ class Connection(asyncio.Protocol):
                 self.deadline = NEVER
             case _Waiting.CLOSE:
                 self.deadline = clock + LINGER_SECONDS
+
+
+async def _awaitable(outcome: bool | Awaitable[bool]) -> bool:
+    return outcome if isinstance(outcome, bool) else await outcome
 
 
 async def _discard(response: HttpResponse) -> None:

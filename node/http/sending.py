@@ -62,8 +62,8 @@ class Outlet:
         if self.is_closed:
             raise Interrupted("the client has left")
 
-    async def send_whole(self, head: ResponseHead, response: HttpResponse) -> None:
-        """Write a response whose body is all here, in one piece if it is small."""
+    def send_whole(self, head: ResponseHead, response: HttpResponse) -> None:
+        """Write a response whose body is all here, in one piece if it is small; then look at `is_paused`."""
         self._check_open()
         body, lines = response.body, head.lines
         assert isinstance(body, bytes)
@@ -77,8 +77,6 @@ class Outlet:
             else:
                 lines.append(body)
         self.transport.write(b"".join(lines) if len(lines) > 1 else lines[0])
-        if self.is_paused:
-            await self.drained()
 
     async def send_stream(self, head: ResponseHead, body: ByteReceiver) -> None:
         """Write a response whose body comes as a stream, and close that stream.

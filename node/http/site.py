@@ -24,8 +24,11 @@ TICK_SECONDS = 0.25
 class Responder(Protocol):
     """Who answers requests, whatever happens."""
 
-    def answer(self, request: HttpRequest, traceparent: str) -> Awaitable[HttpResponse]:
-        """The response; failures are responses too. May be begun without a task."""
+    def answer(self, request: HttpRequest, traceparent: str) -> HttpResponse | Awaitable[HttpResponse]:
+        """The response, or what gives it, which is awaited at once, maybe without a task.
+
+        Failures are responses too.
+        """
 
     def failed(self, request: HttpRequest, error: LatticeError) -> HttpResponse:
         """What to send instead of a response that can't be sent; logs it."""

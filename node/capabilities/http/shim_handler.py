@@ -9,11 +9,14 @@ handle --text--> pool.ask --text--> the response is whole: done, without a task
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import anyio
 import structlog
 
 from lattice.errors import Failed, Interrupted, LatticeError, Trapped
 from lattice.http import HttpRequest, HttpResponse
+from lattice.streams import ByteReceiver
 from node.capabilities.http import shim_text
 from node.capabilities.http.shim_host import EXCHANGE, ShimExchange
 from node.engine.host import CallContext
@@ -30,35 +33,40 @@ class ShimHandler:
         self._pool = pool
         self._door = pool.text_export(DOOR, DOOR_FUNCTION)
 
-    async def handle(self, request: HttpRequest, context: CallContext) -> HttpResponse:
+    def handle(self, request: HttpRequest, context: CallContext) -> HttpResponse | Awaitable[HttpResponse]:
         """The response, when the guest has ended, or when it waits and the response has begun.
 
         Raises `HttpError` if the guest answered with an error code, `Trapped` if it ended without a response,
         or what `ComponentPool.call` raises. Cancelling ends the guest, and so does closing the stream early.
         """
-        exchange = ShimExchange()
         body = request.body
-        if isinstance(body, bytes):
-            text = shim_text.request_text(request, body, has_more=False)
-        else:
-            text = shim_text.request_text(request, b"", has_more=True)
-            exchange.read_from(body, self._pool.start_soon)
+        if not isinstance(body, bytes):
+            return self._receive(request, body, context)
+        outcome = self._pool.ask(self._door, shim_text.request_text(request, body, has_more=False), context)
+        return _whole(outcome) if isinstance(outcome, bytes) else self._finish(outcome)
+
+    async def _receive(self, request: HttpRequest, body: ByteReceiver, context: CallContext) -> HttpResponse:
+        """The guest reads the body while it comes."""
+        exchange = ShimExchange()
+        text = shim_text.request_text(request, b"", has_more=True)
+        exchange.read_from(body, self._pool.start_soon)
         try:
-            outcome = await self._pool.ask(self._door, text, context, {EXCHANGE: exchange})
+            outcome = self._pool.ask(self._door, text, context, {EXCHANGE: exchange})
+            response = _whole(outcome) if isinstance(outcome, bytes) else await self._finish(outcome)
         except BaseException:
             exchange.close()
             raise
-        if not isinstance(outcome, bytes):
-            return self._stream(outcome, exchange)
-        if exchange.pump is not None:
+        if isinstance(response.body, bytes):
             exchange.close()
-        response = shim_text.read_response(outcome)
-        if response is None:
-            raise Failed("the shim gave no response although none has left")
         return response
 
-    def _stream(self, paused: PausedCall, exchange: ShimExchange) -> HttpResponse:
+    async def _finish(self, outcome: Awaitable[bytes | PausedCall]) -> HttpResponse:
+        answer = await outcome
+        return _whole(answer) if isinstance(answer, bytes) else self._stream(answer)
+
+    def _stream(self, paused: PausedCall) -> HttpResponse:
         """The response, while the guest goes on in a task."""
+        exchange: ShimExchange = paused.state[EXCHANGE]
         assert exchange.head is not None
         status, headers = exchange.head
         pipe = exchange.outputs[0]
@@ -89,3 +97,10 @@ class ShimHandler:
         if not pipe.is_over:
             log.warning("http.response-cut", component=self._pool.name, error=error.message)
             pipe.fail(error)
+
+
+def _whole(answer: bytes) -> HttpResponse:
+    response = shim_text.read_response(answer)
+    if response is None:
+        raise Failed("the shim gave no response although none has left")
+    return response

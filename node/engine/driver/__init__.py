@@ -7,10 +7,11 @@ call; so without it, or with `LATTICE_DRIVER=off`, a node works as before, only 
 from __future__ import annotations
 
 import ctypes
+import enum
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 LIBRARY = Path(__file__).parent / "driver.so"
 
@@ -27,6 +28,7 @@ FUNCTIONS = (
     "wasmtime_call_future_poll",
     "wasmtime_call_future_delete",
     "wasmtime_component_val_delete",
+    "wasmtime_error_delete",
     "wasmtime_engine_increment_epoch",
 )
 """What it calls, in the order of `api` in driver.c."""
@@ -41,9 +43,46 @@ class Head(ctypes.Structure):
         ("store", _Address),
         ("context", _Address),
         ("fiber", _Address),
+        ("shelf", _Address),
         ("state", ctypes.c_uint32),
         ("has_result", ctypes.c_uint32),
+        ("is_taken", ctypes.c_uint32),
     )
+
+
+class ShelfHead(ctypes.Structure):
+    """With this a shelf begins: what its last call came to."""
+
+    _fields_ = (
+        ("given", _Address),
+        ("text", _Address),
+        ("size", ctypes.c_uint64),
+        ("served", ctypes.c_uint64),
+    )
+
+
+class Outcome(enum.IntEnum):
+    """What a call by a shelf came to."""
+
+    DONE = 0
+    UNDER_WAY = 1
+    BADLY_MADE = 2
+    NONE = 3
+
+
+class Layout(NamedTuple):
+    """Where in the cells of a sandbox is what, in the order of `layout` in driver.c."""
+
+    instance: int
+    function: int
+    error: int
+    result: int
+    argument: int
+    size: int
+    """Of all."""
+    value_size: int
+    text_kind: int
+    """The tag of a value that is a text."""
 
 
 class Recipe(ctypes.Structure):
@@ -59,14 +98,14 @@ class Recipe(ctypes.Structure):
 
 
 class Driver:
-    """The library. Its functions take addresses of cells and of recipes."""
+    """The library. Its functions take addresses of cells, recipes, makers, shelves and tickers."""
 
-    def __init__(self, functions: Sequence[int], offsets: Sequence[int]) -> None:
-        """`functions`: where `FUNCTIONS` are; `offsets` of instance, function, error and result; its size."""
+    def __init__(self, functions: Sequence[int], layout: Layout) -> None:
+        """`functions`: where `FUNCTIONS` are."""
         held, released = ctypes.PyDLL(str(LIBRARY)), ctypes.CDLL(str(LIBRARY))
         begin = held.driver_begin
         begin.argtypes, begin.restype = [_Address, _Address], None
-        begin((_Address * len(functions))(*functions), (ctypes.c_uint32 * len(offsets))(*offsets))
+        begin((_Address * len(functions))(*functions), (ctypes.c_uint32 * len(layout))(*layout))
         # Those that run guests or wait give up the GIL.
         self.open = _bind(held, "driver_open", [_Address, _Address], None)
         self.make = _bind(released, "driver_make", [_Address, _Address], ctypes.c_bool)
@@ -76,14 +115,30 @@ class Driver:
             [_Address, _Address, _Address, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_uint64],
             ctypes.c_bool,
         )
-        self.hurry = _bind(released, "driver_hurry", [_Address, _Address, _Address], ctypes.c_bool)
-        self.wait = _bind(released, "driver_await", [_Address, _Address, _Address], None)
+        self.ask = _bind(
+            released, "driver_ask", [_Address, _Address, ctypes.c_char_p, ctypes.c_size_t], ctypes.c_uint32
+        )
+        self.serve = _bind(
+            released,
+            "driver_serve",
+            [_Address, _Address, _Address, ctypes.c_size_t, ctypes.c_size_t],
+            ctypes.c_uint32,
+        )
+        self.take = _bind(released, "driver_take", [_Address], _Address)
+        self.keep_last = _bind(held, "driver_keep_last", [_Address], _Address)
+        self.withdraw = _bind(released, "driver_withdraw", [_Address, ctypes.c_bool], _Address)
+        self.stock = _bind(released, "driver_stock", [_Address], ctypes.c_bool)
+        self.end = _bind(released, "driver_end", [_Address, _Address], None)
         self.stop_maker = _bind(released, "driver_stop_maker", [_Address], None)
+        self.new_cells = _bind(held, "driver_new_cells", [], _Address)
         self.free_result = _bind(held, "driver_free_result", [_Address], None)
         self.start_maker = _bind(held, "driver_start_maker", [], _Address)
-        self.ask_to_make = _bind(held, "driver_ask_to_make", [_Address, _Address, _Address], ctypes.c_bool)
-        self.is_made = _bind(held, "driver_is_made", [_Address], ctypes.c_bool)
-        self.ask_to_end = _bind(held, "driver_ask_to_end", [_Address, _Address], ctypes.c_bool)
+        self.new_shelf = _bind(
+            held, "driver_new_shelf", [_Address, _Address, _Address, ctypes.c_uint32], _Address
+        )
+        self.free_shelf = _bind(held, "driver_free_shelf", [_Address], None)
+        self.stocked = _bind(held, "driver_stocked", [_Address], ctypes.c_uint32)
+        self.refresh = _bind(held, "driver_refresh", [_Address], None)
         self.start_ticker = _bind(held, "driver_start_ticker", [_Address, ctypes.c_int64], _Address)
         self.wake_ticker = _bind(held, "driver_wake_ticker", [_Address], None)
         self.stop_ticker = _bind(released, "driver_stop_ticker", [_Address], None)
@@ -95,11 +150,11 @@ def _bind(library: ctypes.CDLL, name: str, arguments: list[type], result: type |
     return function
 
 
-def load(functions: Sequence[int], offsets: Sequence[int]) -> Driver | None:
+def load(functions: Sequence[int], layout: Layout) -> Driver | None:
     """The driver, or None where it was not built or is not wanted."""
     if os.environ.get("LATTICE_DRIVER") == "off" or not LIBRARY.exists():
         return None
-    return Driver(functions, offsets)
+    return Driver(functions, layout)
 
 
 class Maker:
@@ -126,11 +181,11 @@ class NativeTicker:
 
     def __init__(self, driver: Driver, engine: int, tick_seconds: float) -> None:
         self._driver = driver
-        self._address = cast("int", driver.start_ticker(engine, round(tick_seconds * 1e9)))
-        if not self._address:
+        self.address = cast("int", driver.start_ticker(engine, round(tick_seconds * 1e9)))
+        if not self.address:
             raise OSError("no thread can be started for the engine's clock")
         size = ctypes.sizeof(ctypes.c_uint32)
-        words = [ctypes.c_uint32.from_address(self._address + index * size) for index in range(3)]
+        words = [ctypes.c_uint32.from_address(self.address + index * size) for index in range(3)]
         self._is_wanted, self._is_idle, self._ticks = words
 
     @property
@@ -147,11 +202,11 @@ class NativeTicker:
         """Say that a guest is about to run. Any thread may; it must precede every poll."""
         self._is_wanted.value = 1
         if self._is_idle.value:
-            self._driver.wake_ticker(self._address)
+            self._driver.wake_ticker(self.address)
 
     def close(self) -> None:
         """Stop the thread and wait until it has ended, two ticks at most."""
-        address, self._address = self._address, 0
+        address, self.address = self.address, 0
         if address:
             self._is_wanted, self._is_idle, self._ticks = (ctypes.c_uint32() for _ in range(3))
             self._driver.stop_ticker(address)

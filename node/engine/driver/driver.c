@@ -1,12 +1,13 @@
 // The engine's native helper: what Python would ask of wasmtime's C API call by call, in one call; a thread that
-// makes and ends sandboxes beside the one on which Python runs; and the epoch clock, which never asks for the GIL.
+// makes and ends sandboxes beside the one on which Python runs; shelves of sandboxes that serve a call each, round
+// and round, without Python's having an object for them; and the epoch clock, which never asks for the GIL.
 //
-// It holds no state but that of the threads that it was asked to start, knows nothing of Python and links with
-// nothing but libc: the functions of wasmtime that it calls are handed to it by their addresses, the layout of what
-// both sides write to by its offsets (`driver_begin`).
+// It holds no state but that of the threads and shelves that it was asked for, knows nothing of Python and links
+// with nothing but libc: the functions of wasmtime that it calls are handed to it by their addresses, the layout of
+// the cells by its offsets (`driver_begin`).
 //
-// The cells of a sandbox are Python's memory. They begin with a `head`; while its `state` is QUEUED or MAKING they
-// are the maker's.
+// The cells of a sandbox are where wasmtime writes to. They begin with a `head`; while its `state` is QUEUED or
+// MAKING they are the maker's, else of whoever has the shelf or was given them.
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -33,23 +34,31 @@ typedef struct {
   bool (*poll)(void *fiber);
   void (*future_delete)(void *fiber);
   void (*value_delete)(void *value);
+  void (*error_delete)(void *error);
   void (*increment_epoch)(void *engine);
 } api;
 
 typedef struct {
-  uint32_t instance, function, error, result, value_size;
+  uint32_t instance, function, error, result, argument, size, value_size, text_kind;
 } layout;
 
 static api wasmtime;
 static layout at;
 
-typedef enum { IDLE, QUEUED, MAKING, MADE } sandbox_state;
+typedef enum { IDLE, QUEUED, MAKING, MADE, USED } sandbox_state;
 
 typedef struct {
   void *store, *context, *fiber;
+  void *shelf; // which it was made for, if any
   _Atomic uint32_t state;
   uint32_t has_result;
+  uint32_t is_taken; // Python has an object for it: it serves one call at the most
 } head;
+
+typedef struct {
+  uint64_t kind, size;
+  const char *data;
+} text_value; // the beginning of a value that is a text
 
 // What all sandboxes of a component are made of.
 typedef struct {
@@ -98,6 +107,29 @@ EXPORT void driver_free_result(head *cells) {
   memset(place(cells, at.result), 0, at.value_size); // the next call drops what it overwrites
 }
 
+EXPORT head *driver_new_cells(void) { return calloc(1, at.size); }
+
+// Whatever it has come to.
+static void end(head *cells) {
+  void **error = place(cells, at.error);
+  if (cells->fiber != NULL) wasmtime.future_delete(cells->fiber);
+  if (*error != NULL) wasmtime.error_delete(*error);
+  driver_free_result(cells);
+  if (cells->store != NULL) wasmtime.store_delete(cells->store);
+  *error = cells->fiber = cells->store = NULL;
+}
+
+static void end_and_free(head *cells) {
+  end(cells);
+  free(cells);
+}
+
+// In the place of the one that was there, if one was.
+static void make_anew(head *cells, const recipe *of) {
+  end(cells);
+  driver_make(cells, of);
+}
+
 // `results` is 0 or 1.
 EXPORT bool driver_call(head *cells, void *export, const void *arguments, size_t count, size_t results,
                         uint64_t ticks) {
@@ -106,15 +138,16 @@ EXPORT bool driver_call(head *cells, void *export, const void *arguments, size_t
   if (!wasmtime.get_func(place(cells, at.instance), cells->context, export, function)) abort();
   cells->fiber = wasmtime.call_async(function, cells->context, arguments, count, place(cells, at.result), results,
                                      place(cells, at.error));
-  return run(cells, ticks);
+  bool has_ended = run(cells, ticks);
+  cells->has_result = has_ended ? results : 0;
+  return has_ended;
 }
 
 // The maker: a thread that makes sandboxes and ends them, in the order in which it was asked to.
 
 typedef struct {
-  head *cells; // one to be made,
-  const recipe *of;
-  void *store; // or a store to be ended; neither: somebody else has done it
+  head *cells;      // NULL: somebody else has done it
+  const recipe *of; // NULL: it is only to be ended
 } job;
 
 enum { MOST_JOBS = 1 << 12, SPINS = 2000 };
@@ -141,7 +174,7 @@ static bool next_job(maker *self, job *task) {
     *task = self->jobs[self->first];
     self->first = (self->first + 1) % MOST_JOBS;
     self->count--;
-    if (task->cells != NULL) atomic_store(&task->cells->state, MAKING);
+    if (task->of != NULL) atomic_store(&task->cells->state, MAKING);
   }
   pthread_mutex_unlock(&self->lock);
   return is_there;
@@ -157,9 +190,12 @@ static void say_made(maker *self, head *cells) {
 static void *work(void *argument) {
   job task;
   while (next_job(argument, &task)) {
-    if (task.store != NULL) wasmtime.store_delete(task.store);
     if (task.cells == NULL) continue;
-    driver_make(task.cells, task.of);
+    if (task.of == NULL) {
+      end_and_free(task.cells);
+      continue;
+    }
+    make_anew(task.cells, task.of);
     say_made(argument, task.cells);
   }
   return NULL;
@@ -186,29 +222,25 @@ EXPORT void driver_stop_maker(maker *self) {
   free(self);
 }
 
+// False if it has too much to do already.
 static bool ask(maker *self, job task) {
   pthread_mutex_lock(&self->lock);
   bool has_room = self->count < MOST_JOBS;
   if (has_room) {
-    if (task.cells != NULL) atomic_store(&task.cells->state, QUEUED);
+    if (task.of != NULL) atomic_store(&task.cells->state, QUEUED);
     self->jobs[(self->first + self->count++) % MOST_JOBS] = task;
   }
-  bool is_asleep = self->is_asleep;
-  self->is_asleep = false; // one signal wakes it
+  bool is_asleep = self->is_asleep && has_room;
+  if (is_asleep) self->is_asleep = false; // one signal wakes it
   pthread_mutex_unlock(&self->lock);
   if (is_asleep) pthread_cond_signal(&self->asked);
   return has_room;
 }
 
-// False if it has too much to do already. The recipe must outlive the making, and the cells, too.
-EXPORT bool driver_ask_to_make(maker *self, head *cells, const recipe *of) {
-  return ask(self, (job){.cells = cells, .of = of});
+// Nobody may look at the cells any more.
+EXPORT void driver_end(maker *self, head *cells) {
+  if (!ask(self, (job){.cells = cells})) end_and_free(cells);
 }
-
-// Whether a sandbox that was asked for is made: then its cells may be read.
-EXPORT bool driver_is_made(const head *cells) { return atomic_load(&cells->state) == MADE; }
-
-EXPORT bool driver_ask_to_end(maker *self, void *store) { return ask(self, (job){.store = store}); }
 
 static bool take_back(maker *self, const head *cells) {
   bool is_found = false;
@@ -222,19 +254,7 @@ static bool take_back(maker *self, const head *cells) {
   return is_found;
 }
 
-// Whether a sandbox that was asked for is made. What has not been begun is made here; what has is not waited for, as
-// the maker may stand still on a busy machine.
-EXPORT bool driver_hurry(maker *self, head *cells, const recipe *of) {
-  if (atomic_load(&cells->state) == QUEUED && take_back(self, cells)) {
-    driver_make(cells, of);
-    atomic_store(&cells->state, MADE);
-  }
-  return atomic_load(&cells->state) == MADE;
-}
-
-// Returns when it is made.
-EXPORT void driver_await(maker *self, head *cells, const recipe *of) {
-  if (driver_hurry(self, cells, of)) return;
+static void await_made(maker *self, head *cells) {
   for (int i = 0; i < SPINS; i++)
     if (atomic_load(&cells->state) == MADE) return;
   pthread_mutex_lock(&self->lock);
@@ -318,9 +338,174 @@ static void wake(ticker *self, bool closing) {
 
 EXPORT void driver_wake_ticker(ticker *self) { wake(self, false); }
 
+// Before every poll, as Python does.
+static void note(ticker *self) {
+  atomic_store(&self->is_wanted, 1);
+  if (atomic_load(&self->is_idle)) wake(self, false);
+}
+
 // Returns when its thread has ended, a tick or two later.
 EXPORT void driver_stop_ticker(ticker *self) {
   wake(self, true);
   pthread_join(self->thread, NULL);
   free(self);
+}
+
+// A shelf: sandboxes of one component that have been made ahead. Each serves one call; then it is ended and made
+// anew, by the maker, in the same cells. It belongs to one thread.
+
+enum { MOST_USED = 8 }; // that wait to be ended: so few have the maker woken for
+
+typedef enum { DONE, UNDER_WAY, BADLY_MADE, NONE } outcome;
+
+typedef struct {
+  head *given;      // the sandbox that the last call is about
+  const char *text; // what it answered
+  uint64_t size;
+  uint64_t served; // calls that needed nothing but C
+  maker *maker;
+  const recipe *of;
+  ticker *clock;
+  uint32_t capacity, first, count;
+  uint32_t used; // the last ones are
+  head *cells[];
+} shelf;
+
+EXPORT shelf *driver_new_shelf(maker *maker, const recipe *of, ticker *clock, uint32_t capacity) {
+  shelf *self = calloc(1, sizeof *self + capacity * sizeof *self->cells);
+  if (self == NULL) return NULL;
+  self->maker = maker;
+  self->of = of;
+  self->clock = clock;
+  self->capacity = capacity;
+  return self;
+}
+
+static head **nth(shelf *self, uint32_t n) { return &self->cells[(self->first + n) % self->capacity]; }
+
+static head *pop(shelf *self) {
+  head *cells = *nth(self, 0);
+  self->first = (self->first + 1) % self->capacity;
+  self->count--;
+  return cells;
+}
+
+static void push(shelf *self, head *cells) { *nth(self, self->count++) = cells; }
+
+// Has those that have served a call ended and made anew.
+EXPORT void driver_refresh(shelf *self) {
+  for (; self->used > 0; self->used--) {
+    head *cells = *nth(self, self->count - self->used);
+    if (!ask(self->maker, (job){.cells = cells, .of = self->of})) atomic_store(&cells->state, IDLE);
+  }
+}
+
+// One more sandbox; false if there is no place for it. Its start may run guest code: the clock must be told before.
+EXPORT bool driver_stock(shelf *self) {
+  head *cells = self->count < self->capacity ? driver_new_cells() : NULL;
+  if (cells == NULL) return false;
+  driver_refresh(self);
+  cells->shelf = self;
+  push(self, cells);
+  ask(self->maker, (job){.cells = cells, .of = self->of}); // else it is IDLE, and made when it is needed
+  return true;
+}
+
+EXPORT uint32_t driver_stocked(const shelf *self) { return self->count; }
+
+// Whether it is made by now: here, if nobody has begun to. What the maker has begun is not waited for, as that may
+// stand still on a busy machine.
+static bool is_there(shelf *self, head *cells) {
+  uint32_t state = atomic_load(&cells->state);
+  if (state == IDLE || (state == QUEUED && take_back(self->maker, cells))) {
+    make_anew(cells, self->of);
+    atomic_store(&cells->state, MADE);
+  }
+  return atomic_load(&cells->state) == MADE;
+}
+
+static head *take(shelf *self) {
+  if (self->count == 0) return NULL;
+  if (atomic_load(&(*nth(self, 0))->state) != MADE) driver_refresh(self);
+  for (uint32_t left = self->count - self->used; left > 0; left--) {
+    head *cells = pop(self);
+    if (is_there(self, cells)) return cells;
+    push(self, cells);
+  }
+  return NULL;
+}
+
+// A sandbox for a call that Python drives; it is on the shelf no more.
+EXPORT head *driver_take(shelf *self) {
+  note(self->clock);
+  return self->given = take(self);
+}
+
+// The sandbox in which the last call was DONE; it is on the shelf no more.
+EXPORT head *driver_keep_last(shelf *self) {
+  self->used--;
+  self->served--;
+  return *nth(self, --self->count);
+}
+
+// Any sandbox, to be ended: of those that the maker is busy with only if `waits`. NULL if there is none.
+EXPORT head *driver_withdraw(shelf *self, bool waits) {
+  for (uint32_t left = self->count; left > 0; left--) {
+    head *cells = pop(self);
+    if (self->used > self->count) self->used = self->count;
+    uint32_t state = atomic_load(&cells->state);
+    if (state == QUEUED && take_back(self->maker, cells)) return cells;
+    if (waits && (state == QUEUED || state == MAKING)) await_made(self->maker, cells);
+    state = atomic_load(&cells->state);
+    if (state != QUEUED && state != MAKING) return cells;
+    driver_refresh(self);
+    push(self, cells);
+  }
+  return NULL;
+}
+
+// It must be empty.
+EXPORT void driver_free_shelf(shelf *self) { free(self); }
+
+static bool is_clean(head *cells) {
+  return cells->fiber == NULL && *(void **)place(cells, at.error) == NULL && !cells->is_taken;
+}
+
+static outcome serve(shelf *self, void *export, const void *arguments, size_t count, size_t results) {
+  head *cells = self->given;
+  if (!driver_call(cells, export, arguments, count, results, self->of->ticks) || !is_clean(cells)) return UNDER_WAY;
+  atomic_store(&cells->state, USED);
+  push(self, cells);
+  self->used++;
+  self->served++;
+  return DONE;
+}
+
+static outcome next_sandbox(shelf *self) {
+  note(self->clock);
+  if (self->used >= MOST_USED) driver_refresh(self);
+  self->given = take(self);
+  if (self->given == NULL) return NONE;
+  return is_clean(self->given) ? DONE : BADLY_MADE;
+}
+
+// One call in a sandbox of the shelf. DONE: its result is in the cells of the one that was given, until the next
+// call. UNDER_WAY: the guest waits for the host, has used up its ticks or failed, and BADLY_MADE: its start has; then
+// the sandbox is Python's. NONE: there is none yet.
+EXPORT uint32_t driver_serve(shelf *self, void *export, const void *arguments, size_t count, size_t results) {
+  outcome found = next_sandbox(self);
+  return found == DONE ? serve(self, export, arguments, count, results) : found;
+}
+
+// The same for a function from text to text. The text must be kept until the call has ended.
+EXPORT uint32_t driver_ask(shelf *self, void *export, const char *text, size_t size) {
+  outcome found = next_sandbox(self);
+  if (found != DONE) return found;
+  text_value *argument = place(self->given, at.argument);
+  *argument = (text_value){.kind = at.text_kind, .size = size, .data = text};
+  found = serve(self, export, argument, 1, 1);
+  const text_value *result = place(self->given, at.result);
+  self->text = result->data;
+  self->size = result->size;
+  return found;
 }

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from lattice.errors import LatticeError, TimedOut, Trapped
-from node.engine import capi
+from node.engine import capi, store
 from node.engine.configuration import make_engine
 from node.engine.driver import NativeTicker, build
 from node.engine.engine import Engine
@@ -48,13 +48,28 @@ STARTS_SLOWLY = """
 """
 
 
+FILLS = """
+(component
+  (core module $m
+    (memory (export "memory") 64)
+    (func (export "fill") (param $size i32) (result i32)
+      (memory.fill (i32.const 64) (local.get $size) (local.get $size))
+      (i32.store (i32.const 0) (i32.const 64))
+      (i32.store (i32.const 4) (local.get $size))
+      (i32.const 0)))
+  (core instance $i (instantiate $m))
+  (func (export "fill") (param "size" u32) (result (list u8))
+    (canon lift (core func $i "fill") (memory (core memory $i "memory")))))
+"""
+
+
 @pytest.fixture(params=["with", "without"])
 async def bench(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> AsyncIterator[Bench]:
     """An engine with the driver, and one without."""
     if request.param == "without":
-        monkeypatch.setattr(capi, "DRIVER", None)  # as where it was not built
+        monkeypatch.setattr(store, "DRIVER", None)  # as where it was not built
     async with Engine(SMALL) as engine:
         assert (engine.maker is None) == (request.param == "without")
         bench = Bench(engine, tmp_path)
@@ -112,6 +127,31 @@ async def test_a_start_that_computes_is_interrupted_whoever_began_it(bench: Benc
         await anyio.sleep(0.05)  # the epoch clock comes to rest
 
 
+async def test_a_large_result_is_whole_whoever_calls_meanwhile(bench: Bench) -> None:
+    pool = bench.pool(FILLS, slots=32, prewarm=4)
+    results: dict[int, bytes] = {}
+
+    async def call(size: int) -> None:
+        results[size] = await pool.call("-", "fill", [size], context())
+
+    for size in range(4):
+        await call(size)
+    async with anyio.create_task_group() as tasks:
+        for size in [*range(1_000_000, 1_000_012), *range(20)]:
+            tasks.start_soon(call, size)
+
+    assert results == {size: bytes([size % 256]) * size for size in results}
+    assert len(results) == 32
+
+
+async def test_a_large_result_takes_its_sandbox_with_it(bench: Bench) -> None:
+    pool = bench.pool(FILLS, slots=4, prewarm=4)
+
+    for _ in range(50):
+        assert len(await pool.call("-", "fill", [300_000], context())) == 300_000
+    assert bench.engine.instances <= 10
+
+
 async def test_a_pool_that_closes_gives_back_what_was_being_made(bench: Bench) -> None:
     for _ in range(20):
         pool = bench.pool(KEY_VALUE, imports=_store(), slots=16, prewarm=16)
@@ -158,9 +198,9 @@ def test_the_driver_builds_from_its_source(tmp_path: Path) -> None:
 
 
 def test_native_clock_rests_when_no_guest_runs_and_is_woken_by_each_that_begins() -> None:
-    assert capi.DRIVER is not None
+    assert store.DRIVER is not None
     engine = make_engine(SMALL)
-    ticker = NativeTicker(capi.DRIVER, capi.engine_address(engine), 0.0001)
+    ticker = NativeTicker(store.DRIVER, capi.engine_address(engine), 0.0001)
     try:
         for _ in range(50):
             wait_until(lambda: ticker.is_idle)

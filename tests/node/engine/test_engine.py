@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from lattice.errors import Invalid, TimedOut
+from lattice.errors import Invalid, Overloaded, TimedOut
+from node.engine.capi import WasmError
 from node.engine.configuration import EngineSettings
 from node.engine.engine import Engine
 from node.engine.host import CallContext
 from node.engine.limits import InstanceLimits
+from node.engine.linker import Bindings
 from node.engine.pool import ComponentPool
+from node.engine.store import Store
+from node.engine.traps import explain
 from tests.node.engine.components import ADD, compile_wat
 from tests.node.engine.conftest import context
 
@@ -57,3 +61,26 @@ async def test_call_whose_budget_is_over_does_not_begin(engine: Engine, tmp_path
     with pytest.raises(TimedOut):
         await pool.call("-", "add", [1, 2], CallContext(deadline=0.0))
     await pool.aclose()
+
+
+async def test_allocator_without_room_is_an_overload_and_no_trap(engine: Engine, tmp_path: Path) -> None:
+    compiled = compile_wat(ADD, tmp_path)
+    component, bindings = engine.load(compiled), Bindings(engine.address, compiled, [])
+    stores: list[Store] = []
+
+    def make_too_many() -> None:
+        for _ in range(4 * engine.settings.max_instances):
+            stores.append(Store(engine.address, (-1, -1, -1, -1, -1)))
+            stores[-1].instantiate(bindings.linker, component.pointer)
+            engine.ticker.note()
+            stores[-1].poll(100)
+            stores[-1].finish()
+
+    with pytest.raises(WasmError) as raised:  # the engine admits fewer
+        make_too_many()
+
+    assert isinstance(explain(str(raised.value)), Overloaded)
+    for store in stores:
+        store.close()
+    bindings.close()
+    engine.unload(compiled)

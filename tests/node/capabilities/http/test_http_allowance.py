@@ -10,6 +10,7 @@ from node.capabilities.http.allowance import ALLOWANCE_BYTES, Allowance
 from node.capabilities.http.fields import Fields
 from node.capabilities.http.incoming_body import BodyBuffer
 from node.capabilities.http.outgoing_body import BodyPipe
+from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import Handlers, context
 from tests.node.capabilities.http.corpus import LAB
 
@@ -72,7 +73,7 @@ async def test_a_guest_may_write_much_before_it_sets_its_response(handlers: Hand
     lab = await handlers.make(LAB)
     request = HttpRequest(method="GET", scheme="http", authority="a.test", path="/before/15")
 
-    response = await lab.handle(request, context())
+    response = await response_of(lab, request, context())
 
     assert not isinstance(response.body, bytes)
     async with response.body as body:

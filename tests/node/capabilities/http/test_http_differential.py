@@ -14,6 +14,7 @@ from lattice.http import HttpRequest, HttpResponse
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.errors import HttpError
 from node.capabilities.http.policy import OutgoingPolicy
+from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import Handlers, context
 from tests.node.capabilities.http.corpus import CASES, ECHO, FAILED, HELLO, LAB, ROOT, Answer, Case, answer
 from tests.node.capabilities.http.native import NativeHost, native_binary, native_host
@@ -83,7 +84,7 @@ async def test_host_functions_answer_as_the_native_host_does(
     expected = await _native_answer(case, host)
     with capture_logs():
         try:
-            found = await _answer(case, await handler.handle(_request(case, host.authority), context()))
+            found = await _answer(case, await response_of(handler, _request(case, host.authority), context()))
         except LatticeError:
             found = FAILED
 

@@ -13,6 +13,7 @@ from lattice.errors import Interrupted, LatticeError, NotFound, TimedOut, Trappe
 from lattice.http import HttpRequest, HttpResponse
 from node.capabilities.http.errors import HttpError
 from node.capabilities.http.host_handler import HostHandler
+from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import Handlers, context
 
 HELLO = "examples/http-hello/c/http-hello.wasm"
@@ -38,14 +39,14 @@ async def lab(handlers: Handlers) -> HostHandler:
 
 
 async def _lines(lab: HostHandler, path: str, **fields: Any) -> dict[str, str]:
-    body = await _received(await lab.handle(_request(path=path, **fields), context()))
+    body = await _received(await response_of(lab, _request(path=path, **fields), context()))
     return dict(line.split("=") for line in body.decode().splitlines() if "=" in line)
 
 
 async def test_a_small_response_is_whole(handlers: Handlers) -> None:
     handler = await handlers.make(HELLO)
 
-    response = await handler.handle(_request(path="/x"), context())
+    response = await response_of(handler, _request(path="/x"), context())
 
     assert response.status == 200
     assert isinstance(response.body, bytes)
@@ -55,7 +56,7 @@ async def test_a_small_response_is_whole(handlers: Handlers) -> None:
 async def test_the_guest_sees_method_scheme_authority_path_and_headers(lab: HostHandler) -> None:
     headers = (("a", b"1"), ("b", b"\xe9"), ("a", b"2"), ("connection", b"close"), ("host", b"x"))
 
-    response = await lab.handle(_request("PATCH", "/describe?q=%20", headers=headers), context())
+    response = await response_of(lab, _request("PATCH", "/describe?q=%20", headers=headers), context())
 
     assert await _received(response) == (
         b"method=8\nscheme=0\nexample.com\n/describe?q=%20\na: 1\na: 2\nb: \xe9\n"
@@ -63,7 +64,7 @@ async def test_the_guest_sees_method_scheme_authority_path_and_headers(lab: Host
 
 
 async def test_methods_without_a_case_keep_their_name(lab: HostHandler) -> None:
-    response = await lab.handle(_request("PURGE", "/describe"), context())
+    response = await response_of(lab, _request("PURGE", "/describe"), context())
 
     assert (await _received(response)).startswith(b"method=9\nPURGE\n")
 
@@ -100,7 +101,7 @@ async def test_bodies_that_break_their_announced_length_are_refused(lab: HostHan
 async def test_a_small_body_is_echoed(handlers: Handlers) -> None:
     handler = await handlers.make(ECHO)
 
-    response = await handler.handle(_request("POST", body=b"abc" * 100), context())
+    response = await response_of(handler, _request("POST", body=b"abc" * 100), context())
 
     assert response.body == b"abc" * 100
 
@@ -109,7 +110,7 @@ async def test_the_response_comes_before_the_requests_body_has_ended(handlers: H
     handler = await handlers.make(ECHO)
     sender, receiver = streams.pair()
 
-    response = await handler.handle(_request("POST", body=receiver), context())
+    response = await response_of(handler, _request("POST", body=receiver), context())
     assert not isinstance(response.body, bytes)
     await sender.send(b"one")
     assert await response.body.receive() == b"one"
@@ -124,7 +125,7 @@ async def test_the_response_comes_before_the_requests_body_has_ended(handlers: H
 async def test_a_guest_waits_while_nobody_takes_its_body(handlers: Handlers) -> None:
     handler = await handlers.make(LAB)
 
-    response = await handler.handle(_request(path="/chunks/100000"), context())
+    response = await response_of(handler, _request(path="/chunks/100000"), context())
     assert not isinstance(response.body, bytes)
     async with response.body as body:
         total = 0
@@ -150,7 +151,7 @@ async def test_much_passes_through_both_ways(handlers: Handlers) -> None:
             await sender.end()
 
         tasks.start_soon(send)
-        response = await handler.handle(_request("POST", body=receiver), context(60))
+        response = await response_of(handler, _request("POST", body=receiver), context(60))
         assert not isinstance(response.body, bytes)
         async with response.body as body:
             async for part in body:
@@ -164,7 +165,7 @@ async def test_trailers_pass_in_both_directions(lab: HostHandler) -> None:
     await sender.send(b"body that is not read")
     await sender.end({"x-sum": "7"})
 
-    response = await lab.handle(_request("POST", "/trailers", body=receiver), context())
+    response = await response_of(lab, _request("POST", "/trailers", body=receiver), context())
 
     assert await _received(response) == b"again=1\ntrailers=1\n"
     assert dict(response.trailers) == {"x-sum": b"7"}
@@ -183,29 +184,29 @@ async def test_a_request_without_trailers_has_none(lab: HostHandler) -> None:
 )
 async def test_faults_that_native_hosts_trap_end_the_call(lab: HostHandler, fault: str) -> None:
     with pytest.raises(Trapped):
-        await _received(await lab.handle(_request(path=f"/fault/{fault}"), context()))
+        await _received(await response_of(lab, _request(path=f"/fault/{fault}"), context()))
 
 
 async def test_a_guest_that_hoards_fields_is_ended(lab: HostHandler) -> None:
     with pytest.raises(Trapped):
-        await lab.handle(_request(path="/fault/hoard"), context())
+        await response_of(lab, _request(path="/fault/hoard"), context())
 
 
 async def test_a_guest_that_sets_no_response_is_an_error(lab: HostHandler) -> None:
     with pytest.raises(Trapped, match="without setting a response"):
-        await lab.handle(_request(path="/fault/nothing"), context())
+        await response_of(lab, _request(path="/fault/nothing"), context())
 
 
 async def test_an_error_code_as_response_is_that_error(lab: HostHandler) -> None:
     with pytest.raises(HttpError) as caught:
-        await lab.handle(_request(path="/fault/error"), context())
+        await response_of(lab, _request(path="/fault/error"), context())
 
     assert caught.value.error_code == {"configuration-error": None}
 
 
 @pytest.mark.parametrize("fault", ["mid-trap", "leak", "drop", "sized-finish"])
 async def test_a_body_that_was_not_finished_is_never_taken_for_whole(lab: HostHandler, fault: str) -> None:
-    response = await lab.handle(_request(path=f"/fault/{fault}"), context())
+    response = await response_of(lab, _request(path=f"/fault/{fault}"), context())
 
     assert not isinstance(response.body, bytes)
     assert await response.body.receive() == b"early"
@@ -215,11 +216,11 @@ async def test_a_body_that_was_not_finished_is_never_taken_for_whole(lab: HostHa
 
 async def test_a_length_that_was_announced_and_never_written_is_an_error(lab: HostHandler) -> None:
     with pytest.raises(HttpError, match="HTTP-response-body-size"):
-        await lab.handle(_request(path="/fault/unwritten"), context())
+        await response_of(lab, _request(path="/fault/unwritten"), context())
 
 
 async def test_a_response_to_head_may_announce_what_it_does_not_send(lab: HostHandler) -> None:
-    response = await lab.handle(_request("HEAD", "/fault/unwritten"), context())
+    response = await response_of(lab, _request("HEAD", "/fault/unwritten"), context())
 
     assert ("content-length", b"100") in response.headers
 
@@ -228,7 +229,7 @@ async def test_a_request_body_that_breaks_ends_as_an_error_for_the_guest(handler
     handler = await handlers.make(ECHO)
     sender, receiver = streams.pair()
 
-    response = await handler.handle(_request("POST", body=receiver), context())
+    response = await response_of(handler, _request("POST", body=receiver), context())
     assert not isinstance(response.body, bytes)
     await sender.send(b"one")
     await sender.fail(Interrupted("the client went away"))
@@ -243,7 +244,7 @@ async def test_cancelling_a_request_ends_its_guest(handlers: Handlers) -> None:
     _, receiver = streams.pair()
 
     with anyio.move_on_after(0.05):
-        await handler.handle(_request("POST", "/trailers", body=receiver), context())
+        await response_of(handler, _request("POST", "/trailers", body=receiver), context())
 
     await anyio.wait_all_tasks_blocked()
     assert handlers.pools[0].statistics().in_flight == 0
@@ -254,7 +255,7 @@ async def test_a_budget_that_ends_is_told(handlers: Handlers) -> None:
     _, receiver = streams.pair()
 
     with pytest.raises(TimedOut):
-        await handler.handle(_request("POST", "/trailers", body=receiver), context(0.05))
+        await response_of(handler, _request("POST", "/trailers", body=receiver), context(0.05))
 
 
 async def test_a_reused_guest_answers_after_each_fault(handlers: Handlers) -> None:
@@ -262,8 +263,8 @@ async def test_a_reused_guest_answers_after_each_fault(handlers: Handlers) -> No
 
     for fault in ("nothing", "trap", "error"):
         with pytest.raises(LatticeError):
-            await handler.handle(_request(path=f"/fault/{fault}"), context())
-        assert (await handler.handle(_request(path="/describe"), context())).status == 200
+            await response_of(handler, _request(path=f"/fault/{fault}"), context())
+        assert (await response_of(handler, _request(path="/describe"), context())).status == 200
 
 
 async def test_a_component_without_a_handler_is_told_so(handlers: Handlers) -> None:

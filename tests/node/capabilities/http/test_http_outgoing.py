@@ -19,6 +19,7 @@ from node.capabilities.http.messages import OutgoingRequest
 from node.capabilities.http.outgoing import outgoing_interface
 from node.capabilities.http.policy import DENY_ALL
 from node.engine.host import GuestCall
+from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import Handlers, context
 from tests.node.capabilities.http.servers import Peer, answering, ok, serving
 from tests.node.capabilities.wasi.bare_guest import BareGuest
@@ -59,13 +60,13 @@ async def _body(response: HttpResponse) -> bytes:
 
 async def _error(lab: HostHandler, request: HttpRequest) -> int:
     """The number of the error code that the guest got."""
-    body = await _body(await lab.handle(request, context()))
+    body = await _body(await response_of(lab, request, context()))
     return int(body.removeprefix(b"error="))
 
 
 async def test_a_guest_requests_and_passes_the_response_on(lab: HostHandler) -> None:
     async with answering(ok(b"from afar", "x-from: there")) as server:
-        response = await lab.handle(_fetch(server.authority, "PUT", b"sent", accept="*/*"), context())
+        response = await response_of(lab, _fetch(server.authority, "PUT", b"sent", accept="*/*"), context())
 
     assert await _body(response) == b"from afar"
     assert ("x-from", b"there") in response.headers
@@ -77,8 +78,10 @@ async def test_a_guest_requests_and_passes_the_response_on(lab: HostHandler) -> 
 async def test_the_trace_goes_on(lab: HostHandler) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     async with answering(ok()) as server:
-        await _body(await lab.handle(_fetch(server.authority), context(traceparent=trace)))
-        await _body(await lab.handle(_fetch(server.authority, traceparent="own"), context(traceparent=trace)))
+        await _body(await response_of(lab, _fetch(server.authority), context(traceparent=trace)))
+        await _body(
+            await response_of(lab, _fetch(server.authority, traceparent="own"), context(traceparent=trace))
+        )
 
     assert f"\r\ntraceparent: {trace}\r\n".encode() in server.heads[0]
     assert server.heads[1].count(b"traceparent: ") == 1
@@ -105,7 +108,7 @@ async def test_a_grant_takes_effect_at_the_next_call(handlers: Handlers) -> None
             assert await _error(lab, _fetch(server.authority)) == HTTP_REQUEST_DENIED
         handlers.allow_hosts.append(server.authority)
 
-        assert await _body(await lab.handle(_fetch(server.authority), context())) == b"fine"
+        assert await _body(await response_of(lab, _fetch(server.authority), context())) == b"fine"
 
 
 async def test_errors_reach_the_guest_as_their_code(lab: HostHandler) -> None:
@@ -126,7 +129,7 @@ async def test_a_response_that_breaks_off_is_an_error_for_the_guest(lab: HostHan
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n" + b"x" * 50)
 
     async with serving(script) as server:
-        response = await lab.handle(_fetch(server.authority), context())
+        response = await response_of(lab, _fetch(server.authority), context())
         with pytest.raises(Exception, match=r"trap|unreachable|finished"):
             await _body(response)
 
@@ -138,7 +141,7 @@ async def test_a_request_ends_with_the_call_that_made_it(handlers: Handlers, lab
 
     async with serving(silent) as server:
         with anyio.move_on_after(0.1):
-            await lab.handle(_fetch(server.authority), context())
+            await response_of(lab, _fetch(server.authority), context())
         with anyio.fail_after(5):
             while not server.ended:  # noqa: ASYNC110
                 await anyio.sleep(0.001)
@@ -157,7 +160,7 @@ async def _echo(peer: Peer) -> None:
 async def test_both_bodies_of_a_request_pass_at_once(lab: HostHandler) -> None:
     sender, receiver = streams.pair()
     async with serving(_echo) as server:
-        response = await lab.handle(_fetch(server.authority, "POST", receiver), context())
+        response = await response_of(lab, _fetch(server.authority, "POST", receiver), context())
         assert not isinstance(response.body, bytes)
         for part in (b"one", b"two"):
             await sender.send(part)
@@ -181,7 +184,7 @@ async def test_much_passes_through_a_guest_with_flat_memory(lab: HostHandler) ->
     before = highest = _resident_bytes()
     async with serving(_echo) as server, anyio.create_task_group() as tasks:
         tasks.start_soon(send)
-        response = await lab.handle(_fetch(server.authority, "POST", receiver), context(120))
+        response = await response_of(lab, _fetch(server.authority, "POST", receiver), context(120))
         assert not isinstance(response.body, bytes)
         async with response.body as body:
             async for part in body:
@@ -199,7 +202,7 @@ def _resident_bytes() -> int:
 async def test_many_guests_share_connections(lab: HostHandler, client: HttpClient) -> None:
     async with answering(ok(b"x")) as server:
         for _ in range(5):
-            await _body(await lab.handle(_fetch(server.authority), context()))
+            await _body(await response_of(lab, _fetch(server.authority), context()))
 
     assert server.connections == 1
 

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from lattice.errors import LatticeError
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
+from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import context
 from tests.node.capabilities.http.corpus import CASES, ECHO, FAILED, HELLO, LAB, ROOT, Case
 from tests.node.capabilities.http.native import NativeHost, native_binary, native_host
@@ -50,7 +51,7 @@ async def test_the_shim_answers_as_the_native_host_does(
     expected = await _native_answer(case, host)
     with capture_logs():
         try:
-            found = await _answer(case, await handler.handle(_request(case, host.authority), context()))
+            found = await _answer(case, await response_of(handler, _request(case, host.authority), context()))
         except LatticeError:
             found = FAILED
 

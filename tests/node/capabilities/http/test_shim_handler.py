@@ -15,6 +15,7 @@ from node.capabilities.http.shim_handler import ShimHandler
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
 from node.engine.shim_compose import DOOR, DOOR_FUNCTION
+from node.http.handler import response_of
 from tests.node.capabilities.http import test_http_host_handler, test_http_outgoing
 from tests.node.capabilities.http.conftest import context
 from tests.node.capabilities.http.shims import Shims, request
@@ -53,13 +54,13 @@ async def test_an_unfinished_response_that_has_not_left_fails_as_a_whole(
     lab: ShimHandler, fault: str
 ) -> None:
     with pytest.raises(Trapped):
-        await lab.handle(request(path=f"/fault/{fault}"), context())
+        await response_of(lab, request(path=f"/fault/{fault}"), context())
 
 
 async def test_a_guest_ends_when_nobody_wants_its_body(handlers: Shims) -> None:
     handler = await handlers.make(LAB)
 
-    response = await handler.handle(request(path="/chunks/100000"), context())
+    response = await response_of(handler, request(path="/chunks/100000"), context())
     assert not isinstance(response.body, bytes)
     async with response.body as body:
         total = 0

@@ -16,6 +16,7 @@ from node.engine.compose import Part, plug
 from node.engine.configuration import EngineSettings, make_engine
 from node.engine.engine import Engine
 from node.engine.shim_compose import compose_beside, compose_inside, load_core
+from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import context
 from tests.node.capabilities.http.corpus import HELLO, ROOT
 from tests.node.capabilities.http.shims import Shims, request
@@ -129,7 +130,7 @@ async def test_a_guest_that_breaks_a_rule_traps(shims: Shims, fault: str) -> Non
     handler = await shims.make(_component(FAULTS[fault]))
 
     with pytest.raises(Trapped) as raised:
-        await handler.handle(request(), context())
+        await response_of(handler, request(), context())
 
     assert "without setting a response" not in raised.value.message
 
@@ -143,7 +144,7 @@ async def test_a_guest_that_keeps_to_the_rules_is_not_stopped(shims: Shims) -> N
     handler = await shims.make(_component(body))
 
     with pytest.raises(Trapped, match="without setting a response"):
-        await handler.handle(request(), context())
+        await response_of(handler, request(), context())
 
 
 async def test_handles_are_as_many_as_a_guest_wants(shims: Shims) -> None:
@@ -156,7 +157,7 @@ async def test_handles_are_as_many_as_a_guest_wants(shims: Shims) -> None:
 
     for _ in range(3):
         with pytest.raises(Trapped, match="without setting a response"):
-            await handler.handle(request(), context())
+            await response_of(handler, request(), context())
 
 
 def test_a_component_of_one_build_is_taken_apart() -> None:
@@ -178,7 +179,7 @@ def test_a_component_made_of_several_is_not_taken_apart() -> None:
 async def test_a_component_made_of_several_is_served_by_the_shim_beside_it(shims: Shims) -> None:
     handler = await shims.make(_nested())
 
-    response = await handler.handle(request(path="/there"), context())
+    response = await response_of(handler, request(path="/there"), context())
 
     assert isinstance(response, HttpResponse)
     assert (response.status, response.body) == (200, b"Hello from C: /there\n")

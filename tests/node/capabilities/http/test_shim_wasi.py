@@ -19,6 +19,7 @@ from node.engine.compiled import Form
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
 from node.engine.host import GuestCall, HostInterface
+from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import Handlers, context
 from tests.node.capabilities.http.shims import Shims, request
 
@@ -44,7 +45,7 @@ async def shims(compiler: Compiler, engine: Engine) -> AsyncIterator[Shims]:
 
 async def _answer(shims: Shims, path: str, *, reuse: int = 1) -> bytes:
     handler = await shims.make(GUEST, imports=(STORE,), reuse=reuse)
-    return _whole(await handler.handle(request(path=path), context()))
+    return _whole(await response_of(handler, request(path=path), context()))
 
 
 def _whole(response: HttpResponse) -> bytes:
@@ -67,7 +68,7 @@ async def test_the_time_of_day_is_real(shims: Shims) -> None:
 async def test_no_two_requests_see_the_same_random_numbers(shims: Shims) -> None:
     handler = await shims.make(GUEST, imports=(STORE,), reuse=10)
 
-    answers = {_whole(await handler.handle(request(path="/random"), context())) for _ in range(3)}
+    answers = {_whole(await response_of(handler, request(path="/random"), context())) for _ in range(3)}
 
     assert len(answers) == 3
     assert {len(answer) for answer in answers} == {2 * 124}
@@ -109,7 +110,7 @@ async def test_other_exports_can_be_called_and_have_wasi_too(shims: Shims) -> No
 async def test_what_a_guest_flushed_leaves_while_it_waits(shims: Shims) -> None:
     handler = await shims.make(GUEST, imports=(STORE,))
 
-    response = await handler.handle(request(path="/events"), context())
+    response = await response_of(handler, request(path="/events"), context())
 
     assert not isinstance(response.body, bytes)
     async with response.body as body:
@@ -123,21 +124,21 @@ async def test_a_guest_that_ends_itself_fails_its_request_only(shims: Shims, pat
     handler = await shims.make(GUEST, imports=(STORE,), reuse=10)
 
     with pytest.raises(Trapped, match=words):
-        await handler.handle(request(path=path), context())
-    assert (await handler.handle(request(path="/folders"), context())).status == 200
+        await response_of(handler, request(path=path), context())
+    assert (await response_of(handler, request(path="/folders"), context())).status == 200
 
 
 async def test_an_endless_loop_ends_with_its_budget(shims: Shims) -> None:
     handler = await shims.make(GUEST, imports=(STORE,))
 
     with pytest.raises(TimedOut):
-        await handler.handle(request(path="/spin"), context(0.05))
+        await response_of(handler, request(path="/spin"), context(0.05))
 
 
 async def test_a_guest_gets_no_more_memory_than_its_limit(shims: Shims) -> None:
     handler = await shims.make(GUEST, imports=(STORE,), memory_bytes=16 << 20)
 
-    pages = int(_whole(await handler.handle(request(path="/grow"), context())))
+    pages = int(_whole(await response_of(handler, request(path="/grow"), context())))
 
     assert 0 < pages <= 256
 
@@ -146,7 +147,7 @@ async def test_a_reused_instance_serves_any_number_of_requests_in_the_same_memor
     handler = await shims.make(GUEST, imports=(STORE,), reuse=10_000, memory_bytes=1 << 20)
 
     for _ in range(500):
-        assert (await handler.handle(request(path="/print", body=b"x" * 2000), context())).status == 200
+        assert (await response_of(handler, request(path="/print", body=b"x" * 2000), context())).status == 200
     assert shims.pools[0].statistics().instances_made == 1
 
 
@@ -156,7 +157,7 @@ async def test_bodies_of_any_size_and_content_come_back(shims: Shims, size: int,
     handler = await shims.make("examples/http-echo/c/http-echo.wasm")
     body = (filling * size)[:size]
 
-    response = await handler.handle(request("POST", body=body), context())
+    response = await response_of(handler, request("POST", body=body), context())
 
     assert _whole(response) == body
 
@@ -166,14 +167,14 @@ async def test_a_request_that_holds_an_end_of_line_is_refused(shims: Shims, path
     handler = await shims.make(HELLO)
 
     with pytest.raises(LatticeError, match="end of line"):
-        await handler.handle(request(path=path), context())
+        await response_of(handler, request(path=path), context())
 
 
 async def test_a_budget_that_is_over_begins_nothing(shims: Shims) -> None:
     handler = await shims.make(HELLO)
 
     with pytest.raises(TimedOut):
-        await handler.handle(request(), context(-1))
+        await response_of(handler, request(), context(-1))
     assert shims.pools[0].statistics().instances_made == 0
     assert now() > 0
 
@@ -203,7 +204,7 @@ async def test_many_requests_at_a_time_are_answered_each_by_its_own_guest(shims:
     answers: dict[int, bytes] = {}
 
     async def ask(number: int) -> None:
-        answers[number] = _whole(await handler.handle(request(path=f"/{number}"), context()))
+        answers[number] = _whole(await response_of(handler, request(path=f"/{number}"), context()))
 
     async with anyio.create_task_group() as tasks:
         for number in range(16):
@@ -225,7 +226,7 @@ async def test_a_long_body_passes_through_little_memory(shims: Shims, chunk: byt
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(send)
-        response = await handler.handle(request("POST", body=receiver), context(30))
+        response = await response_of(handler, request("POST", body=receiver), context(30))
         assert not isinstance(response.body, bytes)
         async with response.body as body:
             async for part in body:
