@@ -222,20 +222,22 @@ EXPORT void driver_stop_maker(maker *self) {
   free(self);
 }
 
-// False if it has too much to do already.
-static bool ask(maker *self, job task) {
+// How many of the jobs it takes: not all if it has too much to do already.
+static size_t ask_all(maker *self, const job *tasks, size_t count) {
+  size_t taken = 0;
   pthread_mutex_lock(&self->lock);
-  bool has_room = self->count < MOST_JOBS;
-  if (has_room) {
-    if (task.of != NULL) atomic_store(&task.cells->state, QUEUED);
-    self->jobs[(self->first + self->count++) % MOST_JOBS] = task;
+  for (; taken < count && self->count < MOST_JOBS; taken++) {
+    if (tasks[taken].of != NULL) atomic_store(&tasks[taken].cells->state, QUEUED);
+    self->jobs[(self->first + self->count++) % MOST_JOBS] = tasks[taken];
   }
-  bool is_asleep = self->is_asleep && has_room;
+  bool is_asleep = self->is_asleep && taken > 0;
   if (is_asleep) self->is_asleep = false; // one signal wakes it
   pthread_mutex_unlock(&self->lock);
   if (is_asleep) pthread_cond_signal(&self->asked);
-  return has_room;
+  return taken;
 }
+
+static bool ask(maker *self, job task) { return ask_all(self, &task, 1) == 1; }
 
 // Nobody may look at the cells any more.
 EXPORT void driver_end(maker *self, head *cells) {
@@ -394,9 +396,12 @@ static void push(shelf *self, head *cells) { *nth(self, self->count++) = cells; 
 
 // Has those that have served a call ended and made anew.
 EXPORT void driver_refresh(shelf *self) {
-  for (; self->used > 0; self->used--) {
-    head *cells = *nth(self, self->count - self->used);
-    if (!ask(self->maker, (job){.cells = cells, .of = self->of})) atomic_store(&cells->state, IDLE);
+  while (self->used > 0) {
+    job tasks[MOST_USED];
+    uint32_t count = self->used < MOST_USED ? self->used : MOST_USED;
+    for (uint32_t i = 0; i < count; i++) tasks[i] = (job){*nth(self, self->count - self->used + i), self->of};
+    self->used -= count;
+    for (size_t i = ask_all(self->maker, tasks, count); i < count; i++) atomic_store(&tasks[i].cells->state, IDLE);
   }
 }
 
