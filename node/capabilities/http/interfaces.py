@@ -16,7 +16,8 @@ VERSION = "0.2.12"
 """The newest known; a linker serves imports of every 0.2.x with it, as nothing was ever taken away."""
 
 SUPPORT: Mapping[str, str] = {
-    "wasi:http/types": "complete; `send-informational` answers `internal-error`",
+    "wasi:http/types": "complete; `send-informational` answers `internal-error`: no 1xx leaves "
+    "(wasmtime refuses components that import it)",
     "wasi:http/outgoing-handler": "complete, over HTTP/1.1; hosts that `--allow-host` grants",
     "wasi:http/incoming-handler": "exported by components; called by triggers",
 }

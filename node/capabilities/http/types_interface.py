@@ -22,6 +22,7 @@ from node.engine.host import DropFunction, GuestCall, HostFunction, HostInterfac
 
 _OK: Any = {"ok": None}
 _ERR: Any = {"err": None}
+INFORMATIONAL = range(100, 200)
 
 
 def types_interface(version: str) -> HostInterface:
@@ -151,8 +152,10 @@ def _set_response(call: GuestCall, outparam: ResponseOutparam, response: Any) ->
 
 
 def _send_informational(call: GuestCall, outparam: ResponseOutparam, status: int, headers: Fields) -> Any:
-    text = "informational responses are not passed on"
-    return {"err": {"internal-error": text}}
+    """None is passed on, which is what the interface has `internal-error` for."""
+    if status not in INFORMATIONAL:
+        return {"err": {"HTTP-protocol-error": None}}
+    return {"err": {"internal-error": "informational responses are not passed on"}}
 
 
 _OUTGOING_RESPONSE: Mapping[str, HostFunction] = {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+import wasmtime
 
 from lattice import streams
 from lattice.errors import Denied, Invalid, NotFound, Overloaded, Unreachable
@@ -95,6 +96,29 @@ async def test_a_module_ends_with_its_very_exit_code(bench: Bench, status: int) 
 
 async def test_a_component_of_wasi_0_2_tells_success_from_failure(bench: Bench) -> None:
     assert [(await bench.run(TOOL, "exit", status)).code for status in ("0", "7")] == [0, 1]
+
+
+EXITS = """(component
+  (import "wasi:cli/exit@0.2.12" (instance $exit
+    (export "exit-with-code" (func (param "status-code" u8)))))
+  (alias export $exit "exit-with-code" (func $exit-with-code))
+  (core func $lowered (canon lower (func $exit-with-code)))
+  (core module $m
+    (import "" "exit" (func $exit (param i32)))
+    (func (export "run") (result i32) (call $exit (i32.const CODE)) i32.const 0))
+  (core instance $i (instantiate $m (with "" (instance (export "exit" (func $lowered))))))
+  (func $run (result (result)) (canon lift (core func $i "run")))
+  (instance $exports (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.12" (instance $exports)))
+"""
+
+
+@pytest.mark.parametrize("status", [0, 42, 255])
+async def test_a_component_that_exits_with_a_code_ends_with_it(bench: Bench, status: int) -> None:
+    component = bytes(wasmtime.wat2wasm(EXITS.replace("CODE", str(status))))
+
+    async with await bench.begin(component) as exchange:
+        assert (await finish(exchange)).code == status
 
 
 async def test_a_trap_has_a_code_and_a_reason(bench: Bench, kind: Path) -> None:

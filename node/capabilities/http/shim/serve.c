@@ -126,7 +126,7 @@ EXPORT(HTTP, "[method]incoming-request.consume") result_area *request_consume(in
 
 // The response
 
-enum { DEFAULT_STATUS = 200, LEAST_STATUS = 100, MOST_STATUS = 999 };
+enum { DEFAULT_STATUS = 200, LEAST_STATUS = 100, LEAST_FINAL_STATUS = 200, MOST_STATUS = 999 };
 
 EXPORT(HTTP, "[constructor]outgoing-response") handle response_constructor(handle headers) {
   outgoing_response *response = arena_allocate(sizeof *response);
@@ -171,6 +171,19 @@ void outparam_set(handle outparam, uint32_t is_error, uint32_t value, uint32_t h
   current.state = SET;
   current.response = outgoing_response_object(value);
   outgoing_response_drop(value);
+}
+
+// A response of the kind 1xx: none is passed on, which is what the interface has this answer for.
+EXPORT(HTTP, "[method]response-outparam.send-informational")
+result_area *outparam_send_informational(void *outparam, uint32_t status, handle headers) {
+  (void)outparam;
+  take_fields(headers);
+  bool is_informational = status >= LEAST_STATUS && status < LEAST_FINAL_STATUS;
+  error_code error = {.code = is_informational ? INTERNAL_ERROR : PROTOCOL_ERROR, .has_text = is_informational};
+  if (is_informational) error.text = TEXT("informational responses are not passed on");
+  result.word[0] = 1;
+  write_error_code(result.byte + 8, error);
+  return &result;
 }
 
 // Sending it

@@ -30,6 +30,7 @@ def open_at(
 ) -> Descriptor:
     """Open or create what `path` means; only regular files and directories are ever opened."""
     root = base.directory()
+    flags = _implied(open_flags, flags)
     _check_flags(base, open_flags, flags)
     files.check_room()
     with find(root, path, follows="symlink-follow" in path_flags) as place:
@@ -47,6 +48,13 @@ def open_at(
     return Descriptor(
         files.keep(number), kept, is_directory=is_directory, is_mutable=base.is_mutable, depth=depth
     )
+
+
+def _implied(open_flags: Collection[str], flags: Collection[str]) -> Collection[str]:
+    """What is created or truncated can be written, too, whatever was asked for: native hosts open it so."""
+    if "write" in flags or not {"create", "truncate"}.intersection(open_flags):
+        return flags
+    return {*flags, "read", "write"}
 
 
 def _check_flags(base: Descriptor, open_flags: Collection[str], flags: Collection[str]) -> None:

@@ -17,6 +17,9 @@ from node.capabilities.wasi.sockets.socket_errors import SocketError, code_of
 LOOKUP_THREADS = 8
 MAX_ADDRESSES = 64
 
+_REFUSED = "permanent-resolver-failure"
+"""For names that were not granted: what native hosts answer where they look up none."""
+
 Lookup = Callable[[str], list[str]]
 """Gives a name's addresses as text; may block, and raises `OSError`."""
 
@@ -36,7 +39,7 @@ class AddressStream(Watched):
         """Raises `SocketError` for what is no name and for a name that was not granted."""
         super().__init__()
         if not access.policy.grants:
-            raise SocketError("access-denied")
+            raise SocketError(_REFUSED)
         self._access = access
         self._changed = Signal()
         self._future: Future[list[str]] | None = None
@@ -50,7 +53,7 @@ class AddressStream(Watched):
         if canonical is None:
             raise SocketError("invalid-argument")
         if not access.policy.may_resolve(canonical):
-            raise SocketError("access-denied")
+            raise SocketError(_REFUSED)
         access.admit()
         self._name = canonical
         self._begin(lookup)
@@ -95,7 +98,7 @@ class AddressStream(Watched):
         addresses = [ip_address(text.partition("%")[0]) for text in texts]
         self._found = self._access.learn(self._name, addresses)
         if addresses and not self._found:
-            raise SocketError("access-denied")
+            raise SocketError(_REFUSED)
 
 
 def _literal(name: str) -> Address | None:

@@ -291,13 +291,18 @@ async def test_what_a_directory_permits_is_the_same_through_its_subdirectories(
     assert (folder / "sub" / "deeper").is_dir()
 
 
-async def test_truncation_needs_no_write_flag_and_gives_no_right_to_write(
-    guest: BareGuest, folder: Path
+@pytest.mark.parametrize(("path", "how"), [("file", "truncate"), ("new", "create"), ("file", "create")])
+@pytest.mark.parametrize("flags", [("read",), ()])
+async def test_what_is_created_or_truncated_can_be_written_whatever_was_asked_for(
+    guest: BareGuest, folder: Path, path: str, how: str, flags: tuple[str, ...]
 ) -> None:
-    file = await opened(guest, "file", "read", how=("truncate",))
+    before = (folder / "file").read_bytes()
+    file = await opened(guest, path, *flags, how=(how,))
 
-    assert (folder / "file").read_bytes() == b""
-    assert await guest.file("write", file, b"x", 0) == "bad-descriptor"
+    assert (folder / path).read_bytes() == (before if (path, how) == ("file", "create") else b"")
+    assert set(await guest.file("get-flags", file)) == {"read", "write"}
+    assert await guest.file("write", file, b"xyz", 0) == 3
+    assert (folder / path).read_bytes()[:3] == b"xyz"
 
 
 @pytest.mark.parametrize("flag", ["file-integrity-sync", "data-integrity-sync", "requested-write-sync"])

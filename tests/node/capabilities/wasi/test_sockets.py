@@ -487,6 +487,7 @@ async def test_a_socket_without_a_listening_grant_hears_only_whom_it_may_reach()
 
 
 DENIED = "access-denied"
+NOT_RESOLVED = "permanent-resolver-failure"
 
 
 async def test_without_a_grant_nothing_is_opened_or_looked_up() -> None:
@@ -494,7 +495,14 @@ async def test_without_a_grant_nothing_is_opened_or_looked_up() -> None:
 
     assert await guest.open("tcp") == await guest.open("udp", "ipv6") == DENIED
     for name in ("localhost", "example.com", "127.0.0.1"):
-        assert await guest.look_up(name) == DENIED
+        assert await guest.look_up(name) == NOT_RESOLVED
+
+
+async def test_a_name_that_was_not_granted_is_one_that_the_resolver_never_finds() -> None:
+    guest = Networked("tcp:example.com:443", lookup=lambda name: ["93.184.216.34"])
+
+    assert await guest.look_up("example.org") == NOT_RESOLVED
+    assert await guest.look_up("example.com") == [{"ipv4": (93, 184, 216, 34)}]
 
 
 @pytest.mark.parametrize(
@@ -551,7 +559,7 @@ async def test_a_name_that_is_made_to_mean_a_special_address_opens_nothing() -> 
     answers = iter([["127.0.0.1"], ["169.254.169.254", "93.184.216.34"], ["10.0.0.1"]])
     guest = Networked("tcp:rebound.example:*", lookup=lambda name: next(answers))
 
-    assert await guest.look_up("rebound.example") == DENIED
+    assert await guest.look_up("rebound.example") == NOT_RESOLVED
     assert await guest.look_up("rebound.example") == [{"ipv4": (93, 184, 216, 34)}]
     assert await guest.look_up("rebound.example") == [{"ipv4": (10, 0, 0, 1)}]
     for address in (LOOPBACK, (169, 254, 169, 254)):
