@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctl.arguments import file_argument, grant_options
+from ctl.arguments import configuration_options, file_argument, grant_options
 from ctl.command import Stop, command, session_of
 from ctl.names import complete_node
 from ctl.parameters import LABEL, NAME, SIZE
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--memory", "memory_bytes", type=SIZE, metavar="SIZE", help="Memory it may use, e.g. 256MiB.")
 @click.option("--detach", is_flag=True, help="Print the job's id and leave; its output goes to the log.")
 @grant_options()
+@configuration_options("the job")
 @session_of
 def run(
     session: Session,
@@ -61,6 +62,7 @@ def run(
       latticectl run hello.wasm
       latticectl run --env COLOUR=blue --label zone=a hello.wasm one --two
       latticectl run --folder photos:/data:rw --timeout 5m resize.wasm /data < list.txt > report.txt
+      latticectl run --config-from shop --secret password=db-password --allow-host api.example.com sync.wasm
     """
     from ctl.artifact import name_for, read_program
 
@@ -98,7 +100,7 @@ def _spec(
         "digest": digest,
         "limits": {} if memory_bytes is None else {"memory_bytes": memory_bytes},
         **grants,
-        "environment": dict(grants["environment"]),
+        **{key: dict(grants[key]) for key in ("environment", "configuration", "secrets")},
     }
     fields = {
         "component": component,

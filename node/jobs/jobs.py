@@ -40,6 +40,15 @@ log = structlog.get_logger()
 REMEMBERED = 100
 """Jobs that ended whose logs are kept."""
 
+COMPONENTS_ONLY: Mapping[str, str] = {
+    "network": "--network",
+    "allow_hosts": "--allow-host",
+    "configuration": "--config",
+    "configuration_from": "--config-from",
+    "secrets": "--secret",
+}
+"""Grants that a core module has no way to use, and the options that give them."""
+
 Announce = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -183,8 +192,7 @@ class Jobs:
 
     async def _module(self, spec: JobSpec, artifact: bytes) -> Program:
         component = spec.component
-        if component.network or component.allow_hosts:
-            raise Invalid("a core module has no network: WASI 0.1 knows none; build it as a component")
+        _check_module(component)
         module = await self._modules.compile(artifact)
         folders = [
             (str(self._folders[grant.folder].path), grant.path, grant.writable) for grant in component.folders
@@ -241,6 +249,15 @@ class Jobs:
         for job in list(self._jobs.values()):
             job.stop()
         await self.drain()
+
+
+def _check_module(component: ComponentSpec) -> None:
+    useless = [option for field, option in COMPONENTS_ONLY.items() if getattr(component, field)]
+    if useless:
+        raise Invalid(
+            f"a core module can't use {', '.join(useless)}: WASI 0.1 knows files, the environment and the "
+            "standard streams alone; build it as a component"
+        )
 
 
 def _spec(request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> JobSpec:

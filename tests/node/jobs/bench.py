@@ -30,6 +30,15 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 TOOL = EXAMPLES / "tool-command/c/tool.wasm"
 TOOL_MODULE = EXAMPLES / "tool-command/c/tool.wasip1.wasm"
 KINDS = {"component": TOOL, "module": TOOL_MODULE}
+GRANTS = (
+    "environment",
+    "folders",
+    "network",
+    "allow_hosts",
+    "configuration",
+    "configuration_from",
+    "secrets",
+)
 
 
 class FakeArtifacts:
@@ -81,9 +90,7 @@ class Bench:
 
     def spec(self, file: Path | bytes, *arguments: str, **fields: Any) -> JobSpec:
         data = file if isinstance(file, bytes) else file.read_bytes()
-        component = {
-            name: fields.pop(name) for name in ("environment", "folders", "network") if name in fields
-        }
+        component = {name: fields.pop(name) for name in GRANTS if name in fields}
         if "memory_bytes" in fields:
             component["limits"] = {"memory_bytes": fields.pop("memory_bytes")}
         spec = ComponentSpec.from_dict({"name": "tool", "digest": self.artifacts.add(data), **component})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -208,8 +209,23 @@ async def test_what_is_no_command_is_refused_with_a_hint(bench: Bench) -> None:
         await bench.begin(b"\0asm\x01\x00\x00\x00")
     with pytest.raises(Invalid, match="this is text"):
         await bench.begin(b"#!/bin/sh")
-    with pytest.raises(Invalid, match="no network"):
-        await bench.begin(TOOL_MODULE, network=["tcp:10.0.0.1:80"])
+    assert bench.jobs.list() == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ({"network": ["tcp:10.0.0.1:80"]}, "--network"),
+        ({"allow_hosts": ["example.com"]}, "--allow-host"),
+        ({"configuration": {"a": "b"}, "configuration_from": ["shop"]}, "--config, --config-from"),
+        ({"secrets": {"password": "db"}}, "--secret"),
+    ],
+)
+async def test_a_core_module_is_told_what_it_can_not_use(
+    bench: Bench, fields: dict[str, Any], options: str
+) -> None:
+    with pytest.raises(Invalid, match=rf"a core module can't use {options}: .*build it as a component"):
+        await bench.begin(TOOL_MODULE, **fields)
     assert bench.jobs.list() == []
 
 
