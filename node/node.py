@@ -40,6 +40,7 @@ from lattice.state import ApplicationChanged, Effect, NodeJoined, NodeLost, Node
 from lattice.tasks import open_tasks
 from node.capabilities.config.operations import ConfigurationOperations
 from node.capabilities.secrets.operations import SecretOperations
+from node.component_checks import ComponentChecks
 from node.component_logs import ComponentLogs
 from node.control import Control
 from node.copies import Copies
@@ -212,6 +213,14 @@ class Node(AsyncContextManagerMixin):
             hooks=hooks,
         )
         self.replicas, self.caller = self.runner.replicas, self.runner.caller
+        self.checks = ComponentChecks(
+            self.observer,
+            catalog=self.catalog,
+            configurations=self.runner.configurations,
+            secrets=self.runner.secrets,
+            check_grants=check_grants,
+            check_configurations=LinkChecks(self.caller, self.observer, self.runner.configurations).check,
+        )
         self.jobs = Jobs(
             self.id,
             self.name,
@@ -285,12 +294,8 @@ class Node(AsyncContextManagerMixin):
             self.observer,
             artifacts=self.runner.artifacts,
             compiler=self.runner.compiler,
-            catalog=self.catalog,
             announce=self.announcer.announce,
-            configurations=self.runner.configurations,
-            secrets=self.runner.secrets,
-            check_grants=check_grants,
-            check_links=LinkChecks(self.caller, self.observer, self.runner.configurations).check,
+            checks=self.checks,
             trigger_checks={
                 TriggerKind.HTTP: routes.check_trigger,
                 TriggerKind.CRON: cron.check_trigger,
