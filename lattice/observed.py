@@ -228,6 +228,10 @@ class Observed:
         view = self._jobs.get(job)
         return None if view is None else view.job_links[job]
 
+    def all_job_links(self) -> Iterable[Link]:
+        """Those of all jobs that run on live nodes."""
+        return (link for job, view in self._jobs.items() for link in view.job_links[job])
+
     def live(self) -> Iterable[NodeView]:
         """Nodes that count."""
         return (view for view in self.nodes.values() if view.is_live)

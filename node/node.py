@@ -32,7 +32,7 @@ from lattice.edits import Editor
 from lattice.errors import Conflict, LatticeError, TimedOut, Unreachable
 from lattice.imports import Catalog
 from lattice.inventory import NodeInfo, Offer
-from lattice.model import TriggerKind
+from lattice.model import Link, TriggerKind
 from lattice.neighbours import Neighbours
 from lattice.observer import Observer
 from lattice.serving import Serving
@@ -51,6 +51,7 @@ from node.http import routes
 from node.http.listener import Listener
 from node.http.workers import Workers
 from node.identity import Identity, default_name
+from node.jobs.checks import JobChecks
 from node.jobs.jobs import Jobs
 from node.jobs.operations import JobOperations
 from node.link_checks import LinkChecks
@@ -232,9 +233,11 @@ class Node(AsyncContextManagerMixin):
             folders=self.settings.folder,
             sink=self.logs.sink,
             announce=self.announcer.announce,
+            check=JobChecks(self.checks, self.state, self.runner.configurations).check,
+            on_links=self._job_linked,
             max_jobs=self.settings.max_jobs,
         )
-        self.runner.know(self.jobs.spec_of)
+        self.runner.know(self.jobs.spec_of, self.jobs.links_of)
         self.logs.also_keep(self.jobs.remembers)
         self.runner.targets.add(jobs.INTERFACE, self.jobs)
         self.serving = Serving(
@@ -440,6 +443,14 @@ class Node(AsyncContextManagerMixin):
 
     def _offer(self, offers: Sequence[Offer]) -> None:
         self.assignments.offer(offers)
+        self._report()
+
+    def _job_linked(self, job: str, links: Sequence[Link]) -> None:
+        """Providers elsewhere learn by the inventory what a job may use: nothing of it is desired state."""
+        self.assignments.link_job(job, links)
+        self._report()
+
+    def _report(self) -> None:
         if (delta := self.assignments.take_delta()) is not None:
             self.announcer.report(delta)
 

@@ -79,11 +79,14 @@ def test_links_of_a_job_are_known_until_it_ends() -> None:
     node, lattice = begun(link(), link(name="second"))
     assert lattice.state.links_of(JOB) == (link(), link(name="second"))
 
+    assert list(lattice.observed.all_job_links()) == [link(), link(name="second")]
+
     before = lattice.state.changes
     node.assignments.link_job(JOB, [])
     lattice.report(node)
 
     assert lattice.state.links_of(JOB) is None
+    assert list(lattice.observed.all_job_links()) == []
     assert lattice.state.changes > before
 
 

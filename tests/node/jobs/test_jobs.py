@@ -21,6 +21,8 @@ from tests.node.jobs.bench import EXAMPLES, KINDS, TOOL, TOOL_MODULE, Bench, fin
 
 pytestmark = pytest.mark.slow
 
+LINK = {"interface": "wasi:keyvalue", "target": "cache", "configuration": {"bucket": "a"}}
+
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -145,6 +147,48 @@ async def test_a_job_shares_its_grants_with_no_component_of_its_name(bench: Benc
         assert exchange.value["job"].startswith("tool-")
 
 
+async def test_a_jobs_links_are_its_own_and_told_of_until_it_ends(bench: Bench) -> None:
+    bench.warnings = ["nobody offers it"]
+    async with await bench.begin(TOOL, "sleep", "60000", links=[LINK]) as exchange:
+        await first_line(exchange)
+        job = exchange.value["job"]
+        (link,) = bench.jobs.links_of(job) or ()
+
+        assert (link.source, link.target) == (job, "cache")
+        assert bench.jobs.links_of("tool") is None
+        assert bench.linked == [(job, (link,))]
+        assert exchange.value["warnings"] == ["nobody offers it"]
+        assert bench.jobs.list()[0]["links"] == ["wasi:keyvalue=cache"]
+
+    await bench.jobs.drain()
+    assert bench.linked == [(job, (link,)), (job, ())]
+    assert bench.jobs.links_of(job) is None
+
+
+async def test_of_a_job_without_links_nobody_is_told(bench: Bench) -> None:
+    await bench.run(TOOL, "both")
+
+    assert bench.linked == []
+    assert [spec.links for spec in bench.checked] == [()]
+
+
+async def test_no_job_can_have_the_links_of_another_source(bench: Bench) -> None:
+    spec = bench.spec(TOOL, "both", links=[LINK]).to_dict()
+    spec["links"][0]["source"] = "shop"
+
+    with pytest.raises(Invalid, match="link source 'shop' is not the job 'tool'"):
+        await bench.jobs.exchange(bench.request(), [spec], None)
+    assert bench.linked == []
+
+
+async def test_what_is_refused_does_not_begin(bench: Bench) -> None:
+    bench.refusal = Denied("grant it")
+
+    with pytest.raises(Denied, match="grant it"):
+        await bench.begin(TOOL, "both", links=[LINK])
+    assert (bench.jobs.list(), bench.events) == ([], [])
+
+
 async def test_a_job_can_be_stopped_by_its_id(bench: Bench, kind: Path) -> None:
     async with await bench.begin(kind, "sleep", "60000") as exchange:
         await first_line(exchange)
@@ -219,6 +263,7 @@ async def test_what_is_no_command_is_refused_with_a_hint(bench: Bench) -> None:
         ({"allow_hosts": ["example.com"]}, "--allow-host"),
         ({"configuration": {"a": "b"}, "configuration_from": ["shop"]}, "--config, --config-from"),
         ({"secrets": {"password": "db"}}, "--secret"),
+        ({"links": [LINK]}, "--link"),
     ],
 )
 async def test_a_core_module_is_told_what_it_can_not_use(
