@@ -18,6 +18,9 @@ from lattice.model import KIB, ComponentSpec, Link
 
 INTERFACE = "lattice:jobs/run"
 FUNCTION = "run"
+COMPONENT = "lattice-jobs"
+"""What calls that begin jobs name, and nothing that is deployed: who may call a component at its nodes, by a
+permission for its name, may begin none."""
 
 STDOUT, STDERR = 1, 2
 

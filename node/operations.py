@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
-from lattice import wit
+from lattice import jobs, wit
 from lattice.descriptions import Description
 from lattice.desired import DesiredComponent
 from lattice.edits import Edited, Editor
@@ -256,6 +256,8 @@ class Operations:
             check_exports(trigger, description.type.exports)
 
     def _check_owner(self, component: str) -> None:
+        if component == jobs.COMPONENT:
+            raise Invalid(f"{component!r} is what calls that begin jobs name: choose another name")
         application = self._observer.state.desired.application_of(component)
         if application is not None and application.name != component:
             raise Invalid(

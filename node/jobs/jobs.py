@@ -17,9 +17,9 @@ from anyio.abc import TaskGroup
 from lattice import streams, wit
 from lattice.caller import CallRequest
 from lattice.clock import now
-from lattice.errors import Invalid, NotFound, Overloaded, TimedOut, Unreachable
+from lattice.errors import Denied, Invalid, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.exchange import Exchange
-from lattice.jobs import FUNCTION, JobSpec, Started
+from lattice.jobs import COMPONENT, FUNCTION, JobSpec, Started
 from lattice.model import ComponentSpec, Link
 from lattice.streams import ByteReceiver
 from node.artifacts import Artifacts
@@ -284,6 +284,8 @@ def _check_module(spec: JobSpec) -> None:
 
 
 def _spec(request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> JobSpec:
+    if request.component != COMPONENT:
+        raise Denied(f"a job is begun by a call that names {COMPONENT!r}: `latticectl run` makes one")
     if request.function != FUNCTION or isinstance(args, Mapping) or len(args) != 1:
         raise Invalid(f"jobs are begun by `{FUNCTION}` with one argument: what to run")
     return JobSpec.from_dict(args[0], "job")

@@ -13,7 +13,17 @@ from lattice.caller import CallRequest, new_call_id
 from lattice.clock import now
 from lattice.errors import LatticeError, NotFound
 from lattice.exchange import Exchange
-from lattice.jobs import FUNCTION, INTERFACE, STDERR, STDOUT, JobSpec, Outcome, OutputReader, outcome_of
+from lattice.jobs import (
+    COMPONENT,
+    FUNCTION,
+    INTERFACE,
+    STDERR,
+    STDOUT,
+    JobSpec,
+    Outcome,
+    OutputReader,
+    outcome_of,
+)
 from lattice.model import ComponentSpec, Link
 from lattice.streams import ByteReceiver
 from node.artifacts import digest_of
@@ -85,7 +95,7 @@ class Bench:
 
     def request(self, seconds: float = 60.0) -> CallRequest:
         return CallRequest(
-            component="job",
+            component=COMPONENT,
             interface=INTERFACE,
             function=FUNCTION,
             deadline=now() + seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,14 @@ async def test_a_core_module_is_told_what_it_can_not_use(
 async def test_an_import_that_nothing_grants_keeps_it_from_beginning(bench: Bench) -> None:
     with pytest.raises((Denied, Invalid)):
         await bench.begin(EXAMPLES / "greeter-kv/c/greeter-kv.wasm")
+
+
+async def test_a_call_of_a_component_begins_no_job(bench: Bench) -> None:
+    request = replace(bench.request(), component="tool")
+
+    with pytest.raises(Denied, match="names 'lattice-jobs'"):
+        await bench.jobs.exchange(request, [bench.spec(TOOL, "both").to_dict()], None)
+    assert bench.jobs.list() == []
 
 
 async def test_a_caller_that_gives_no_program_is_refused(bench: Bench) -> None:
