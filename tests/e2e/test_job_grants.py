@@ -10,14 +10,17 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import to_thread
 
 from ctl.client import ControlClient
 from lattice.caller import Caller, CallRequest, new_call_id
 from lattice.clock import now
 from lattice.errors import Denied
+from lattice.sealing import Secret
 from lattice.state import LatticeState
 from lattice.tasks import open_tasks
-from tests.e2e.processes import EXAMPLES, LATTICECTL, Done, Lattice, until
+from tests.e2e.artifacts import secret_command, store_command
+from tests.e2e.processes import EXAMPLES, KV_STORE, LATTICECTL, Done, Lattice, until
 
 pytestmark = pytest.mark.slow
 
@@ -73,28 +76,13 @@ async def linked(client: ControlClient) -> list[Mapping[str, Any]]:
     return list((await client.describe_provider(COUNTS)).links)
 
 
-async def test_a_job_uses_the_provider_of_another_node_with_its_configuration_until_it_ends(
-    lattice: Lattice, client: ControlClient
-) -> None:
-    await client.put_config("tallies", {"key": "sheep", "colour": "black"})
-    async with begun(lattice, *HERE, "--config-from", "tallies") as process:
-        assert (await said(process, b"one\n")).startswith(b"sheep: ")
-        (job,) = await client.jobs()
-
-        assert (job.node_name, job.links) == ("a", ("wasi:keyvalue=counts",))
-        assert await linked(client) == [{"source": job.job, "interface": "wasi:keyvalue", "name": "default"}]
-        assert await client.links() == []
-        assert await asked_as(lattice, job.job) == {"ok": None}
-        assert process.stdin is not None
-        await process.stdin.aclose()
-        assert await process.wait() == 0
+async def unlinked(client: ControlClient) -> None:
+    """Return when nothing is linked to the provider."""
 
     async def is_unlinked() -> bool:
         return not await linked(client)
 
-    await until(is_unlinked, what="the link is gone with the job")
-    with pytest.raises(Denied, match=f"'{job.job}' has no link 'default' of wasi:keyvalue to 'counts'"):
-        await asked_as(lattice, job.job)
+    await until(is_unlinked, what="the link is gone")
 
 
 async def asked_as(lattice: Lattice, source: str) -> Any:
@@ -114,6 +102,43 @@ async def asked_as(lattice: Lattice, source: str) -> Any:
         exchange = await caller.exchange_at([lattice["b"].id], request, [""])
         tasks.cancel_scope.cancel()
     return exchange.value
+
+
+async def test_a_job_uses_the_provider_of_another_node_with_its_configuration_until_it_ends(
+    lattice: Lattice, client: ControlClient
+) -> None:
+    await client.put_config("tallies", {"key": "sheep", "colour": "black"})
+    async with begun(lattice, *HERE, "--config-from", "tallies") as process:
+        assert (await said(process, b"one\n")).startswith(b"sheep: ")
+        (job,) = await client.jobs()
+
+        assert (job.node_name, job.links) == ("a", ("wasi:keyvalue=counts",))
+        assert await linked(client) == [{"source": job.job, "interface": "wasi:keyvalue", "name": "default"}]
+        assert await client.links() == []
+        assert await asked_as(lattice, job.job) == {"ok": None}
+        assert process.stdin is not None
+        await process.stdin.aclose()
+        assert await process.wait() == 0
+
+    await unlinked(client)
+    with pytest.raises(Denied, match=f"'{job.job}' has no link 'default' of wasi:keyvalue to 'counts': no"):
+        await asked_as(lattice, job.job)
+
+
+@pytest.mark.fault
+async def test_the_links_of_a_job_are_gone_with_its_node(lattice: Lattice, client: ControlClient) -> None:
+    async with begun(lattice, *HERE) as process:
+        assert await said(process, b"one\n")
+        (job,) = await client.jobs()
+        assert await asked_as(lattice, job.job) == {"ok": None}
+
+        lattice["a"].kill()
+        await unlinked(client)
+        with anyio.fail_after(10):
+            assert await process.wait() == 1
+
+    with pytest.raises(Denied, match=job.job):
+        await asked_as(lattice, job.job)
 
 
 async def test_what_jobs_count_in_a_bucket_of_a_name_adds_up(lattice: Lattice) -> None:
@@ -178,6 +203,33 @@ async def test_what_leads_nowhere_yet_is_said_and_the_job_is_run(lattice: Lattic
     assert done.code == 1
     assert "warning: there is no configuration 'nowhere' yet" in done.err
     assert done.out.startswith("failed: there is no configuration 'nowhere'")
+
+
+async def test_a_link_may_lead_to_a_component_of_another_node(lattice: Lattice, tmp_path: Path) -> None:
+    await lattice.deploy(KV_STORE, labels={"node": "b"})
+    file = await to_thread.run_sync(store_command, tmp_path, "Ada")
+
+    linked = await run(lattice, "--node", "a", "--link", "demo:kv/store=kv-store", file)
+    denied = await run(lattice, "--node", "a", file)
+
+    assert (linked.code, linked.err) == (0, "")
+    assert denied.code == 1
+    assert "grant it with `latticectl run ... --link demo:kv/store=TARGET`" in denied.err
+
+
+async def test_a_secret_is_read_by_the_job_that_was_granted_it_alone(
+    lattice: Lattice, client: ControlClient, tmp_path: Path
+) -> None:
+    file = await to_thread.run_sync(secret_command, tmp_path, "password")
+    await client.put_secret("db-password", Secret("correct-horse"))
+
+    granted = await run(lattice, "--secret", "password=db-password", file)
+    under_another_key = await run(lattice, "--secret", "key=db-password", file)
+    absent = await run(lattice, "--secret", "password=db-passwort", file)
+
+    assert (granted.code, granted.err) == (0, "")
+    assert [under_another_key.code, (await run(lattice, file)).code, absent.code] == [1, 1, 1]
+    assert "warning: there is no secret 'db-passwort' yet" in absent.err
 
 
 async def test_a_job_has_no_links_of_a_component_of_its_name(lattice: Lattice) -> None:
