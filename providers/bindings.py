@@ -256,11 +256,14 @@ class Bindings:
                 await self._wait_for_news()
         package = linked_package(request.interface)
         missing = f"{source!r} has no link {name!r} of {package} to {self._name!r}"
-        if links is None:  # no component that could be given one, but perhaps a job that was there
-            raise Denied(f"{missing}: no component and no job of that name is known here now")
         suffix = "" if name == "default" else f" --name {name}"
-        cure = f"latticectl link put {source} {package} {self._name}{suffix}"
-        raise Denied(f"{missing}; grant it with `{cure}`")
+        cure = f"`latticectl link put {source} {package} {self._name}{suffix}`"
+        if links is None:  # perhaps a job that has ended, which nothing can be granted to
+            raise Denied(
+                f"{missing}: no component and no job of that name is known here; "
+                f"a component is granted it with {cure}"
+            )
+        raise Denied(f"{missing}; grant it with {cure}")
 
     async def _unbind(self, binding: Binding) -> None:
         try:

@@ -78,7 +78,7 @@ async def test_call_of_a_job_that_has_ended_is_denied_and_its_binding_released()
     async with hosting(world, link(configuration={"word": "Moin"})) as host:
         await host.call("greet", "Ann")
         host.sources.clear()
-        with pytest.raises(Denied, match="no component and no job of that name is known here now"):
+        with pytest.raises(Denied, match="no component and no job of that name is known here"):
             await host.call("greet", "Ann")
         host.providers.hosted()["greeter"]._running.bindings.sweep()  # type: ignore[union-attr]  # it runs
         with anyio.fail_after(5):
