@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from ctl.names import complete_component, complete_node
-from ctl.parameters import FOLDER, NAME, PAIR
+from ctl.parameters import FOLDER, LINK, NAME, PAIR
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -71,6 +71,19 @@ def grant_options() -> Decorator[Any]:
         ),
     ]
     return _all(options)
+
+
+def link_option() -> Decorator[Any]:
+    """Links of a component that is deployed or run."""
+    return click.option(
+        "--link",
+        "links",
+        type=LINK,
+        multiple=True,
+        metavar="INTERFACE=TARGET[,KEY=VALUE...]",
+        help="Let TARGET, a component or provider, answer an import, and tell a provider this; repeatable. "
+        "Beside KEY=VALUE, as `link put` has them: name:NAME, config-from:NAME, secret:KEY=NAME, idempotent.",
+    )
 
 
 def configuration_options(what: str) -> Decorator[Any]:

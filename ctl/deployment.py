@@ -32,9 +32,9 @@ class Deployment:
     idempotent: bool = False
     """Whether its functions do no harm when called twice."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    links: tuple[tuple[str, str] | tuple[str, str, Mapping[str, str]], ...] = ()
+    links: tuple[tuple[str, str] | tuple[str, str, Mapping[str, str]] | Mapping[str, Any], ...] = ()
     """Interface, or whole package, and target of each import that a component or provider answers; with what
-    a provider is told."""
+    a provider is told. Or a map of these, which may have `name`, `secrets` and so on, too."""
     triggers: tuple[Mapping[str, Any], ...] = ()
     """What makes calls of it: each with `kind`, `configuration` and maybe `name`."""
     configuration: Mapping[str, str] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Deployment:
         limits = {name: getattr(self, name) for name in _LIMITS if getattr(self, name) is not None}
         skipped = {*_LIMITS, "links"}
         plain = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in skipped}
-        links = [_link(*link) for link in self.links]
+        links = [dict(link) if isinstance(link, Mapping) else _link(*link) for link in self.links]
         granted = {name: plain.pop(name) for name in _GRANTS}
         return {
             **plain,

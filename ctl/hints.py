@@ -39,6 +39,8 @@ def hint_for(
             "or grant it with `latticectl deploy FILE.wasm --link INTERFACE=TARGET`; "
             "`latticectl get components` lists possible targets"
         )
+    if "`latticectl run ... --link " in error.message:
+        return "`latticectl get components` and `latticectl get providers` list possible targets"
     for kind in ("config", "secret"):
         if f"there is no {KINDS[kind]} " in error.message:
             return f"`latticectl get {kind}s` lists those that there are"

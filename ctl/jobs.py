@@ -16,7 +16,16 @@ from lattice.bus import Bus
 from lattice.caller import Caller, CallRequest, new_call_id
 from lattice.clock import now
 from lattice.errors import Failed, Invalid, LatticeError, NotFound, Unreachable
-from lattice.jobs import FUNCTION, INTERFACE, JobSpec, Outcome, OutputReader, Started, outcome_of
+from lattice.jobs import (
+    COMPONENT,
+    FUNCTION,
+    INTERFACE,
+    JobSpec,
+    Outcome,
+    OutputReader,
+    Started,
+    outcome_of,
+)
 from lattice.names import did_you_mean
 from lattice.state import LatticeState
 from lattice.streams import ByteReceiver
@@ -85,7 +94,7 @@ async def running(
     caller = Caller(client.bus, client.lattice, LatticeState(), name=CLIENT_NAME, knows_all=lambda: True)
     async with open_tasks() as tasks:
         caller.start(tasks)
-        async with await caller.exchange_at(nodes, _request(spec), [spec.to_dict()], source) as exchange:
+        async with await caller.exchange_at(nodes, _request(), [spec.to_dict()], source) as exchange:
             started = decoded(Started, exchange.value)
             if exchange.body is not None:
                 tasks.start_soon(_watch, client.bus, client.lattice, started.node, caller)
@@ -93,9 +102,9 @@ async def running(
         tasks.cancel_scope.cancel()
 
 
-def _request(spec: JobSpec) -> CallRequest:
+def _request() -> CallRequest:
     return CallRequest(
-        component=spec.component.name,
+        component=COMPONENT,
         interface=INTERFACE,
         function=FUNCTION,
         deadline=now() + BEGIN_SECONDS,

@@ -219,6 +219,7 @@ class JobStarted(Value):
     job: Annotated[str, "the job's id, under which its log is found"]
     node: Annotated[str, "the id of the node that runs it"]
     node_name: Annotated[str, "the node's name"] = ""
+    warnings: Annotated[tuple[str, ...], "what you may not have meant"] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +230,7 @@ class Job(JobStarted):
     digest: Annotated[str, "`sha256:` and the digest of its file"] = ""
     is_detached: Annotated[bool, "whether it goes on without whoever began it"] = False
     since_seconds: Annotated[float, "how long it has been running"] = 0.0
+    links: Annotated[tuple[str, ...], "what it is linked to, each as `INTERFACE=TARGET`"] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

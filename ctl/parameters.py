@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import click
@@ -62,16 +62,33 @@ def _label(text: str, field: str) -> tuple[str, str]:
     return check_label(*_pair(text, field))
 
 
-def _link(text: str, field: str) -> tuple[str, str, Mapping[str, str]]:
-    head, *configuration = text.split(",")
+def _link(text: str, field: str) -> dict[str, Any]:
+    """The fields of a link, as a request has them; those that were not given are left out."""
+    head, *items = text.split(",")
     interface, separator, target = head.partition("=")
     if not separator or not interface:
         raise Invalid(
             f"{field}: {text!r} is not of the form INTERFACE=TARGET[,KEY=VALUE...], "
             "e.g. demo:greeter/greet=greeter or wasi:keyvalue=keyvalue-nats,bucket=orders"
         )
-    pairs = dict(_pair(item, f"{field} configuration") for item in configuration)
-    return interface, check_name(target, f"{field} target"), pairs
+    link: dict[str, Any] = {"interface": interface, "target": check_name(target, f"{field} target")}
+    for item in items:
+        _add_to_link(link, item, field)
+    return link
+
+
+def _add_to_link(link: dict[str, Any], item: str, field: str) -> None:
+    kind, _, rest = item.partition(":")
+    if item == "idempotent":
+        link["idempotent"] = True
+    elif kind == "name":
+        link["name"] = check_name(rest, f"{field} name")
+    elif kind == "config-from":
+        link["configuration_from"] = [*link.get("configuration_from", ()), rest]
+    else:
+        is_secret = kind == "secret"
+        key, value = _pair(rest if is_secret else item, f"{field} {kind if is_secret else 'configuration'}")
+        link.setdefault("secrets" if is_secret else "configuration", {})[key] = value
 
 
 def _route(text: str, field: str) -> tuple[str, str]:

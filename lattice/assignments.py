@@ -14,9 +14,9 @@ the new one fails.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from lattice.inventory import MAX_REASON, Assignment, AssignmentState, Delta, InventoryPage, NodeInfo, Offer
 from lattice.lease import Fencing
@@ -24,8 +24,8 @@ from lattice.model import ComponentSpec as Spec
 from lattice.model import Link, OrderVersion
 from lattice.orders import Order, OrderReply
 
-PAGE_ITEMS = 200
-"""Entries of one inventory page, so that it stays far below a message's limit."""
+PAGE_ITEMS, PAGE_LINKS = 200, 32
+"""Entries of one inventory page, so that it stays far below a message's limit; a link may have some KiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,8 @@ class Cancel:
 
 
 Step: TypeAlias = Prepare | Run | Drain | Cancel
+
+Item = TypeVar("Item")
 
 
 @dataclass(slots=True, eq=False)
@@ -104,7 +106,8 @@ _BEGINNING = (AssignmentState.PREPARING, AssignmentState.STARTING)
 class Assignments:
     """The assignments of one boot of a node.
 
-    The mutable state is the lives, the digests compiled, the offers, and what the last delta said of them.
+    The mutable state is the lives, the digests compiled, the offers, the links of jobs, and what the last
+    delta said of them.
     """
 
     def __init__(self, node: str, boot: int) -> None:
@@ -116,6 +119,8 @@ class Assignments:
         self._reported_compiled: set[str] = set()
         self._offers: tuple[Offer, ...] = ()
         self._reported_offers: tuple[Offer, ...] = ()
+        self._job_links: dict[str, tuple[Link, ...]] = {}
+        self._reported_job_links: dict[str, tuple[Link, ...]] = {}
         self.fencing = Fencing(node, boot)
         self.inventory = 0
         """The version of what the last delta reported."""
@@ -191,6 +196,13 @@ class Assignments:
         """Take these as all providers that the node offers now."""
         self._offers = tuple(sorted(offers, key=lambda offer: offer.name))
 
+    def link_job(self, job: str, links: Iterable[Link]) -> None:
+        """Take these as the links of a job that runs here; none when it has ended."""
+        if found := tuple(links):
+            self._job_links[job] = found
+        else:
+            self._job_links.pop(job, None)
+
     def reports(self) -> dict[tuple[str, str], Assignment]:
         """One report per component and revision; a life that drains yields to a newer one of its revision."""
         lives = sorted(
@@ -206,10 +218,12 @@ class Assignments:
         removed = sorted(self._reported.keys() - reports.keys())
         added, gone = self._compiled - self._reported_compiled, self._reported_compiled - self._compiled
         offers = self._offers if self._offers != self._reported_offers else None
-        if not (changed or removed or added or gone) and offers is None:
+        begun = [links for job, links in self._job_links.items() if job not in self._reported_job_links]
+        ended = self._reported_job_links.keys() - self._job_links.keys()
+        if not (changed or removed or added or gone or begun or ended) and offers is None:
             return None
         self._reported, self._reported_compiled = reports, set(self._compiled)
-        self._reported_offers = self._offers
+        self._reported_offers, self._reported_job_links = self._offers, dict(self._job_links)
         self.inventory += 1
         return Delta(
             node=self._node,
@@ -220,22 +234,27 @@ class Assignments:
             compiled=tuple(sorted(added)),
             evicted=tuple(sorted(gone)),
             offers=offers,
+            job_links=tuple(link for links in begun for link in links),
+            ended_jobs=tuple(sorted(ended)),
         )
 
     def pages(self, info: NodeInfo) -> list[InventoryPage]:
         """The whole inventory, as of the last delta."""
         assignments = [item for _, item in sorted(self._reported.items())]
         compiled = sorted(self._reported_compiled)
-        pages = max(1, *(-(-len(items) // PAGE_ITEMS) for items in (assignments, compiled)))
+        links = [link for links in self._reported_job_links.values() for link in links]
+        sizes = ((assignments, PAGE_ITEMS), (compiled, PAGE_ITEMS), (links, PAGE_LINKS))
+        pages = max(1, *(-(-len(items) // size) for items, size in sizes))
         return [
             InventoryPage(
                 info=info,
                 inventory=self.inventory,
                 page=page,
                 pages=pages,
-                assignments=tuple(assignments[page * PAGE_ITEMS : (page + 1) * PAGE_ITEMS]),
-                compiled=tuple(compiled[page * PAGE_ITEMS : (page + 1) * PAGE_ITEMS]),
+                assignments=_part(assignments, page, PAGE_ITEMS),
+                compiled=_part(compiled, page, PAGE_ITEMS),
                 offers=() if page else self._reported_offers,
+                job_links=_part(links, page, PAGE_LINKS),
             )
             for page in range(pages)
         ]
@@ -297,3 +316,7 @@ class Assignments:
 
     def _others(self, life: _Life) -> Iterable[_Life]:
         return [other for other in self._of(life.component) if other.revision != life.revision]
+
+
+def _part(items: Sequence[Item], page: int, size: int) -> tuple[Item, ...]:
+    return tuple(items[page * size : (page + 1) * size])

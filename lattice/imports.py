@@ -61,9 +61,25 @@ def check_offer(link: Link, imports: Iterable[str], offer: Offer) -> None:
             raise Invalid(f"provider {link.target!r} does not serve {name}; it offers {listed}")
 
 
-def grant_line(component: str, interface: str) -> str:
-    """The command that satisfies the import."""
+KEEPING_PACKAGES = ("wasi:keyvalue", "wasi:blobstore")
+"""What their providers keep outlives whoever wrote it, in a bucket that a link's configuration names."""
+
+
+def grant_line(component: str, interface: str, name: str = "default") -> str:
+    """The command that satisfies the import, by a link of that name."""
+    suffix = "" if name == "default" else f" --name {name}"
+    return f"latticectl link put {component} {' '.join(_link_ends(interface))}{suffix}"
+
+
+def job_grant_line(interface: str, name: str = "default") -> str:
+    """The same for a job, which has the links that it began with and no others."""
+    bucket = ",bucket=NAME" if package_of(interface) in KEEPING_PACKAGES else ""
+    suffix = "" if name == "default" else f",name:{name}"
+    return f"latticectl run ... --link {'='.join(_link_ends(interface))}{bucket}{suffix}"
+
+
+def _link_ends(interface: str) -> tuple[str, str]:
     package = package_of(interface)
     if package in DEFAULT_PROVIDERS:
-        return f"latticectl link put {component} {package} {DEFAULT_PROVIDERS[package]}"
-    return f"latticectl link put {component} {unversioned(interface)} TARGET"
+        return package, DEFAULT_PROVIDERS[package]
+    return unversioned(interface), "TARGET"

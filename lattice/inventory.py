@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from lattice.errors import Invalid
 from lattice.fields import Value, check_range
-from lattice.model import MAX_NUMBER, MAX_REPLICAS, OrderVersion
+from lattice.model import MAX_NUMBER, MAX_REPLICAS, Link, OrderVersion
 from lattice.names import check_label, check_name
 
 MAX_REASON = 2_000
@@ -161,6 +161,10 @@ class Delta(Value):
     """Digests that it no longer can."""
     offers: tuple[Offer, ...] | None = None
     """All providers that it offers now; None if nothing changed there."""
+    job_links: tuple[Link, ...] = ()
+    """All links of each job that began, if it has any; their source is the job's id."""
+    ended_jobs: tuple[str, ...] = ()
+    """Jobs whose links are no more."""
 
     def __post_init__(self) -> None:
         _check_node(self.node, self.boot)
@@ -179,6 +183,8 @@ class InventoryPage(Value):
     compiled: tuple[str, ...] = ()
     offers: tuple[Offer, ...] = ()
     """On the first page."""
+    job_links: tuple[Link, ...] = ()
+    """Of the jobs that it runs, which are no desired state: providers elsewhere learn of them here."""
 
     def __post_init__(self) -> None:
         check_range(self.pages, 1, 100_000, "pages")

@@ -7,16 +7,20 @@ before each piece. How it ended stands in the trailers. No node remembers a job 
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lattice.errors import Invalid
-from lattice.fields import Value, check_range
-from lattice.model import ComponentSpec
+from lattice.fields import Value, check_range, check_unique
+from lattice.model import KIB, ComponentSpec, Link
 
 INTERFACE = "lattice:jobs/run"
 FUNCTION = "run"
+COMPONENT = "lattice-jobs"
+"""What calls that begin jobs name, and nothing that is deployed: who may call a component at its nodes, by a
+permission for its name, may begin none."""
 
 STDOUT, STDERR = 1, 2
 
@@ -24,7 +28,10 @@ FAILED, TIMED_OUT, TRAPPED, STOPPED = 125, 124, 134, 143
 """Exit codes of jobs that did not end by themselves, as shells and `timeout` have them."""
 
 MAX_SECONDS = 24 * 3600.0
-MAX_ARGUMENTS_BYTES = 128 * 1024
+MAX_ARGUMENTS_BYTES = 128 * KIB
+MAX_LINK_BYTES = 4 * KIB
+"""Of one link, written as JSON: the node tells all others of it."""
+MAX_LINKS = 16
 
 _HEADER = struct.Struct(">BI")
 _EXIT_CODE, _REASON = "exit-code", "reason"
@@ -39,6 +46,9 @@ class JobSpec(Value):
     arguments: tuple[str, ...] = ()
     """Without the program's own name, which is the component's."""
     timeout_seconds: float = MAX_SECONDS
+    links: tuple[Link, ...] = ()
+    """Their source is the component's name. The node gives them the job's id instead, so that they are the
+    job's own, and are gone with it."""
     is_detached: bool = False
     """Whether it goes on when its caller leaves; its output goes to the log then."""
 
@@ -48,6 +58,7 @@ class JobSpec(Value):
             raise Invalid("arguments can't have a zero character")
         if sum(len(argument.encode()) for argument in self.arguments) > MAX_ARGUMENTS_BYTES:
             raise Invalid(f"arguments have more than {MAX_ARGUMENTS_BYTES} bytes: use the input instead")
+        _check_links(self.component.name, self.links)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +68,8 @@ class Started(Value):
     job: str
     node: str
     node_name: str = ""
+    warnings: tuple[str, ...] = ()
+    """What it was given and can't use now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +83,19 @@ class Outcome(Value):
     def trailers(self) -> dict[str, str]:
         """As they stand at the end of the job's output."""
         return {_EXIT_CODE: str(self.exit_code), _REASON: self.reason}
+
+
+def _check_links(job: str, links: tuple[Link, ...]) -> None:
+    check_range(len(links), 0, MAX_LINKS, "number of links")
+    check_unique((link.identity for link in links), "links")
+    for link in links:
+        if link.source != job:
+            raise Invalid(f"link source {link.source!r} is not the job {job!r}")
+        if len(json.dumps(link.to_dict())) > MAX_LINK_BYTES:
+            raise Invalid(
+                f"the link of {link.interface} has more than {MAX_LINK_BYTES // KIB} KiB: "
+                "keep its values in a configuration of the lattice, and name that"
+            )
 
 
 def outcome_of(trailers: Mapping[str, str]) -> Outcome:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lattice.inventory import Assignment, AssignmentState, Delta, Heartbeat, InventoryPage, NodeInfo, Offer
-from lattice.model import OrderVersion
+from lattice.model import Link, OrderVersion
 
 BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 1.0, 30.0
 """After a node failed to prepare a revision; doubles with each failure."""
@@ -116,6 +116,8 @@ class NodeView:
     """By component and revision."""
     compiled: set[str] = field(default_factory=set)
     offers: tuple[Offer, ...] = ()
+    job_links: Mapping[str, tuple[Link, ...]] = field(default_factory=dict)
+    """By job."""
     fence: int = 0
     """The highest that this node is known to have seen."""
     is_draining: bool = False
@@ -197,6 +199,8 @@ class Observed:
         self.offers: dict[str, dict[str, tuple[NodeView, Offer]]] = {}
         """By provider and node; live nodes only."""
         self._placements: dict[str, tuple[Placement, ...]] = {}
+        self._jobs: dict[str, NodeView] = {}
+        """By job that has links: the live node that was the first to tell of it."""
 
     def placements(self, name: str) -> Sequence[Placement]:
         """Where the component or provider can be called; cheap enough for every call."""
@@ -218,6 +222,15 @@ class Observed:
             for view, offer in self.offers.get(provider, {}).values()
             if offer.is_healthy and view.is_callable
         )
+
+    def job_links(self, job: str) -> tuple[Link, ...] | None:
+        """The links of a job that runs on a live node, if it has any; cheap enough for every call."""
+        view = self._jobs.get(job)
+        return None if view is None else view.job_links[job]
+
+    def all_job_links(self) -> Iterable[Link]:
+        """Those of all jobs that run on live nodes."""
+        return (link for job, view in self._jobs.items() for link in view.job_links[job])
 
     def live(self) -> Iterable[NodeView]:
         """Nodes that count."""
@@ -261,6 +274,9 @@ class Observed:
         self.set_compiled(view, (view.compiled | set(delta.compiled)) - set(delta.evicted))
         if delta.offers is not None:
             self.set_offers(view, delta.offers)
+        if delta.job_links or delta.ended_jobs:
+            running = {job: links for job, links in view.job_links.items() if job not in delta.ended_jobs}
+            self.set_job_links(view, running | by_source(delta.job_links))
 
     def set_offers(self, view: NodeView, offers: Iterable[Offer]) -> None:
         """Take these as all providers that the node offers."""
@@ -278,6 +294,18 @@ class Observed:
             if not nodes:
                 self.offers.pop(offer.name, None)
             self._placements.pop(offer.name, None)
+
+    def set_job_links(self, view: NodeView, links: Mapping[str, tuple[Link, ...]]) -> None:
+        """Take these as the links of all jobs that the node runs; those that it had stay the same object."""
+        before = view.job_links
+        for job in before:
+            if self._jobs.get(job) is view:
+                del self._jobs[job]
+        view.job_links = {job: before[job] if before.get(job) == of else of for job, of in links.items()}
+        if view.is_live:
+            for job in view.job_links:  # of another node's job nobody else can speak
+                self._jobs.setdefault(job, view)
+        self.changes += 1
 
     def index(self, view: NodeView, component: str) -> None:
         """Bring the holdings of one node and component up to date."""
@@ -312,6 +340,7 @@ class Observed:
                 self._drop_compiled(view, digest)
         self.set_compiled(view, view.compiled)
         self.set_offers(view, view.offers)
+        self.set_job_links(view, view.job_links)
 
     def refresh_placements(self, view: NodeView) -> None:
         """The node became callable or ceased to be."""
@@ -333,6 +362,14 @@ class Observed:
         elif assignment.state is AssignmentState.FAILED and (known is None or assignment.order > known.order):
             attempts = known.attempts + 1 if known else 1
             self.failures[key] = Failure(attempts, assignment.reason, now, assignment.order)
+
+
+def by_source(links: Iterable[Link]) -> dict[str, tuple[Link, ...]]:
+    """The links of each source."""
+    found: dict[str, tuple[Link, ...]] = {}
+    for link in links:
+        found[link.source] = (*found.get(link.source, ()), link)
+    return found
 
 
 def _holding(view: NodeView, assignments: Iterable[Assignment]) -> Holding:

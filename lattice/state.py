@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 
 from lattice.desired import Desired
 from lattice.inventory import Delta, Heartbeat, InventoryPage
-from lattice.model import Application
-from lattice.observed import NodeView, Observed, Placement
+from lattice.model import Application, Link
+from lattice.observed import NodeView, Observed, Placement, by_source
 
 HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS
@@ -150,6 +150,14 @@ class LatticeState:
     def placements(self, component: str) -> Sequence[Placement]:
         """Where the component or provider can be called; cheap enough for every call."""
         return self.observed.placements(component)
+
+    def links_of(self, component: str) -> Sequence[Link] | None:
+        """The links of a component, or of a job that runs on any node; None for what nobody speaks of.
+
+        Cheap enough for every call; while nothing changes it is the same object.
+        """
+        desired = self.desired.components.get(component)
+        return self.observed.job_links(component) if desired is None else desired.links
 
     def apply(self, event: Event, now: float) -> list[Effect]:
         """Take what was heard at `now`; returns what must be done."""
@@ -312,6 +320,7 @@ class LatticeState:
         self.observed.replace(view, [item for page in pages for item in page.assignments], now)
         self.observed.set_compiled(view, {digest for page in pages for digest in page.compiled})
         self.observed.set_offers(view, [offer for page in pages for offer in page.offers])
+        self.observed.set_job_links(view, by_source(link for page in pages for link in page.job_links))
         self._apply_early(view, now)
 
     def _fetch_if_stale(self, view: NodeView, now: float) -> list[Effect]:

@@ -16,7 +16,7 @@ from lattice.caller import Caller, CallRequest, new_call_id
 from lattice.compatibility import match_interface
 from lattice.errors import Denied, Failed, Interrupted, LatticeError, Overloaded, Unreachable
 from lattice.exchange import Exchange
-from lattice.imports import grant_line
+from lattice.imports import grant_line, job_grant_line
 from lattice.model import Link, unversioned
 from lattice.streams import ByteReceiver
 from node.capabilities.bus.selection import DEFAULT, selected
@@ -37,16 +37,28 @@ class Links:
     Besides, it remembers which link was found among which.
     """
 
-    def __init__(self, caller: Caller, links_of: LinksOf, exports_of: ExportsOf) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        links_of: LinksOf,
+        exports_of: ExportsOf,
+        is_job: Callable[[str], bool] = lambda source: False,
+    ) -> None:
+        """`is_job` tells sources that get no links but those they began with."""
         self._caller = caller
         self._links_of = links_of
         self._exports_of = exports_of
+        self._is_job = is_job
         self._ordered: dict[str, tuple[Link, ...]] = {}
         self._found: dict[tuple[str, str, str], tuple[Sequence[Link], Link]] = {}
 
     def ordered(self, component: str, links: Iterable[Link]) -> None:
-        """Use these until this node has heard of the component's application: orders may be faster."""
-        if found := tuple(links):
+        """Use these until this node has heard of the component's application: orders may be faster.
+
+        Whose links are known already, as those of a job are, needs none of it.
+        """
+        found = tuple(links)
+        if found and self._links_of(component) is None:
             self._ordered[component] = found
         else:
             self._ordered.pop(component, None)
@@ -75,9 +87,17 @@ class Links:
             return known[1]
         if len(self._found) >= MAX_FOUND:
             self._found.clear()
-        link = _find(present, source, interface, name)
-        self._found[key] = present, link
-        return link
+        found = _find(present, interface, name)
+        if found is None:
+            raise missing_import(source, interface, self.grant_line(source, interface, name), name)
+        self._found[key] = present, found
+        return found
+
+    def grant_line(self, source: str, interface: str, name: str = DEFAULT) -> str:
+        """The command that would give the source such a link."""
+        if self._is_job(source):
+            return job_grant_line(interface, name)
+        return grant_line(source, interface, name)
 
     async def call(
         self,
@@ -171,13 +191,11 @@ class Links:
         return invoke
 
 
-def _find(present: Sequence[Link], source: str, interface: str, name: str) -> Link:
+def _find(present: Sequence[Link], interface: str, name: str) -> Link | None:
     links = [link for link in present if link.covers(interface)]
     named = [link for link in links if link.name == name] or (links if name == DEFAULT else [])
-    if not named:
-        raise missing_import(source, interface, name)
     exact = (link for link in named if unversioned(link.interface) == unversioned(interface))
-    return next(exact, named[0])
+    return next(exact, named[0] if named else None)
 
 
 def _begun(error: LatticeError, link: Link) -> LatticeError:
@@ -187,11 +205,8 @@ def _begun(error: LatticeError, link: Link) -> LatticeError:
     return Failed(message) if isinstance(error, Overloaded) else Interrupted(message)
 
 
-def missing_import(component: str, interface: str, name: str = DEFAULT) -> Denied:
-    """The error that names an import which nothing satisfies, and its cure."""
-    line = grant_line(component, interface)
+def missing_import(component: str, interface: str, line: str, name: str = DEFAULT) -> Denied:
+    """The error that names an import which nothing satisfies, and the command that cures it."""
     if name != DEFAULT:
-        return Denied(
-            f"{component!r} has no link of {interface} named {name!r}; grant it with `{line} --name {name}`"
-        )
+        return Denied(f"{component!r} has no link of {interface} named {name!r}; grant it with `{line}`")
     return Denied(f"{component!r} imports {interface}, which nothing provides; grant it with `{line}`")

@@ -32,7 +32,7 @@ from lattice.edits import Editor
 from lattice.errors import Conflict, LatticeError, TimedOut, Unreachable
 from lattice.imports import Catalog
 from lattice.inventory import NodeInfo, Offer
-from lattice.model import TriggerKind
+from lattice.model import Link, TriggerKind
 from lattice.neighbours import Neighbours
 from lattice.observer import Observer
 from lattice.serving import Serving
@@ -40,6 +40,7 @@ from lattice.state import ApplicationChanged, Effect, NodeJoined, NodeLost, Node
 from lattice.tasks import open_tasks
 from node.capabilities.config.operations import ConfigurationOperations
 from node.capabilities.secrets.operations import SecretOperations
+from node.component_checks import ComponentChecks
 from node.component_logs import ComponentLogs
 from node.control import Control
 from node.copies import Copies
@@ -50,6 +51,7 @@ from node.http import routes
 from node.http.listener import Listener
 from node.http.workers import Workers
 from node.identity import Identity, default_name
+from node.jobs.checks import JobChecks
 from node.jobs.jobs import Jobs
 from node.jobs.operations import JobOperations
 from node.link_checks import LinkChecks
@@ -212,6 +214,14 @@ class Node(AsyncContextManagerMixin):
             hooks=hooks,
         )
         self.replicas, self.caller = self.runner.replicas, self.runner.caller
+        self.checks = ComponentChecks(
+            self.observer,
+            catalog=self.catalog,
+            configurations=self.runner.configurations,
+            secrets=self.runner.secrets,
+            check_grants=check_grants,
+            check_configurations=LinkChecks(self.caller, self.observer, self.runner.configurations).check,
+        )
         self.jobs = Jobs(
             self.id,
             self.name,
@@ -223,9 +233,11 @@ class Node(AsyncContextManagerMixin):
             folders=self.settings.folder,
             sink=self.logs.sink,
             announce=self.announcer.announce,
+            check=JobChecks(self.checks, self.state, self.runner.configurations).check,
+            on_links=self._job_linked,
             max_jobs=self.settings.max_jobs,
         )
-        self.runner.know(self.jobs.spec_of)
+        self.runner.know(self.jobs.spec_of, self.jobs.links_of)
         self.logs.also_keep(self.jobs.remembers)
         self.runner.targets.add(jobs.INTERFACE, self.jobs)
         self.serving = Serving(
@@ -285,12 +297,8 @@ class Node(AsyncContextManagerMixin):
             self.observer,
             artifacts=self.runner.artifacts,
             compiler=self.runner.compiler,
-            catalog=self.catalog,
             announce=self.announcer.announce,
-            configurations=self.runner.configurations,
-            secrets=self.runner.secrets,
-            check_grants=check_grants,
-            check_links=LinkChecks(self.caller, self.observer, self.runner.configurations).check,
+            checks=self.checks,
             trigger_checks={
                 TriggerKind.HTTP: routes.check_trigger,
                 TriggerKind.CRON: cron.check_trigger,
@@ -435,6 +443,14 @@ class Node(AsyncContextManagerMixin):
 
     def _offer(self, offers: Sequence[Offer]) -> None:
         self.assignments.offer(offers)
+        self._report()
+
+    def _job_linked(self, job: str, links: Sequence[Link]) -> None:
+        """Providers elsewhere learn by the inventory what a job may use: nothing of it is desired state."""
+        self.assignments.link_job(job, links)
+        self._report()
+
+    def _report(self) -> None:
         if (delta := self.assignments.take_delta()) is not None:
             self.announcer.report(delta)
 

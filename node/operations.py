@@ -6,29 +6,25 @@ Each takes the request's fields and returns the reply's, or raises a `LatticeErr
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
 from anyio import to_thread
 
-from lattice import wit
-from lattice.compatibility import check_link, match_interface
-from lattice.configuration import Configurations
+from lattice import jobs, wit
 from lattice.descriptions import Description
 from lattice.desired import DesiredComponent
 from lattice.edits import Edited, Editor
 from lattice.errors import Invalid, NotFound
-from lattice.imports import Catalog, check_offer, missing_imports
 from lattice.model import ComponentSpec, Link, Trigger, TriggerKind, unversioned
 from lattice.names import check_name, did_you_mean
 from lattice.observer import Observer
-from lattice.secrets import Secrets
 from lattice.triggers import check_exports
 from node import desired_changes
 from node.artifacts import Artifacts
+from node.component_checks import ComponentChecks
 from node.engine.compiler import Compiler
-from node.links import missing_import
 from node.replicas import Announce
 
 KNOWN_SECONDS, KNOWN_POLL_SECONDS = 1.0, 0.01
@@ -48,25 +44,17 @@ class Operations:
         *,
         artifacts: Artifacts,
         compiler: Compiler,
-        catalog: Catalog,
         announce: Announce,
-        configurations: Configurations,
-        secrets: Secrets,
-        check_grants: Callable[[ComponentSpec], None],
-        check_links: Callable[[Iterable[Link]], Awaitable[None]],
+        checks: ComponentChecks,
         trigger_checks: Mapping[TriggerKind, Callable[[Trigger], object]],
     ) -> None:
-        """The checks raise `Invalid` for grants and for configurations of links and triggers."""
+        """`trigger_checks` raise `Invalid` for configurations of triggers."""
         self._editor = editor
         self._observer = observer
         self._artifacts = artifacts
         self._compiler = compiler
-        self._catalog = catalog
         self._announce = announce
-        self._configurations = configurations
-        self._secrets = secrets
-        self._check_grants = check_grants
-        self._check_configurations = check_links
+        self._checks = checks
         self._trigger_checks = trigger_checks
 
     def table(self) -> dict[str, Operation]:
@@ -120,10 +108,11 @@ class Operations:
         links = desired_changes.links_from_request(request, spec.name)
         triggers = desired_changes.triggers_from_request(request, spec.name)
         self._check_owner(spec.name)
-        self._check_grants(spec)
+        self._checks.check_grants(spec)
         description = await self._described(spec.digest)
-        self._check_imports(spec, description, desired_changes.with_added(self._links_of(spec.name), links))
-        await self._check_configurations(links)
+        wanted = desired_changes.with_added(self._links_of(spec.name), links)
+        self._checks.check_imports(spec.name, description.type, wanted)
+        await self._checks.check_configurations(links)
         for trigger in triggers:
             await to_thread.run_sync(self._check_trigger, trigger, description)
         change = desired_changes.deployed(spec, links, triggers, request.get("expected_generation"))
@@ -138,7 +127,7 @@ class Operations:
         )
         found = self._component(component)
         description = await self._described(digest)
-        self._check_imports(found.spec, description, found.links)
+        self._checks.check_imports(component, description.type, found.links)
         change = desired_changes.updated(component, digest, request.get("expected_generation"))
         edited = await self._editor.edit(found.application, change)
         return self._changed("component.updated", component, edited, self._warnings(found.spec, description))
@@ -177,8 +166,8 @@ class Operations:
         )
         source = self._observer.state.desired.components.get(link.source)
         if source is not None:
-            self._check_link(link, await self._described(source.spec.digest))
-        await self._check_configurations([link])
+            self._checks.check_link(link, (await self._described(source.spec.digest)).type)
+        await self._checks.check_configurations([link])
         edited = await self._editor.edit(self._application_of(link.source), desired_changes.linked(link))
         await self._known_by_all()
         if edited.is_changed:
@@ -267,6 +256,8 @@ class Operations:
             check_exports(trigger, description.type.exports)
 
     def _check_owner(self, component: str) -> None:
+        if component == jobs.COMPONENT:
+            raise Invalid(f"{component!r} is what calls that begin jobs name: choose another name")
         application = self._observer.state.desired.application_of(component)
         if application is not None and application.name != component:
             raise Invalid(
@@ -278,46 +269,14 @@ class Operations:
                 f"{component!r} is a provider (`latticectl get providers`): choose another name by `--name`"
             )
 
-    def _check_imports(self, spec: ComponentSpec, description: Description, links: Iterable[Link]) -> None:
-        links = list(links)
-        missing = missing_imports(description.type.imports, links, self._catalog.is_builtin)
-        if missing:
-            raise missing_import(spec.name, missing[0])
-        for link in links:
-            self._check_link(link, description)
-
-    def _check_link(self, link: Link, source: Description) -> None:
-        """Raise what is wrong with the link, as far as its two ends are known; the rest shows in calls."""
-        imports = {name: type_ for name, type_ in source.type.imports.items() if link.covers(name)}
-        if not imports:
-            hint = did_you_mean(link.interface, source.type.imports)
-            raise Invalid(f"{link.source!r} does not import {link.interface}{hint}")
-        target = self._observer.state.desired.components.get(link.target)
-        described = self._observer.descriptions.get(target.spec.digest) if target else None
-        if described is not None:
-            for wanted, type_ in imports.items():
-                _check_export(link, wanted, type_, described.type)
-        elif target is None:
-            offers = self._observer.state.observed.offers.get(link.target, {})
-            for _, offer in offers.values():
-                check_offer(link, imports, offer)
-
     def _warnings(self, spec: ComponentSpec, description: Description) -> list[str]:
         """What the change breaks or leaves open elsewhere."""
-        components = self._observer.state.desired.components
-        found = [
-            f"its link of {link.interface} leads to {link.target!r}, which is neither deployed nor offered"
-            for link in self._links_of(spec.name)
-            if link.target not in components and link.target not in self._observer.state.observed.offers
-        ]
-        found += self._unknown_names(spec.configuration_from, spec.secrets.values())
         exports = {unversioned(name) for name in description.type.exports}
-        found += [
+        return self._checks.warnings(spec, self._links_of(spec.name)) + [
             f"{link.source!r} is linked to its {link.interface}, which it no longer exports"
             for link in self._all_links()
             if link.target == spec.name and not any(link.covers(name) for name in exports)
         ]
-        return found
 
     async def _known_by_all(self) -> None:
         """Wait until the nodes know what this one does, so that the change counts for the next call.
@@ -332,21 +291,6 @@ class Operations:
     def _is_known_by_all(self) -> bool:
         state = self._observer.state
         return all(view.heartbeat.copies == state.desired.summary for view in state.observed.live())
-
-    def _unknown_names(self, configurations: Iterable[str], secrets: Iterable[str]) -> list[str]:
-        """Names of the lattice that lead nowhere yet; those with a colon are each node's own."""
-        missing = [
-            name for name in configurations if ":" not in name and self._configurations.get(name) is None
-        ]
-        found = [
-            f"there is no configuration {name!r} yet; `latticectl config put {name} KEY=VALUE` makes it"
-            for name in missing
-        ]
-        return found + [
-            f"there is no secret {name!r} yet; `latticectl secret put {name}` makes it"
-            for name in secrets
-            if ":" not in name and self._secrets.record(name) is None
-        ]
 
     # Desired state as this node sees it
 
@@ -381,14 +325,6 @@ class Operations:
             "changed": edited.is_changed,
             "warnings": warnings,
         }
-
-
-def _check_export(link: Link, wanted: str, imported: wit.Interface, target: wit.ComponentType) -> None:
-    offered = match_interface(wanted, target.exports)
-    if offered is None:
-        raise Invalid(f"{link.target!r} does not export {wanted}{did_you_mean(wanted, target.exports)}")
-    if (problem := check_link(imported, target.exports[offered])) is not None:
-        raise problem
 
 
 def _link_fields(link: Link) -> dict[str, Any]:

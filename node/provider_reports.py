@@ -84,8 +84,10 @@ class ProviderReports:
         ]
 
     def _all_links(self) -> Iterable[Link]:
-        for application in self._observer.state.desired.applications.values():
+        state = self._observer.state
+        for application in state.desired.applications.values():
             yield from application.links
+        yield from state.observed.all_job_links()
 
     async def _ask(self, node: str, provider: str, answers: dict[str, Mapping[str, Any]]) -> None:
         subject = subjects.node_call(self._lattice, node, provider, DESCRIPTION, "describe")

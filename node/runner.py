@@ -42,7 +42,7 @@ from node.engine.host import LogSink
 from node.engine.modules import ModuleCompiler
 from node.http import remote
 from node.identity import SEED_FILE, Identity
-from node.links import Links
+from node.links import Links, LinksOf
 from node.provider_host import make_providers
 from node.replicas import Announce, Describe, Replicas
 from node.seal_key import NodeSealKey, load_seal_key
@@ -93,7 +93,7 @@ class RunnerHooks:
 class Runner(AsyncContextManagerMixin):
     """An entered runner can be started; leave it when it is closed.
 
-    The mutable state is whether it was started, and who else knows of components that no application has.
+    The mutable state is whether it was started, and who knows of jobs, which are in no application.
     """
 
     def __init__(
@@ -114,7 +114,8 @@ class Runner(AsyncContextManagerMixin):
         lattice, folder = settings.lattice, files.folder
         self._observer = observer
         self._state = observer.state
-        self._spec_sources: list[SpecOf] = []
+        self._job_spec_of: SpecOf = lambda name: None
+        self._job_links_of: LinksOf = lambda name: None
         self._is_started = False
         self.compiler, self.modules = files.compiler, files.modules
         self.engine = Engine(files.engine_settings, workers=settings.workers)
@@ -147,7 +148,7 @@ class Runner(AsyncContextManagerMixin):
             local=self.targets,
             knows_all=lambda: observer.is_caught_up,
         )
-        self.links = Links(self.caller, self._links_of, self._exports_of)
+        self.links = Links(self.caller, self._links_of, self._exports_of, self._is_job)
         self.world = World(
             self.links,
             spec_of=self.spec_of,
@@ -196,21 +197,27 @@ class Runner(AsyncContextManagerMixin):
             settings=NamedSettings(self.configurations, self.secrets),
         )
 
-    def know(self, spec_of: SpecOf) -> None:
-        """Ask there, too, what is wanted of a component: jobs are in no application."""
-        self._spec_sources.append(spec_of)
+    def know(self, spec_of: SpecOf, links_of: LinksOf) -> None:
+        """Ask there what this node's jobs were given."""
+        self._job_spec_of, self._job_links_of = spec_of, links_of
 
     def spec_of(self, component: str) -> ComponentSpec | None:
         """What is wanted of a component now, as far as this node has heard of it."""
-        for source in self._spec_sources:
-            if (found := source(component)) is not None:
-                return found
+        if (job := self._job_spec_of(component)) is not None:
+            return job
         desired = self._state.desired.components.get(component)
         return desired.spec if desired else None
 
     def _links_of(self, component: str) -> Sequence[Link] | None:
+        """The own jobs come before what nodes report of theirs: this node knows first, and best."""
         desired = self._state.desired.components.get(component)
-        return desired.links if desired else None
+        if desired is not None:
+            return desired.links
+        own = self._job_links_of(component)
+        return self._state.links_of(component) if own is None else own
+
+    def _is_job(self, name: str) -> bool:
+        return self._job_spec_of(name) is not None
 
     def _exports_of(self, component: str) -> Sequence[str] | None:
         desired = self._state.desired.components.get(component)

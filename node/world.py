@@ -96,7 +96,8 @@ class World:
         """
         missing = missing_imports(component.imports, step.links, is_builtin)
         if missing:
-            raise missing_import(step.spec.name, missing[0])
+            line = self._links.grant_line(step.spec.name, missing[0])
+            raise missing_import(step.spec.name, missing[0], line)
         self._links.ordered(step.spec.name, step.links)
         return [*self._builtin(component, adapt(self._wasi(step.spec))), *self._linked(component)]
 
@@ -108,7 +109,7 @@ class World:
             *config.config_interfaces(component, self._configurations, self._spec_of),
             *secrets.secrets_interfaces(self._secrets, self._spec_of),
             *logging.logging_interfaces(),
-            *bus.bus_interfaces(self._links.names),
+            *bus.bus_interfaces(self._links.names, self._links.grant_line),
         ]
 
     def _shim(self, settings: WasiSettings) -> HostInterface:

@@ -246,6 +246,7 @@ class Bindings:
 
     async def _look_up(self, request: CallRequest) -> tuple[Sequence[Link], Link]:
         source, name = request.caller or "", request.link or ""
+        links: Sequence[Link] | None = None
         with anyio.move_on_after(NEWS_SECONDS):
             while True:
                 links = self._links_of(source)
@@ -254,11 +255,15 @@ class Bindings:
                     return links, link
                 await self._wait_for_news()
         package = linked_package(request.interface)
+        missing = f"{source!r} has no link {name!r} of {package} to {self._name!r}"
         suffix = "" if name == "default" else f" --name {name}"
-        raise Denied(
-            f"{source!r} has no link {name!r} of {package} to {self._name!r}; "
-            f"grant it with `latticectl link put {source} {package} {self._name}{suffix}`"
-        )
+        cure = f"`latticectl link put {source} {package} {self._name}{suffix}`"
+        if links is None:  # perhaps a job that has ended, which nothing can be granted to
+            raise Denied(
+                f"{missing}: no component and no job of that name is known here; "
+                f"a component is granted it with {cure}"
+            )
+        raise Denied(f"{missing}; grant it with {cure}")
 
     async def _unbind(self, binding: Binding) -> None:
         try:

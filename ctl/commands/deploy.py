@@ -11,12 +11,13 @@ from ctl.arguments import (
     configuration_options,
     file_argument,
     grant_options,
+    link_option,
     replicas_option,
     wait_option,
 )
 from ctl.command import command, session_of
 from ctl.output import Output
-from ctl.parameters import DURATION, LABEL, LINK, NAME, ROUTE, SIZE
+from ctl.parameters import DURATION, LABEL, NAME, ROUTE, SIZE
 from ctl.session import Session
 from lattice.routes import route_configuration, route_name
 
@@ -64,14 +65,7 @@ if TYPE_CHECKING:
 @click.option(
     "--idempotent", is_flag=True, help="Calls may be repeated: no function does harm when called twice."
 )
-@click.option(
-    "--link",
-    "links",
-    type=LINK,
-    multiple=True,
-    metavar="INTERFACE=TARGET[,KEY=VALUE...]",
-    help="Let TARGET, a component or provider, answer an import, and tell a provider this; repeatable.",
-)
+@link_option()
 @click.option(
     "--http",
     "routes",

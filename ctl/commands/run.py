@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctl.arguments import file_argument, grant_options
+from ctl.arguments import configuration_options, file_argument, grant_options, link_option
 from ctl.command import Stop, command, session_of
 from ctl.names import complete_node
 from ctl.parameters import LABEL, NAME, SIZE
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ctl.client import ControlClient
     from ctl.jobs import RunningJob
     from ctl.models import JobStarted
+    from ctl.output import Output
     from lattice.jobs import JobSpec, Outcome
 
 
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 @click.option("--node", metavar="NODE", shell_complete=complete_node, help="Run on this node.")
 @click.option("--memory", "memory_bytes", type=SIZE, metavar="SIZE", help="Memory it may use, e.g. 256MiB.")
 @click.option("--detach", is_flag=True, help="Print the job's id and leave; its output goes to the log.")
+@link_option()
 @grant_options()
+@configuration_options("the job")
 @session_of
 def run(
     session: Session,
@@ -61,6 +64,8 @@ def run(
       latticectl run hello.wasm
       latticectl run --env COLOUR=blue --label zone=a hello.wasm one --two
       latticectl run --folder photos:/data:rw --timeout 5m resize.wasm /data < list.txt > report.txt
+      latticectl run --config-from shop --secret password=db-password --allow-host api.example.com sync.wasm
+      latticectl run --link wasi:keyvalue=keyvalue-nats,bucket=orders count.wasm
     """
     from ctl.artifact import name_for, read_program
 
@@ -68,7 +73,7 @@ def run(
     spec = _spec(name or name_for(file), artifact.digest, arguments, session, is_detached=detach, **grants)
 
     async def operation(client: ControlClient) -> JobStarted | Outcome:
-        return await _run(client, artifact, spec, dict(labels), node)
+        return await _run(client, artifact, spec, session.output, dict(labels), node)
 
     try:
         ended = session.run(operation)
@@ -88,6 +93,7 @@ def _spec(
     session: Session,
     *,
     is_detached: bool,
+    links: tuple[dict[str, Any], ...],
     memory_bytes: int | None,
     **grants: Any,
 ) -> JobSpec:
@@ -98,10 +104,11 @@ def _spec(
         "digest": digest,
         "limits": {} if memory_bytes is None else {"memory_bytes": memory_bytes},
         **grants,
-        "environment": dict(grants["environment"]),
+        **{key: dict(grants[key]) for key in ("environment", "configuration", "secrets")},
     }
     fields = {
         "component": component,
+        "links": [{**link, "source": name} for link in links],
         "arguments": list(arguments),
         "timeout_seconds": min(session.timeout_or(MAX_SECONDS), MAX_SECONDS),
         "is_detached": is_detached,
@@ -110,7 +117,12 @@ def _spec(
 
 
 async def _run(
-    client: ControlClient, artifact: Artifact, spec: JobSpec, labels: dict[str, str], node: str | None
+    client: ControlClient,
+    artifact: Artifact,
+    spec: JobSpec,
+    output: Output,
+    labels: dict[str, str],
+    node: str | None,
 ) -> JobStarted | Outcome:
     from ctl.jobs import running
     from ctl.models import JobStarted
@@ -122,6 +134,8 @@ async def _run(
     async with open_tasks() as tasks:
         tasks.start_soon(_leave_on_signals)
         async with running(client, spec, labels=labels, node=node, source=source) as job:
+            for warning in job.started.warnings:
+                output.warn(warning)
             if not spec.is_detached:
                 await _copy(job)
         tasks.cancel_scope.cancel()

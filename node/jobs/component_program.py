@@ -25,6 +25,7 @@ from node.engine.engine import Engine
 from node.engine.host import CallContext, HostInterface, LogSink
 from node.engine.limits import InstanceLimits
 from node.engine.pool import ComponentPool
+from node.jobs.job import Job
 from node.jobs.program import Write
 
 RUN = "wasi:cli/run@0.2."
@@ -102,17 +103,17 @@ class _Stdio:
 async def open_component(
     engine: Engine,
     compiled: CompiledComponent,
-    spec: JobSpec,
-    component: ComponentSpec,
+    job: Job,
     *,
+    export: str,
     interfaces: InterfacesFor,
     sink: LogSink,
 ) -> ComponentProgram:
-    """Load and link a command, which capabilities know as `component`.
+    """Load and link a command, whose `run` is in that export; capabilities know it as the job.
 
-    Raises `Invalid` if it is none, `Denied` for what it was not granted.
+    Raises `Denied` for what it was not granted.
     """
-    export = run_export(compiled.type)
+    spec, component = job.spec, job.component
     stdio = _Stdio()
     adapt = partial(
         replace,
@@ -122,7 +123,7 @@ async def open_component(
         standard_error=stdio.error,
         exact_exit=True,
     )
-    step = Prepare(life=0, spec=component, links=(), revision=component.name)
+    step = Prepare(life=0, spec=component, links=job.links, revision=component.name)
     imports = interfaces(step, compiled.type, adapt)
     await engine.prepare(compiled)
     try:

@@ -40,6 +40,10 @@ class Job:
         self.spec = spec
         self.component = replace(spec.component, name=self.id)
         """Who it is to the capabilities that it uses."""
+        self.links = tuple(replace(link, source=self.id) for link in spec.links)
+        """Its own, whatever their source was: it can't speak for anybody else."""
+        self.warnings: tuple[str, ...] = ()
+        """What it was given and could not use when it began."""
         self.started_at = time.time()
         self.outcome: Outcome | None = None
         self._scope = anyio.CancelScope()
@@ -74,6 +78,8 @@ class Job:
             "digest": self.spec.component.digest,
             "is_detached": self.spec.is_detached,
             "since_seconds": time.time() - self.started_at,
+            "warnings": list(self.warnings),
+            "links": [f"{link.interface}={link.target}" for link in self.links],
         }
 
 

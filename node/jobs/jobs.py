@@ -7,20 +7,20 @@ told at the end of its output. A job's end never concerns the node.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from lattice import streams
+from lattice import streams, wit
 from lattice.caller import CallRequest
 from lattice.clock import now
-from lattice.errors import Invalid, NotFound, Overloaded, TimedOut, Unreachable
+from lattice.errors import Denied, Invalid, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.exchange import Exchange
-from lattice.jobs import FUNCTION, JobSpec, Started
-from lattice.model import ComponentSpec
+from lattice.jobs import COMPONENT, FUNCTION, JobSpec, Started
+from lattice.model import ComponentSpec, Link
 from lattice.streams import ByteReceiver
 from node.artifacts import Artifacts
 from node.engine.binary import Kind, identify
@@ -29,7 +29,7 @@ from node.engine.engine import Engine
 from node.engine.host import LogSink
 from node.engine.modules import ModuleCompiler
 from node.engine.preview1 import ModuleRun
-from node.jobs.component_program import InterfacesFor, open_component
+from node.jobs.component_program import InterfacesFor, open_component, run_export
 from node.jobs.job import Job, JobOutput
 from node.jobs.module_program import ModuleProgram
 from node.jobs.program import LoggedOutput, Program, StreamedOutput
@@ -39,6 +39,19 @@ log = structlog.get_logger()
 
 REMEMBERED = 100
 """Jobs that ended whose logs are kept."""
+
+COMPONENTS_ONLY: Mapping[str, str] = {
+    "network": "--network",
+    "allow_hosts": "--allow-host",
+    "configuration": "--config",
+    "configuration_from": "--config-from",
+    "secrets": "--secret",
+    "links": "--link",
+}
+"""What a core module has no way to use, and the options that give it."""
+
+Check = Callable[[JobSpec, wit.ComponentType], Awaitable[Sequence[str]]]
+"""Raises what keeps such a component from being run so; returns what it will find wanting."""
 
 Announce = Callable[[str, Mapping[str, Any]], None]
 
@@ -59,8 +72,11 @@ class Jobs:
         folders: Sequence[OpenFolder],
         sink: LogSink,
         announce: Announce,
+        check: Check,
+        on_links: Callable[[str, Sequence[Link]], None],
         max_jobs: int,
     ) -> None:
+        """`on_links` is told of a job's links before it runs, and that there are none when it has ended."""
         self._node = node
         self._node_name = node_name
         self._artifacts = artifacts
@@ -71,6 +87,8 @@ class Jobs:
         self._folders = {folder.name: folder for folder in folders}
         self._sink = sink
         self._announce = announce
+        self._check_component = check
+        self._on_links = on_links
         self._max_jobs = max_jobs
         self._jobs: dict[str, Job] = {}
         self._ended: deque[str] = deque(maxlen=REMEMBERED)
@@ -114,7 +132,9 @@ class Jobs:
             self._forget(job)
             raise
         self._started += 1
-        started = Started(job=job.id, node=self._node, node_name=self._node_name).to_dict()
+        started = Started(
+            job=job.id, node=self._node, node_name=self._node_name, warnings=job.warnings
+        ).to_dict()
         if spec.is_detached:
             output = LoggedOutput(job.id, self._sink)
             self._tasks.start_soon(self._run, job, program, body, output)
@@ -147,6 +167,8 @@ class Jobs:
     ) -> None:
         details = {"job": job.id, "name": job.spec.component.name}
         self._announce("job.started", details)
+        if job.links:
+            self._on_links(job.id, job.links)
         try:
             outcome = await job.run(program, source, output)
             self._announce("job.ended", {**details, "exit_code": outcome.exit_code, "reason": outcome.reason})
@@ -159,6 +181,8 @@ class Jobs:
 
     def _forget(self, job: Job) -> None:
         del self._jobs[job.id]
+        if job.links:
+            self._on_links(job.id, ())
         self._ended.append(job.id)
         if not self._jobs:
             self._idle.set()
@@ -177,14 +201,15 @@ class Jobs:
         if identify(artifact) is Kind.MODULE:
             return await self._module(job.spec, artifact)
         compiled = await self._compiler.compile(artifact)
+        export = run_export(compiled.type)
+        job.warnings = tuple(await self._check_component(job.spec, compiled.type))
         return await open_component(
-            self._engine, compiled, job.spec, job.component, interfaces=self._interfaces, sink=self._sink
+            self._engine, compiled, job, export=export, interfaces=self._interfaces, sink=self._sink
         )
 
     async def _module(self, spec: JobSpec, artifact: bytes) -> Program:
         component = spec.component
-        if component.network or component.allow_hosts:
-            raise Invalid("a core module has no network: WASI 0.1 knows none; build it as a component")
+        _check_module(spec)
         module = await self._modules.compile(artifact)
         folders = [
             (str(self._folders[grant.folder].path), grant.path, grant.writable) for grant in component.folders
@@ -204,6 +229,11 @@ class Jobs:
         """What the job of that id was granted."""
         job = self._jobs.get(name)
         return None if job is None else job.component
+
+    def links_of(self, name: str) -> Sequence[Link] | None:
+        """The links of the job of that id; None if there is none."""
+        job = self._jobs.get(name)
+        return None if job is None else job.links
 
     def remembers(self, name: str) -> bool:
         """Whether that is the id of a job that runs, or is one of the last that ended."""
@@ -243,7 +273,19 @@ class Jobs:
         await self.drain()
 
 
+def _check_module(spec: JobSpec) -> None:
+    given = spec.component.to_dict() | {"links": spec.links}
+    useless = [option for field, option in COMPONENTS_ONLY.items() if given[field]]
+    if useless:
+        raise Invalid(
+            f"a core module can't use {', '.join(useless)}: WASI 0.1 knows files, the environment and the "
+            "standard streams alone; build it as a component"
+        )
+
+
 def _spec(request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> JobSpec:
+    if request.component != COMPONENT:
+        raise Denied(f"a job is begun by a call that names {COMPONENT!r}: `latticectl run` makes one")
     if request.function != FUNCTION or isinstance(args, Mapping) or len(args) != 1:
         raise Invalid(f"jobs are begun by `{FUNCTION}` with one argument: what to run")
     return JobSpec.from_dict(args[0], "job")

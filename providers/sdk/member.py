@@ -26,7 +26,6 @@ from lattice.bus import Bus
 from lattice.caller import Caller
 from lattice.configuration import Configurations
 from lattice.inventory import NodeInfo, Offer
-from lattice.model import Link
 from lattice.neighbours import Neighbours
 from lattice.observer import Observer
 from lattice.orders import Order, OrderReply
@@ -101,7 +100,7 @@ class Member(AsyncContextManagerMixin):
         )
         self.providers = Providers(
             [self._make_offer(ProviderContext(name=self.name, lattice=lattice, bus=bus))],
-            links_of=self._links_of,
+            links_of=self.observer.state.links_of,
             wait_for_news=self.observer.wait_for_change,
             settings=NamedSettings(self._configurations, self._secrets),
             on_change=self._offer,
@@ -167,10 +166,6 @@ class Member(AsyncContextManagerMixin):
             await self._stack.aclose()
         tasks.cancel_scope.cancel()
         self.announcer.close()
-
-    def _links_of(self, component: str) -> Sequence[Link] | None:
-        desired = self.observer.state.desired.components.get(component)
-        return desired.links if desired else None
 
     def _offer(self, offers: Sequence[Offer]) -> None:
         self.assignments.offer(offers)

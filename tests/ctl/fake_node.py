@@ -17,6 +17,7 @@ import anyio
 from lattice import subjects, wire, wit
 from lattice.bus import Bus, Message
 from lattice.errors import Conflict, Invalid, LatticeError, NotFound
+from lattice.jobs import INTERFACE as JOBS
 from lattice.names import did_you_mean
 
 NODE_ID = "NA" + "B" * 54
@@ -66,6 +67,8 @@ class FakeNode:
         self.lines: list[dict[str, Any]] = []
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.calls: list[Message] = []
+        self.jobs: list[dict[str, Any]] = []
+        """What was to be run; only detached jobs are answered."""
         self.refusals: dict[str, list[LatticeError]] = defaultdict(list)
         self.replies: dict[str, dict[str, Any]] = {}
         """Whole replies to give instead, by operation."""
@@ -147,6 +150,10 @@ class FakeNode:
     def _call(self, call: subjects.Call, message: Message) -> bytes:
         self.calls.append(message)
         self._refuse("call")
+        if call.interface == JOBS:
+            self.jobs += wire.decode(message.data)
+            started = {"job": "tool-0123456789abcdef", "node": NODE_ID}
+            return wire.encode({**started, **self.replies.get("run", {})})
         function = GREETER.exports[call.interface].functions[call.function]
         args = wire.decode_arguments(function, message.data)
         return wire.encode_result(function, greeter(call.function, args))

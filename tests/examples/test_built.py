@@ -64,6 +64,7 @@ BUILT: Mapping[str, Built] = {
     "hello-command/c/hello.wasm": Built(interface=RUN, functions={"run"}, has_wasi=True),
     "hello-command/rust/hello.wasm": Built(interface=RUN, functions={"run"}, has_wasi=True),
     "tool-command/c/tool.wasm": Built(interface=RUN, functions={"run"}, has_wasi=True),
+    "tally/c/tally.wasm": Built(interface=RUN, functions={"run"}, has_wasi=True),
     "http-hello/c/http-hello.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "http-hello/rust/http-hello.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),
     "http-echo/c/http-echo.wasm": Built(interface=HTTP, functions={"handle"}, has_wasi=True),

@@ -48,6 +48,28 @@ def test_an_end_without_an_exit_code_is_invalid(trailers: dict[str, str]) -> Non
         outcome_of(trailers)
 
 
+def link(source: str = "tool", **fields: object) -> dict[str, object]:
+    return {"source": source, "interface": "wasi:keyvalue", "target": "cache", **fields}
+
+
+@pytest.mark.parametrize(
+    ("links", "reason"),
+    [
+        ([link("shop")], "link source 'shop' is not the job 'tool'"),
+        ([link(), link()], "links has .* twice"),
+        ([link(name=f"l-{number}") for number in range(17)], "number of links is 17"),
+        ([link(configuration={"a": "x" * 5000})], "wasi:keyvalue has more than 4 KiB: .* a configuration"),
+    ],
+)
+def test_links_that_are_not_the_jobs_own_or_too_much_to_tell_are_refused(
+    links: list[dict[str, object]], reason: str
+) -> None:
+    component = ComponentSpec(name="tool", digest=DIGEST).to_dict()
+
+    with pytest.raises(Invalid, match=reason):
+        JobSpec.from_dict({"component": component, "links": links})
+
+
 @pytest.mark.parametrize(
     "fields", [{"arguments": ["a\0b"]}, {"arguments": ["x" * 200_000]}, {"timeout_seconds": 0}]
 )

@@ -74,6 +74,14 @@ async def test_a_component_may_not_have_the_name_of_a_provider(lattice: Lattice)
         await deploy(client, GREETER, name="keyvalue-nats")
 
 
+async def test_a_component_may_not_have_the_name_by_which_jobs_are_begun(lattice: Lattice) -> None:
+    await lattice.start("a")
+    client = await lattice.client()
+
+    with pytest.raises(Invalid, match="'lattice-jobs' is what calls that begin jobs name"):
+        await deploy(client, GREETER, name="lattice-jobs")
+
+
 async def test_nobody_has_answers_of_a_node_sent_to_the_lattice_or_the_server(lattice: Lattice) -> None:
     node = await lattice.start("a")
     heard: list[str] = []

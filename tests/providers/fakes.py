@@ -112,12 +112,13 @@ class Host:
 
     def __init__(self, offers: Sequence[OfferSettings], links: Sequence[Link]) -> None:
         self.links: tuple[Link, ...] = tuple(links)
+        self.sources = {"counter", "stranger"}
         self.news = anyio.Event()
         self.changed = anyio.Event()
         self.changes: list[list[Offer]] = []
         self.providers = Providers(
             offers,
-            links_of=lambda source: self.links,
+            links_of=lambda source: self.links if source in self.sources else None,
             wait_for_news=self._wait,
             on_change=self._change,
         )

@@ -72,6 +72,21 @@ async def test_call_in_progress_keeps_its_binding() -> None:
     assert "unbind Hello" in world.events
 
 
+async def test_call_of_a_job_that_has_ended_is_denied_and_its_binding_released() -> None:
+    world = World()
+
+    async with hosting(world, link(configuration={"word": "Moin"})) as host:
+        await host.call("greet", "Ann")
+        host.sources.clear()
+        with pytest.raises(Denied, match="no component and no job of that name is known here"):
+            await host.call("greet", "Ann")
+        host.providers.hosted()["greeter"]._running.bindings.sweep()  # type: ignore[union-attr]  # it runs
+        with anyio.fail_after(5):
+            await world.unbound.wait()
+
+        assert world.events == ["start", "bind Moin", "unbind Moin"]
+
+
 async def test_call_without_a_link_is_denied_with_the_line_that_grants_it() -> None:
     async with hosting(World()) as host:
         for changes in ({"caller": "stranger"}, {"link": "second"}):

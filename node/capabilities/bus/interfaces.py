@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from lattice.imports import grant_line
 from lattice.names import did_you_mean
 from node.capabilities.bus.selection import DEFAULT, select
 from node.engine.host import GuestCall, HostFunction, HostInterface
 
 LinkNames = Callable[[str, str], Collection[str]]
 """The names of a component's links of an interface."""
+
+GrantLine = Callable[[str, str, str], str]
+"""The command that gives a component a link of an interface with that name."""
 
 SUPPORT: Mapping[str, str] = {
     "wasmcloud:bus/lattice": "`set-link-name` of 1.0.0 and 2.0.0; `set-target-component` is refused",
@@ -35,20 +37,25 @@ class CallTarget:
         self.interface = interface
 
 
-def bus_interfaces(names: LinkNames) -> tuple[HostInterface, ...]:
+def bus_interfaces(names: LinkNames, grant_line: GrantLine) -> tuple[HostInterface, ...]:
     """Both versions; they differ in whether choosing a link can fail."""
 
     def set_link_name(call: GuestCall, name: str, targets: Sequence[CallTarget]) -> Any:
         for target in targets:
             known = names(call.component, target.interface)
             if name != DEFAULT and name not in known:
-                return {"err": _no_link(call.component, target.interface, name, known)}
+                line = grant_line(call.component, target.interface, name)
+                return {"err": _no_link(call.component, target.interface, name, known, line)}
         _choose(call, name, targets)
         return {"ok": None}
 
+    def refuse_target(call: GuestCall, target: str, interface: CallTarget, version: str) -> Any:
+        line = grant_line(call.component, interface.interface, DEFAULT)
+        return {"err": f"a component calls only what it is linked to; see `{line}`"}
+
     return (
         _interface("1.0.0", {"set-link-name": _choose}),
-        _interface("2.0.0", {"set-link-name": set_link_name, "set-target-component": _refuse_target}),
+        _interface("2.0.0", {"set-link-name": set_link_name, "set-target-component": refuse_target}),
     )
 
 
@@ -68,14 +75,6 @@ def _choose(call: GuestCall, name: str, targets: Sequence[CallTarget]) -> None:
     select(call, (target.interface for target in targets), name)
 
 
-def _refuse_target(call: GuestCall, target: str, interface: CallTarget, version: str) -> Any:
-    line = grant_line(call.component, interface.interface)
-    return {"err": f"a component calls only what it is linked to; see `{line}`"}
-
-
-def _no_link(component: str, interface: str, name: str, known: Collection[str]) -> str:
-    line = grant_line(component, interface)
-    return (
-        f"{component!r} has no link {name!r} of {interface}{did_you_mean(name, known)}; "
-        f"make it with `{line} --name {name}`"
-    )
+def _no_link(component: str, interface: str, name: str, known: Collection[str], line: str) -> str:
+    near = did_you_mean(name, known)
+    return f"{component!r} has no link {name!r} of {interface}{near}; make it with `{line}`"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lattice.errors import Denied
+from lattice.imports import grant_line
 from node.capabilities.bus import SUPPORT, bus_interfaces, is_builtin, selected
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
@@ -89,7 +90,9 @@ def probe(call: GuestCall) -> str:
 async def make(compiler: Compiler, engine: Engine, version: str, **options: Any) -> Guest:
     compiled = await compile_text(compiler, text(version))
     imports = [
-        *bus_interfaces(lambda source, interface: LINKS if interface == "wasi:keyvalue/store" else ()),
+        *bus_interfaces(
+            lambda source, interface: LINKS if interface == "wasi:keyvalue/store" else (), grant_line
+        ),
         HostInterface(name="test:probe/probe", functions={"ask": probe}),
     ]
     return Guest(engine, compiled, imports, **options)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lattice import streams
+from lattice import streams, wit
 from lattice.assignments import Prepare
 from lattice.caller import CallRequest, new_call_id
 from lattice.clock import now
-from lattice.errors import NotFound
+from lattice.errors import LatticeError, NotFound
 from lattice.exchange import Exchange
-from lattice.jobs import FUNCTION, INTERFACE, STDERR, STDOUT, JobSpec, Outcome, OutputReader, outcome_of
-from lattice.model import ComponentSpec
+from lattice.jobs import (
+    COMPONENT,
+    FUNCTION,
+    INTERFACE,
+    STDERR,
+    STDOUT,
+    JobSpec,
+    Outcome,
+    OutputReader,
+    outcome_of,
+)
+from lattice.model import ComponentSpec, Link
 from lattice.streams import ByteReceiver
 from node.artifacts import digest_of
 from node.capabilities.wasi import Folder, WasiSettings, wasi_interfaces
@@ -30,6 +40,15 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 TOOL = EXAMPLES / "tool-command/c/tool.wasm"
 TOOL_MODULE = EXAMPLES / "tool-command/c/tool.wasip1.wasm"
 KINDS = {"component": TOOL, "module": TOOL_MODULE}
+GRANTS = (
+    "environment",
+    "folders",
+    "network",
+    "allow_hosts",
+    "configuration",
+    "configuration_from",
+    "secrets",
+)
 
 
 class FakeArtifacts:
@@ -69,10 +88,14 @@ class Bench:
     artifacts: FakeArtifacts
     printed: list[tuple[str, str, bytes]] = field(default_factory=list)
     events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    linked: list[tuple[str, Sequence[Link]]] = field(default_factory=list)
+    checked: list[JobSpec] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    refusal: LatticeError | None = None
 
     def request(self, seconds: float = 60.0) -> CallRequest:
         return CallRequest(
-            component="job",
+            component=COMPONENT,
             interface=INTERFACE,
             function=FUNCTION,
             deadline=now() + seconds,
@@ -81,13 +104,12 @@ class Bench:
 
     def spec(self, file: Path | bytes, *arguments: str, **fields: Any) -> JobSpec:
         data = file if isinstance(file, bytes) else file.read_bytes()
-        component = {
-            name: fields.pop(name) for name in ("environment", "folders", "network") if name in fields
-        }
+        component = {name: fields.pop(name) for name in GRANTS if name in fields}
         if "memory_bytes" in fields:
             component["limits"] = {"memory_bytes": fields.pop("memory_bytes")}
         spec = ComponentSpec.from_dict({"name": "tool", "digest": self.artifacts.add(data), **component})
-        return JobSpec(component=spec, arguments=arguments, **fields)
+        links = tuple(Link.from_dict({"source": "tool", **link}) for link in fields.pop("links", ()))
+        return JobSpec(component=spec, arguments=arguments, links=links, **fields)
 
     async def begin(
         self, file: Path | bytes, *arguments: str, body: ByteReceiver | None = None, **fields: Any
@@ -127,6 +149,12 @@ def make_bench(engine: Engine, folder: Path, *, max_jobs: int = 4, **folders: Pa
         )
         return list(wasi_interfaces(adapt(WasiSettings(environment=step.spec.environment, folders=granted))))
 
+    async def check(spec: JobSpec, type_: wit.ComponentType) -> Sequence[str]:
+        bench.checked.append(spec)
+        if bench.refusal is not None:
+            raise bench.refusal
+        return bench.warnings
+
     bench: Bench
     jobs = Jobs(
         "NODE",
@@ -139,6 +167,8 @@ def make_bench(engine: Engine, folder: Path, *, max_jobs: int = 4, **folders: Pa
         folders=opened,
         sink=lambda call, stream, data: bench.printed.append((call.component, stream, data)),
         announce=lambda event, details: bench.events.append((event, details)),
+        check=check,
+        on_links=lambda job, links: bench.linked.append((job, links)),
         max_jobs=max_jobs,
     )
     bench = Bench(jobs, artifacts)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -20,6 +22,8 @@ from node.engine.engine import Engine
 from tests.node.jobs.bench import EXAMPLES, KINDS, TOOL, TOOL_MODULE, Bench, finish, make_bench
 
 pytestmark = pytest.mark.slow
+
+LINK = {"interface": "wasi:keyvalue", "target": "cache", "configuration": {"bucket": "a"}}
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +172,48 @@ async def test_a_job_shares_its_grants_with_no_component_of_its_name(bench: Benc
         assert exchange.value["job"].startswith("tool-")
 
 
+async def test_a_jobs_links_are_its_own_and_told_of_until_it_ends(bench: Bench) -> None:
+    bench.warnings = ["nobody offers it"]
+    async with await bench.begin(TOOL, "sleep", "60000", links=[LINK]) as exchange:
+        await first_line(exchange)
+        job = exchange.value["job"]
+        (link,) = bench.jobs.links_of(job) or ()
+
+        assert (link.source, link.target) == (job, "cache")
+        assert bench.jobs.links_of("tool") is None
+        assert bench.linked == [(job, (link,))]
+        assert exchange.value["warnings"] == ["nobody offers it"]
+        assert bench.jobs.list()[0]["links"] == ["wasi:keyvalue=cache"]
+
+    await bench.jobs.drain()
+    assert bench.linked == [(job, (link,)), (job, ())]
+    assert bench.jobs.links_of(job) is None
+
+
+async def test_of_a_job_without_links_nobody_is_told(bench: Bench) -> None:
+    await bench.run(TOOL, "both")
+
+    assert bench.linked == []
+    assert [spec.links for spec in bench.checked] == [()]
+
+
+async def test_no_job_can_have_the_links_of_another_source(bench: Bench) -> None:
+    spec = bench.spec(TOOL, "both", links=[LINK]).to_dict()
+    spec["links"][0]["source"] = "shop"
+
+    with pytest.raises(Invalid, match="link source 'shop' is not the job 'tool'"):
+        await bench.jobs.exchange(bench.request(), [spec], None)
+    assert bench.linked == []
+
+
+async def test_what_is_refused_does_not_begin(bench: Bench) -> None:
+    bench.refusal = Denied("grant it")
+
+    with pytest.raises(Denied, match="grant it"):
+        await bench.begin(TOOL, "both", links=[LINK])
+    assert (bench.jobs.list(), bench.events) == ([], [])
+
+
 async def test_a_job_can_be_stopped_by_its_id(bench: Bench, kind: Path) -> None:
     async with await bench.begin(kind, "sleep", "60000") as exchange:
         await first_line(exchange)
@@ -232,14 +278,38 @@ async def test_what_is_no_command_is_refused_with_a_hint(bench: Bench) -> None:
         await bench.begin(b"\0asm\x01\x00\x00\x00")
     with pytest.raises(Invalid, match="this is text"):
         await bench.begin(b"#!/bin/sh")
-    with pytest.raises(Invalid, match="no network"):
-        await bench.begin(TOOL_MODULE, network=["tcp:10.0.0.1:80"])
+    assert bench.jobs.list() == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ({"network": ["tcp:10.0.0.1:80"]}, "--network"),
+        ({"allow_hosts": ["example.com"]}, "--allow-host"),
+        ({"configuration": {"a": "b"}, "configuration_from": ["shop"]}, "--config, --config-from"),
+        ({"secrets": {"password": "db"}}, "--secret"),
+        ({"links": [LINK]}, "--link"),
+    ],
+)
+async def test_a_core_module_is_told_what_it_can_not_use(
+    bench: Bench, fields: dict[str, Any], options: str
+) -> None:
+    with pytest.raises(Invalid, match=rf"a core module can't use {options}: .*build it as a component"):
+        await bench.begin(TOOL_MODULE, **fields)
     assert bench.jobs.list() == []
 
 
 async def test_an_import_that_nothing_grants_keeps_it_from_beginning(bench: Bench) -> None:
     with pytest.raises((Denied, Invalid)):
         await bench.begin(EXAMPLES / "greeter-kv/c/greeter-kv.wasm")
+
+
+async def test_a_call_of_a_component_begins_no_job(bench: Bench) -> None:
+    request = replace(bench.request(), component="tool")
+
+    with pytest.raises(Denied, match="names 'lattice-jobs'"):
+        await bench.jobs.exchange(request, [bench.spec(TOOL, "both").to_dict()], None)
+    assert bench.jobs.list() == []
 
 
 async def test_a_caller_that_gives_no_program_is_refused(bench: Bench) -> None:
