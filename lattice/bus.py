@@ -100,6 +100,18 @@ class QueueSettings:
     """So many are fetched ahead by each who takes; their time to be settled runs from then."""
     from_start: bool = True
     """Whether a new queue begins with what the stream has, else with what comes."""
+    owner: str = ""
+    """For whom it is made, if it is not there yet; see `Bus.owned_queues`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnedQueue:
+    """A queue that was made for an owner."""
+
+    stream: str
+    name: str
+    is_retired: bool
+    """Whether it ends by itself once it is not in use."""
 
 
 Handler = Callable[[Message], None]
@@ -329,6 +341,15 @@ class Bus(Protocol):
         """Open a queue of work, made with its stream if they are missing; messages published before count.
 
         Raises `Invalid` when the stream exists and has no such subjects, or another stream has them.
+        """
+
+    async def owned_queues(self, owner: str) -> list[OwnedQueue]:
+        """The queues that were made for that owner; not those that others made and it opened."""
+
+    async def retire_queue(self, queue: OwnedQueue, *, idle_seconds: float) -> None:
+        """Have the queue end by itself once nobody has waited for its work for so long.
+
+        Opening it again takes that back. Does nothing when it is gone.
         """
 
     async def make_stream(self, name: str, subject: str) -> None:

@@ -27,6 +27,7 @@ from lattice.bus import (
     ObjectInfo,
     ObjectPage,
     ObjectStore,
+    OwnedQueue,
     QueueSettings,
     Subscription,
     WatchHandler,
@@ -217,6 +218,12 @@ class FaultyBus:
 
     async def work_queue(self, settings: QueueSettings) -> WorkQueue:
         return await self.spoil(lambda: self._bus.work_queue(settings))
+
+    async def owned_queues(self, owner: str) -> list[OwnedQueue]:
+        return await self.spoil(lambda: self._bus.owned_queues(owner))
+
+    async def retire_queue(self, queue: OwnedQueue, *, idle_seconds: float) -> None:
+        await self.spoil(lambda: self._bus.retire_queue(queue, idle_seconds=idle_seconds))
 
     async def make_stream(self, name: str, subject: str) -> None:
         await self.spoil(lambda: self._bus.make_stream(name, subject))

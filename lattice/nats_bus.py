@@ -18,7 +18,7 @@ import anyio.abc
 import structlog
 from anyio import AsyncContextManagerMixin
 
-from lattice import jetstream
+from lattice import consumers, jetstream
 from lattice.bus import (
     NO_HEADERS,
     BusStatistics,
@@ -29,6 +29,7 @@ from lattice.bus import (
     KeyValue,
     Message,
     ObjectStore,
+    OwnedQueue,
     QueueSettings,
     Subscription,
     WorkQueue,
@@ -428,6 +429,12 @@ class NatsBus(AsyncContextManagerMixin):
         opened = JetStreamWorkQueue(self, settings, replicas=self._settings.replicas)
         await opened.open()
         return opened
+
+    async def owned_queues(self, owner: str) -> list[OwnedQueue]:
+        return await consumers.owned(self, owner)
+
+    async def retire_queue(self, queue: OwnedQueue, *, idle_seconds: float) -> None:
+        await consumers.retire(self, queue, idle_seconds)
 
     async def make_stream(self, name: str, subject: str) -> None:
         found = await jetstream.call(self, "STREAM.NAMES", {"subject": subject})

@@ -63,6 +63,7 @@ from node.stall import StallGuard
 from node.triggers import cron, messaging, watcher
 from node.triggers.cron import CronTriggers
 from node.triggers.messaging import MessagingTriggers
+from node.triggers.stream_queues import StreamQueues
 from node.triggers.watcher import WatcherTriggers
 from node.upkeep import Upkeep
 from node.world import check_grants, is_builtin
@@ -268,6 +269,9 @@ class Node(AsyncContextManagerMixin):
             serves=self.replicas.serves,
             replies=self.runner.replies,
         )
+        self.queues = StreamQueues(
+            self._bus, self.lattice, self.observer, is_leading=lambda: self.controller.is_leading
+        )
         self.watchers = WatcherTriggers(
             self._bus,
             self.lattice,
@@ -368,6 +372,7 @@ class Node(AsyncContextManagerMixin):
         self._bus.on_connection_change(self._connection_changed)
         await tasks.start(self.cron.run)
         await tasks.start(self.messaging.run)
+        tasks.start_soon(self.queues.run)
         await tasks.start(self.watchers.run)
         await self.http.start(tasks)
         self.announcer.announce("node.joined", {})
