@@ -210,7 +210,9 @@ class ObjectStore(Protocol):
     ) -> tuple[ObjectInfo, ByteReceiver]:
         """What the store knows of an object, and its bytes from `start` to before `end`. Raises `NotFound`.
 
-        A whole object's digest is verified with its last bytes. Close the stream.
+        A whole object's digest is verified with its last bytes. One that is replaced while it is read goes on
+        as it was; if that takes minutes, or if it is deleted, the stream may end with `Interrupted`. Close
+        the stream.
         """
 
     async def info(self, name: str) -> ObjectInfo | None:
@@ -221,6 +223,18 @@ class ObjectStore(Protocol):
 
     async def clear(self) -> None:
         """Delete all objects."""
+
+    async def mark(self) -> str:
+        """Is another one after whatever was changed; raises `NotFound`."""
+
+    async def unnamed(self) -> Mapping[str, int]:
+        """Versions that are stored and that no object has, and how many pieces there are of each.
+
+        They are being written, were replaced, or were left behind by a writer that was lost.
+        """
+
+    async def purge(self, version: str) -> None:
+        """Delete such a version; raises nothing, and does nothing when the store can't be reached."""
 
     async def created_at(self) -> float:
         """When it was made, in seconds since the epoch. Raises `NotFound`."""
@@ -333,6 +347,9 @@ class Bus(Protocol):
 
     async def object_store(self, bucket: str, *, make: bool = True) -> ObjectStore:
         """Open an object store, made if it is missing; else `NotFound` comes from its operations."""
+
+    async def object_stores(self, prefix: str) -> list[str]:
+        """The object stores whose names begin so."""
 
     async def delete_object_store(self, bucket: str) -> None:
         """Delete an object store and all that is in it. Raises `NotFound`."""

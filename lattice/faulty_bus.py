@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,7 +34,7 @@ from lattice.bus import (
     WatchHandler,
     WorkQueue,
 )
-from lattice.errors import Interrupted, TimedOut, Unreachable
+from lattice.errors import Interrupted, LatticeError, TimedOut, Unreachable
 from lattice.streams import ByteReceiver
 from lattice.tasks import own_task
 
@@ -213,6 +214,9 @@ class FaultyBus:
     async def object_store(self, bucket: str, *, make: bool = True) -> ObjectStore:
         return _FaultyObjectStore(self, await self.spoil(lambda: self._bus.object_store(bucket, make=make)))
 
+    async def object_stores(self, prefix: str) -> list[str]:
+        return await self.spoil(lambda: self._bus.object_stores(prefix))
+
     async def delete_object_store(self, bucket: str) -> None:
         await self.spoil(lambda: self._bus.delete_object_store(bucket))
 
@@ -380,6 +384,16 @@ class _FaultyObjectStore:
 
     async def clear(self) -> None:
         await self._bus.spoil(self._store.clear)
+
+    async def mark(self) -> str:
+        return await self._bus.spoil(self._store.mark)
+
+    async def unnamed(self) -> Mapping[str, int]:
+        return await self._bus.spoil(self._store.unnamed)
+
+    async def purge(self, version: str) -> None:
+        with suppress(LatticeError):
+            await self._bus.spoil(lambda: self._store.purge(version))
 
     async def created_at(self) -> float:
         return await self._bus.spoil(self._store.created_at)

@@ -351,6 +351,10 @@ class MemoryBus(AsyncContextManagerMixin):
             self._objects(bucket, make=True)
         return MemoryObjectStore(bucket, lambda: self._objects(bucket, make=make))
 
+    async def object_stores(self, prefix: str) -> list[str]:
+        self._require_store()
+        return [bucket for bucket in self.broker.objects if bucket.startswith(prefix)]
+
     async def delete_object_store(self, bucket: str) -> None:
         self._objects(bucket, make=False)
         del self.broker.objects[bucket]

@@ -54,6 +54,7 @@ from node.jobs.jobs import Jobs
 from node.jobs.operations import JobOperations
 from node.link_checks import LinkChecks
 from node.micro import EndpointStatistics, MicroService
+from node.object_upkeep import ObjectUpkeep
 from node.operations import Operations
 from node.own_operations import OwnOperations
 from node.reports import Reports
@@ -190,6 +191,7 @@ class Node(AsyncContextManagerMixin):
             evict=self.replicas.evict,
             is_connected=lambda: bus.is_connected,
         )
+        self.objects = ObjectUpkeep(bus, lattice, is_leading=lambda: self.controller.is_leading)
 
     def _compose_calls(self, objects: ObjectStore) -> None:
         """What runs components, calls them and takes calls."""
@@ -373,6 +375,7 @@ class Node(AsyncContextManagerMixin):
         await tasks.start(self.cron.run)
         await tasks.start(self.messaging.run)
         tasks.start_soon(self.queues.run)
+        tasks.start_soon(self.objects.run)
         await tasks.start(self.watchers.run)
         await self.http.start(tasks)
         self.announcer.announce("node.joined", {})
