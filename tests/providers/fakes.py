@@ -112,6 +112,7 @@ class Host:
 
     def __init__(self, offers: Sequence[OfferSettings], links: Sequence[Link]) -> None:
         self.links: tuple[Link, ...] = tuple(links)
+        self.components: set[str] = set()
         self.news = anyio.Event()
         self.changed = anyio.Event()
         self.changes: list[list[Offer]] = []
@@ -120,6 +121,7 @@ class Host:
             links_of=lambda source: self.links,
             wait_for_news=self._wait,
             on_change=self._change,
+            is_component=lambda name: name in self.components,
         )
 
     def _change(self, offers: Sequence[Offer]) -> None:
@@ -130,6 +132,14 @@ class Host:
     def put(self, *links: Link) -> None:
         """Replace all links."""
         self.links = links
+        self._tell()
+
+    def deploy(self, *components: str) -> None:
+        """Have exactly these components be there."""
+        self.components = set(components)
+        self._tell()
+
+    def _tell(self) -> None:
         news, self.news = self.news, anyio.Event()
         news.set()
 
