@@ -379,6 +379,9 @@ class Node(AsyncContextManagerMixin):
         await tasks.start(self.watchers.run)
         await self.http.start(tasks)
         self.announcer.announce("node.joined", {})
+        if (handicap := self.runner.engine.handicap) is not None:
+            tell = log.info if handicap.is_wanted else log.warning
+            tell("engine.slower", reason=handicap.reason, cure=handicap.cure)
         hint = "latticectl deploy FILE.wasm"
         log.info("node.ready", name=self.name, id=self.id, capacity=self.info.capacity, next=hint)
 

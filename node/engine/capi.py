@@ -483,11 +483,14 @@ def _store_of(context: int) -> Store:
     return _stores.get(context) or _awaited[_context_data(context)]
 
 
-DRIVER = driver.load(
+_driver = driver.load(
     [ctypes.cast(ffi.dll[name], _Address).value or 0 for name in driver.FUNCTIONS],
     (_INSTANCE, _FUNCTION, _ERROR, _RESULT, VALUE_SIZE),
 )
+DRIVER = _driver if isinstance(_driver, driver.Driver) else None
 """The native helper, if there is one."""
+NO_DRIVER = _driver if isinstance(_driver, driver.Absence) else None
+"""Why there is none."""
 
 
 class HostBinding(Protocol):

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from ctl.calling import CallOptions
 from ctl.client import ControlClient
@@ -19,6 +20,8 @@ from lattice.memory_bus import MemoryBus
 from lattice.observer import Observer
 from lattice.orders import Order, OrderReply
 from node.artifacts import digest_of
+from node.engine import capi
+from node.engine.driver import Absence
 from providers.registry import ProviderSpec
 from tests.node.whole_nodes import (
     CALCULATOR,
@@ -46,6 +49,32 @@ async def test_a_component_deployed_once_answers_from_any_node(lattice: Lattice)
     ]
 
     assert answers == [f"Hello, {node.name}!" for node in nodes]
+
+
+@pytest.mark.parametrize("is_wanted", [False, True])
+async def test_a_node_without_the_native_helper_says_once_that_it_is_slower(
+    lattice: Lattice, monkeypatch: pytest.MonkeyPatch, is_wanted: bool
+) -> None:
+    monkeypatch.setattr(capi, "DRIVER", None)
+    monkeypatch.setattr(capi, "NO_DRIVER", Absence(reason="why", cure="what to do", is_wanted=is_wanted))
+
+    with capture_logs() as logs:
+        await lattice.start("a")
+
+    lines = [line for line in logs if line["event"] == "engine.slower"]
+    level = "info" if is_wanted else "warning"
+    assert lines == [{"event": "engine.slower", "log_level": level, "reason": "why", "cure": "what to do"}]
+
+
+async def test_a_node_with_the_native_helper_says_nothing_of_it(
+    lattice: Lattice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capi, "NO_DRIVER", None)
+
+    with capture_logs() as logs:
+        await lattice.start("a")
+
+    assert not [line for line in logs if line["event"] == "engine.slower"]
 
 
 async def test_errors_of_a_guest_reach_the_caller_with_an_error_id(lattice: Lattice) -> None:
