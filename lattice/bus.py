@@ -227,10 +227,11 @@ class ObjectStore(Protocol):
     async def mark(self) -> str:
         """Is another one after whatever was changed; raises `NotFound`."""
 
-    async def unnamed(self) -> Mapping[str, int]:
+    async def unnamed(self, *, exactly: bool = False) -> Mapping[str, int]:
         """Versions that are stored and that no object has, and how many pieces there are of each.
 
-        They are being written, were replaced, or were left behind by a writer that was lost.
+        They are being written, were replaced, or were left behind by a writer that was lost. What was stored
+        just now may be among them, as a copy may be asked that lags; `exactly` takes longer and is sure.
         """
 
     async def purge(self, version: str) -> None:

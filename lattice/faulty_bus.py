@@ -388,8 +388,8 @@ class _FaultyObjectStore:
     async def mark(self) -> str:
         return await self._bus.spoil(self._store.mark)
 
-    async def unnamed(self) -> Mapping[str, int]:
-        return await self._bus.spoil(self._store.unnamed)
+    async def unnamed(self, *, exactly: bool = False) -> Mapping[str, int]:
+        return await self._bus.spoil(lambda: self._store.unnamed(exactly=exactly))
 
     async def purge(self, version: str) -> None:
         with suppress(LatticeError):

@@ -292,7 +292,7 @@ class MemoryObjectStore:
         self._open()
         return str(time.monotonic_ns())
 
-    async def unnamed(self) -> dict[str, int]:
+    async def unnamed(self, *, exactly: bool = False) -> dict[str, int]:
         self._open()
         return {}  # what is being written is the writer's, and what was replaced its readers'
 

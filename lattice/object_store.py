@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -195,20 +195,36 @@ class JetStreamObjectStore:
 
     # What no object names
 
-    async def unnamed(self) -> dict[str, int]:
+    async def unnamed(self, *, exactly: bool = False) -> dict[str, int]:
         # In this order: whatever is stored is described after its chunks.
         try:
             chunks = await self._chunks()
         except jetstream.StreamLost:
             return {}
+        if chunks:
+            found = self._descriptions_of_leader() if exactly else self._descriptions()
+            async with aclosing(found):
+                async for description in found:
+                    if not description.get("deleted"):
+                        chunks.pop(str(description.get("nuid")), None)
+        return chunks
+
+    async def _descriptions(self) -> AsyncGenerator[dict[str, Any]]:
         subject = f"$O.{self._bucket}.M.>"
         async with BatchReader(self._bus, self._name, subject, DESCRIPTIONS_AT_ONCE) as reader:
-            while chunks and not reader.is_last:
+            while not reader.is_last:
                 for message in await reader.next():
-                    description = json.loads(message.data)
-                    if not description.get("deleted"):
-                        chunks.pop(description.get("nuid"), None)
-        return chunks
+                    yield json.loads(message.data)
+
+    async def _descriptions_of_leader(self) -> AsyncGenerator[dict[str, Any]]:
+        """One by one, from the server that leads the stream: the others may not have the last ones yet."""
+        operation = f"STREAM.MSG.GET.{self._name}"
+        asked = {"next_by_subj": f"$O.{self._bucket}.M.>", "seq": 1}
+        with suppress(NotFound):
+            while True:
+                message = (await jetstream.call(self._bus, operation, asked))["message"]
+                asked["seq"] = int(message["seq"]) + 1
+                yield json.loads(base64.b64decode(message["data"]))
 
     async def _chunks(self) -> dict[str, int]:
         """How many chunks there are of each version."""

@@ -66,7 +66,7 @@ class ObjectUpkeep:
         self._is_leading = is_leading
         self._look_seconds = look_seconds
         self._abandoned_seconds = abandoned_seconds
-        self._stores: dict[str, _Store] = {}
+        self._stores: dict[str, SeenStore] = {}
 
     def __repr__(self) -> str:
         return f"<ObjectUpkeep of {len(self._stores)} stores>"
@@ -90,12 +90,12 @@ class ObjectUpkeep:
             with suppress(NotFound):  # it was deleted meanwhile
                 await seen.purge(await self._bus.object_store(name, make=False))
 
-    def _new(self) -> _Store:
-        return _Store(Abandoned(self._abandoned_seconds))
+    def _new(self) -> SeenStore:
+        return SeenStore(Abandoned(self._abandoned_seconds))
 
 
 @dataclass(slots=True)
-class _Store:
+class SeenStore:
     """What was seen of a store; it is read again only when it has changed."""
 
     abandoned: Abandoned
@@ -103,11 +103,14 @@ class _Store:
     unnamed: Mapping[str, int] = field(default_factory=dict)
 
     async def purge(self, store: ObjectStore) -> None:
+        """Look, and purge what is abandoned."""
         mark = await store.mark()
         if mark != self.mark:
             self.mark, self.unnamed = mark, await store.unnamed()
-        versions = self.abandoned.look(self.unnamed, anyio.current_time())
-        for version in versions:
+        if not (versions := self.abandoned.look(self.unnamed, anyio.current_time())):
+            return
+        unnamed = await store.unnamed(exactly=True)
+        gone = [version for version in versions if version in unnamed]
+        for version in gone:
             await store.purge(version)
-        if versions:
-            log.info("objects.purged", store=store.bucket, versions=len(versions))
+        log.info("objects.purged", store=store.bucket, versions=len(gone))

@@ -126,6 +126,7 @@ async def test_what_no_object_names_is_told_and_can_be_purged(store: ObjectStore
     await store.put("replaced", OLD)
     await store.put("replaced", NEW)
     (version,) = await store.unnamed()
+    assert await store.unnamed(exactly=True) == await store.unnamed()
     before = await store.mark()
 
     await store.purge(version)
