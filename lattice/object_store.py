@@ -199,14 +199,14 @@ class JetStreamObjectStore:
         # In this order: whatever is stored is described after its chunks.
         try:
             chunks = await self._chunks()
+            if chunks:
+                found = self._descriptions_of_leader() if exactly else self._descriptions()
+                async with aclosing(found):
+                    async for description in found:
+                        if not description.get("deleted"):
+                            chunks.pop(str(description.get("nuid")), None)
         except jetstream.StreamLost:
             return {}
-        if chunks:
-            found = self._descriptions_of_leader() if exactly else self._descriptions()
-            async with aclosing(found):
-                async for description in found:
-                    if not description.get("deleted"):
-                        chunks.pop(str(description.get("nuid")), None)
         return chunks
 
     async def _descriptions(self) -> AsyncGenerator[dict[str, Any]]:
@@ -220,11 +220,13 @@ class JetStreamObjectStore:
         """One by one, from the server that leads the stream: the others may not have the last ones yet."""
         operation = f"STREAM.MSG.GET.{self._name}"
         asked = {"next_by_subj": f"$O.{self._bucket}.M.>", "seq": 1}
-        with suppress(NotFound):
-            while True:
+        while True:
+            try:
                 message = (await jetstream.call(self._bus, operation, asked))["message"]
-                asked["seq"] = int(message["seq"]) + 1
-                yield json.loads(base64.b64decode(message["data"]))
+            except NotFound:
+                return
+            asked["seq"] = int(message["seq"]) + 1
+            yield json.loads(base64.b64decode(message["data"]))
 
     async def _chunks(self) -> dict[str, int]:
         """How many chunks there are of each version."""
@@ -329,7 +331,10 @@ class _Upload:
         """Raise `Interrupted` when what was sent before may have been taken for abandoned."""
         now = anyio.current_time()
         if self.sequences and now - self._added_at > ABANDONED_SECONDS / 2:
-            raise Interrupted(f"nothing was written for {ABANDONED_SECONDS / 2:g} s: write the object again")
+            raise Interrupted(
+                f"less than {self.chunk_bytes} bytes came within {ABANDONED_SECONDS / 2:g} s, and what came "
+                "before may be gone: write the object again"
+            )
         self._added_at = now
 
     async def _add(self, chunk: bytes) -> None:
