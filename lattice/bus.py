@@ -100,6 +100,18 @@ class QueueSettings:
     """So many are fetched ahead by each who takes; their time to be settled runs from then."""
     from_start: bool = True
     """Whether a new queue begins with what the stream has, else with what comes."""
+    owner: str = ""
+    """For whom it is made, if it is not there yet; see `Bus.owned_queues`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnedQueue:
+    """A queue that was made for an owner."""
+
+    stream: str
+    name: str
+    is_retired: bool
+    """Whether it ends by itself once it is not in use."""
 
 
 Handler = Callable[[Message], None]
@@ -198,7 +210,9 @@ class ObjectStore(Protocol):
     ) -> tuple[ObjectInfo, ByteReceiver]:
         """What the store knows of an object, and its bytes from `start` to before `end`. Raises `NotFound`.
 
-        A whole object's digest is verified with its last bytes. Close the stream.
+        A whole object's digest is verified with its last bytes. One that is replaced while it is read goes on
+        as it was; if that takes minutes, or if it is deleted, the stream may end with `Interrupted`. Close
+        the stream.
         """
 
     async def info(self, name: str) -> ObjectInfo | None:
@@ -209,6 +223,19 @@ class ObjectStore(Protocol):
 
     async def clear(self) -> None:
         """Delete all objects."""
+
+    async def mark(self) -> str:
+        """Is another one after whatever was changed; raises `NotFound`."""
+
+    async def unnamed(self, *, exactly: bool = False) -> Mapping[str, int]:
+        """Versions that are stored and that no object has, and how many pieces there are of each.
+
+        They are being written, were replaced, or were left behind by a writer that was lost. What was stored
+        just now may be among them, as a copy may be asked that lags; `exactly` takes longer and is sure.
+        """
+
+    async def purge(self, version: str) -> None:
+        """Delete such a version; raises nothing, and does nothing when the store can't be reached."""
 
     async def created_at(self) -> float:
         """When it was made, in seconds since the epoch. Raises `NotFound`."""
@@ -322,6 +349,9 @@ class Bus(Protocol):
     async def object_store(self, bucket: str, *, make: bool = True) -> ObjectStore:
         """Open an object store, made if it is missing; else `NotFound` comes from its operations."""
 
+    async def object_stores(self, prefix: str) -> list[str]:
+        """The object stores whose names begin so."""
+
     async def delete_object_store(self, bucket: str) -> None:
         """Delete an object store and all that is in it. Raises `NotFound`."""
 
@@ -329,6 +359,15 @@ class Bus(Protocol):
         """Open a queue of work, made with its stream if they are missing; messages published before count.
 
         Raises `Invalid` when the stream exists and has no such subjects, or another stream has them.
+        """
+
+    async def owned_queues(self, owner: str) -> list[OwnedQueue]:
+        """The queues that were made for that owner; not those that others made and it opened."""
+
+    async def retire_queue(self, queue: OwnedQueue, *, idle_seconds: float) -> None:
+        """Have the queue end by itself once nobody has waited for its work for so long.
+
+        Opening it again takes that back. Does nothing when it is gone.
         """
 
     async def make_stream(self, name: str, subject: str) -> None:

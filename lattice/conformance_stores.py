@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from lattice.bus import QueueSettings, Work, WorkQueue
+from lattice.bus import OwnedQueue, QueueSettings, Work, WorkQueue
 from lattice.conformance_setting import WAIT_SECONDS, Setting, refused
 from lattice.errors import Interrupted, Invalid, NotFound
 from lattice.streams import receive_body
@@ -91,7 +91,9 @@ async def a_store_that_is_not_to_be_made_is_not_found(setting: Setting) -> None:
 
 def _queue(setting: Setting, **changes: Any) -> QueueSettings:
     return QueueSettings(
-        stream=setting.name, name="workers", subject=f"{setting.name}.work.>", **{"prefetch": 4, **changes}
+        stream=setting.name,
+        subject=f"{setting.name}.work.>",
+        **{"name": "workers", "prefetch": 4, **changes},
     )
 
 
@@ -162,6 +164,59 @@ async def a_queue_keeps_its_place_and_what_came_meanwhile(setting: Setting) -> N
     assert left == [b"b", b"c"]
 
 
+async def _is_there(setting: Setting) -> bool | None:
+    """Whether the queue is retired; None when it is gone."""
+    owned = await setting.two.owned_queues(setting.name)
+    return next((item.is_retired for item in owned if item.name == "workers"), None)
+
+
+async def a_queue_is_found_by_its_owner_alone(setting: Setting) -> None:
+    await setting.one.work_queue(_queue(setting))
+    await setting.one.work_queue(_queue(setting, owner=setting.name))  # which does not make it its owner
+    await setting.one.work_queue(_queue(setting, name="owned", owner=setting.name))
+
+    owned = await setting.two.owned_queues(setting.name)
+
+    assert owned == [OwnedQueue(stream=setting.name, name="owned", is_retired=False)]
+    assert await setting.two.owned_queues(f"{setting.name}-other") == []
+
+
+async def a_retired_queue_ends_once_nobody_takes_from_it(setting: Setting) -> None:
+    queue = await setting.one.work_queue(_queue(setting, owner=setting.name))
+    await setting.one.publish_stored(f"{setting.name}.work.x", b"x", timeout_seconds=5)
+    await (await _take(queue)).done()
+    (owned,) = await setting.two.owned_queues(setting.name)
+    await setting.two.retire_queue(owned, idle_seconds=0.2)
+
+    with anyio.move_on_after(1.0):
+        await queue.take()
+    assert await _is_there(setting) is True  # somebody waited for work all the while
+
+    await queue.aclose()
+    with anyio.fail_after(WAIT_SECONDS):
+        while await _is_there(setting) is not None:  # noqa: ASYNC110 - the server tells nobody
+            await anyio.sleep(0.02)
+    await setting.two.retire_queue(owned, idle_seconds=0.2)
+    again = await setting.two.work_queue(_queue(setting, owner=setting.name))
+    assert (await _take(again)).message.data == b"x"
+
+
+async def a_retired_queue_that_is_opened_again_stays_as_it_was(setting: Setting) -> None:
+    queue = await setting.one.work_queue(_queue(setting, owner=setting.name))
+    for text in ("a", "b"):
+        await setting.one.publish_stored(f"{setting.name}.work.x", text.encode(), timeout_seconds=5)
+    await (await _take(queue)).done()
+    await queue.aclose()
+    (owned,) = await setting.two.owned_queues(setting.name)
+
+    await setting.two.retire_queue(owned, idle_seconds=0.3)
+    opened = await setting.two.work_queue(_queue(setting, owner=setting.name))
+    await anyio.sleep(0.8)
+
+    assert await _is_there(setting) is False
+    assert (await _take(opened)).message.data == b"b"
+
+
 async def a_subject_that_no_stream_stores_is_not_found(setting: Setting) -> None:
     await refused(NotFound, setting.one.publish_stored(f"{setting.name}.nowhere", b"", timeout_seconds=1))
 
@@ -191,6 +246,9 @@ CHECKS: tuple[Callable[[Setting], Awaitable[None]], ...] = (
     work_is_given_once_among_all_who_take,
     work_that_is_not_settled_is_given_again,
     a_queue_keeps_its_place_and_what_came_meanwhile,
+    a_queue_is_found_by_its_owner_alone,
+    a_retired_queue_ends_once_nobody_takes_from_it,
+    a_retired_queue_that_is_opened_again_stays_as_it_was,
     a_subject_that_no_stream_stores_is_not_found,
     a_stream_is_made_once_for_a_subject,
     a_queue_of_a_stream_without_its_subject_is_invalid,

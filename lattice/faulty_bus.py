@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,12 +28,13 @@ from lattice.bus import (
     ObjectInfo,
     ObjectPage,
     ObjectStore,
+    OwnedQueue,
     QueueSettings,
     Subscription,
     WatchHandler,
     WorkQueue,
 )
-from lattice.errors import Interrupted, TimedOut, Unreachable
+from lattice.errors import Interrupted, LatticeError, TimedOut, Unreachable
 from lattice.streams import ByteReceiver
 from lattice.tasks import own_task
 
@@ -212,11 +214,20 @@ class FaultyBus:
     async def object_store(self, bucket: str, *, make: bool = True) -> ObjectStore:
         return _FaultyObjectStore(self, await self.spoil(lambda: self._bus.object_store(bucket, make=make)))
 
+    async def object_stores(self, prefix: str) -> list[str]:
+        return await self.spoil(lambda: self._bus.object_stores(prefix))
+
     async def delete_object_store(self, bucket: str) -> None:
         await self.spoil(lambda: self._bus.delete_object_store(bucket))
 
     async def work_queue(self, settings: QueueSettings) -> WorkQueue:
         return await self.spoil(lambda: self._bus.work_queue(settings))
+
+    async def owned_queues(self, owner: str) -> list[OwnedQueue]:
+        return await self.spoil(lambda: self._bus.owned_queues(owner))
+
+    async def retire_queue(self, queue: OwnedQueue, *, idle_seconds: float) -> None:
+        await self.spoil(lambda: self._bus.retire_queue(queue, idle_seconds=idle_seconds))
 
     async def make_stream(self, name: str, subject: str) -> None:
         await self.spoil(lambda: self._bus.make_stream(name, subject))
@@ -373,6 +384,16 @@ class _FaultyObjectStore:
 
     async def clear(self) -> None:
         await self._bus.spoil(self._store.clear)
+
+    async def mark(self) -> str:
+        return await self._bus.spoil(self._store.mark)
+
+    async def unnamed(self, *, exactly: bool = False) -> Mapping[str, int]:
+        return await self._bus.spoil(lambda: self._store.unnamed(exactly=exactly))
+
+    async def purge(self, version: str) -> None:
+        with suppress(LatticeError):
+            await self._bus.spoil(lambda: self._store.purge(version))
 
     async def created_at(self) -> float:
         return await self._bus.spoil(self._store.created_at)

@@ -27,6 +27,7 @@ from lattice.bus import (
     KeyValue,
     Message,
     ObjectStore,
+    OwnedQueue,
     QueueSettings,
     Subscription,
     WorkQueue,
@@ -350,6 +351,10 @@ class MemoryBus(AsyncContextManagerMixin):
             self._objects(bucket, make=True)
         return MemoryObjectStore(bucket, lambda: self._objects(bucket, make=make))
 
+    async def object_stores(self, prefix: str) -> list[str]:
+        self._require_store()
+        return [bucket for bucket in self.broker.objects if bucket.startswith(prefix)]
+
     async def delete_object_store(self, bucket: str) -> None:
         self._objects(bucket, make=False)
         del self.broker.objects[bucket]
@@ -378,6 +383,20 @@ class MemoryBus(AsyncContextManagerMixin):
         queue = MemoryWorkQueue(self, settings, open_stream)
         queue.open()
         return queue
+
+    async def owned_queues(self, owner: str) -> list[OwnedQueue]:
+        self._require_store()
+        return [
+            OwnedQueue(stream=stream, name=queue.settings.name, is_retired=queue.idle_seconds is not None)
+            for stream, item in self.broker.streams.items()
+            for queue in item.queues()
+            if queue.settings.owner == owner
+        ]
+
+    async def retire_queue(self, queue: OwnedQueue, *, idle_seconds: float) -> None:
+        self._require_store()
+        if (stream := self.broker.streams.get(queue.stream)) is not None:
+            stream.retire(queue.name, idle_seconds)
 
     async def make_stream(self, name: str, subject: str) -> None:
         self._require_store()

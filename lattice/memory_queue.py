@@ -37,13 +37,31 @@ class MemoryStream:
             queue.offer(self.last, message)
 
     def queue(self, settings: QueueSettings) -> _Queue:
-        """The queue of that name, made if it is missing."""
+        """The queue of that name, made if it is missing; it counts as in use now."""
+        self._end_the_idle()
         if settings.name not in self._queues:
             queue = self._queues[settings.name] = _Queue(settings)
             if settings.from_start:
                 for sequence, message in enumerate(self._messages, 1):
                     queue.offer(sequence, message)
+        self._queues[settings.name].used_at = asyncio.get_running_loop().time()
         return self._queues[settings.name]
+
+    def queues(self) -> list[_Queue]:
+        """All that there are."""
+        self._end_the_idle()
+        return list(self._queues.values())
+
+    def retire(self, name: str, idle_seconds: float) -> None:
+        """End the queue once it was not in use for so long; nothing if there is none."""
+        if name in self._queues:
+            self._queues[name].idle_seconds = idle_seconds
+
+    def _end_the_idle(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for name, queue in list(self._queues.items()):
+            if queue.idle_seconds is not None and now - queue.used_at > queue.idle_seconds:
+                self._queues.pop(name).end()
 
 
 class _Queue:
@@ -53,6 +71,13 @@ class _Queue:
         self.attempts: dict[int, int] = {}
         self.given: dict[int, asyncio.TimerHandle] = {}
         self.changed = anyio.Event()
+        self.used_at = 0.0
+        self.idle_seconds: float | None = None
+
+    def end(self) -> None:
+        """Give nothing again."""
+        for sequence in list(self.given):
+            self.settle(sequence)
 
     def offer(self, sequence: int, message: Message) -> None:
         if matches(self.settings.subject.split("."), message.subject.split(".")):
@@ -104,8 +129,11 @@ class MemoryWorkQueue:
     def __repr__(self) -> str:
         return f"<MemoryWorkQueue {self._settings.name} of {self._settings.stream}>"
 
-    def open(self) -> _Queue:
-        """Make what is missing; raises `Invalid` if the stream has other subjects."""
+    def open(self) -> None:
+        """Make what is missing, and have it stay; raises `Invalid` if the stream has other subjects."""
+        self._queue().idle_seconds = None
+
+    def _queue(self) -> _Queue:
         stream = self._open_stream()
         if not matches(stream.subject.split("."), self._settings.subject.split(".")):
             raise Invalid(f"stream {self._settings.stream!r} does not store {self._settings.subject!r}")
@@ -115,7 +143,7 @@ class MemoryWorkQueue:
         await own_task()
         while True:
             try:
-                queue = self.open()
+                queue = self._queue()
             except Unreachable:
                 await anyio.sleep(LOOK_SECONDS)
                 continue

@@ -288,6 +288,17 @@ class MemoryObjectStore:
     async def clear(self) -> None:
         self._open().clear()
 
+    async def mark(self) -> str:
+        self._open()
+        return str(time.monotonic_ns())
+
+    async def unnamed(self, *, exactly: bool = False) -> dict[str, int]:
+        self._open()
+        return {}  # what is being written is the writer's, and what was replaced its readers'
+
+    async def purge(self, version: str) -> None:
+        pass
+
     async def created_at(self) -> float:
         return self._open().created_at
 

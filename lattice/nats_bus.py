@@ -12,13 +12,14 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import anyio.abc
 import structlog
 from anyio import AsyncContextManagerMixin
 
-from lattice import jetstream
+from lattice import consumers, jetstream, object_store
 from lattice.bus import (
     NO_HEADERS,
     BusStatistics,
@@ -29,6 +30,7 @@ from lattice.bus import (
     KeyValue,
     Message,
     ObjectStore,
+    OwnedQueue,
     QueueSettings,
     Subscription,
     WorkQueue,
@@ -40,6 +42,7 @@ from lattice.key_value import JetStreamKeyValue
 from lattice.nats_connection import NatsConnection
 from lattice.nats_protocol import publish_command
 from lattice.object_store import JetStreamObjectStore
+from lattice.replaced_objects import ReplacedObjects
 from lattice.replies import Replies
 from lattice.tasks import open_tasks
 from lattice.work_queue import JetStreamWorkQueue
@@ -126,6 +129,7 @@ class NatsBus(AsyncContextManagerMixin):
     async def __asynccontextmanager__(self) -> AsyncGenerator[NatsBus]:
         connection = await self._first_connection()
         async with open_tasks() as self._tasks:
+            self._replaced_objects = ReplacedObjects(self._tasks, partial(object_store.purge, self))
             self._tasks.start_soon(self._run, connection)
             try:
                 yield self
@@ -413,10 +417,20 @@ class NatsBus(AsyncContextManagerMixin):
 
     async def object_store(self, bucket: str, *, make: bool = True) -> ObjectStore:
         stream = jetstream.object_stream(bucket)
-        opened = JetStreamObjectStore(self, bucket, stream, replicas=self._settings.replicas, makes=make)
+        opened = JetStreamObjectStore(
+            self,
+            bucket,
+            stream,
+            replicas=self._settings.replicas,
+            replaced=self._replaced_objects,
+            makes=make,
+        )
         if make:
             await opened.open()
         return opened
+
+    async def object_stores(self, prefix: str) -> list[str]:
+        return await object_store.stores(self, prefix)
 
     async def delete_object_store(self, bucket: str) -> None:
         try:
@@ -428,6 +442,12 @@ class NatsBus(AsyncContextManagerMixin):
         opened = JetStreamWorkQueue(self, settings, replicas=self._settings.replicas)
         await opened.open()
         return opened
+
+    async def owned_queues(self, owner: str) -> list[OwnedQueue]:
+        return await consumers.owned(self, owner)
+
+    async def retire_queue(self, queue: OwnedQueue, *, idle_seconds: float) -> None:
+        await consumers.retire(self, queue, idle_seconds)
 
     async def make_stream(self, name: str, subject: str) -> None:
         found = await jetstream.call(self, "STREAM.NAMES", {"subject": subject})

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -127,12 +127,21 @@ class ObjectReader(Source):
     """The bytes of one object from `start` to before `end`; a whole one is checked against its digest."""
 
     def __init__(
-        self, reader: BatchReader, description: Mapping[str, Any], start: int, end: int | None, label: str
+        self,
+        reader: BatchReader,
+        description: Mapping[str, Any],
+        start: int,
+        end: int | None,
+        label: str,
+        describe: Callable[[], Awaitable[Mapping[str, Any] | None]],
     ) -> None:
+        """`describe` gives the object's description as it is by then."""
         super().__init__()
         size = int(description.get("size", 0))
         self._reader = reader
         self._label = label
+        self._version = description["nuid"]
+        self._describe = describe
         self._left = max(0, min(size, size if end is None else end) - start)
         self._is_whole = self._left == size
         self._expected = str(description.get("digest", ""))
@@ -175,10 +184,16 @@ class ObjectReader(Source):
             if messages:
                 self._waiting.extend(message.data for message in messages)
                 return
+            await self._require_present()
             await anyio.sleep(RETRY_SECONDS * attempt)  # a replica of the store may be behind
-        raise Failed(
-            f"object {self._label} lacks {self._left} bytes: it was replaced meanwhile, or is damaged"
-        )
+        raise Failed(f"object {self._label} is damaged: it lacks {self._left} bytes; store it again")
+
+    async def _require_present(self) -> None:
+        """Raise `Interrupted` if the store has another version by now, or none."""
+        present = await self._describe()
+        if present is None or present["nuid"] != self._version:
+            what = "deleted" if present is None else "replaced"
+            raise Interrupted(f"object {self._label} was {what} while it was read: read it again")
 
     async def _check(self, chunk: bytes) -> None:
         if len(chunk) <= INLINE_DIGEST_BYTES:

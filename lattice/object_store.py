@@ -2,6 +2,10 @@
 
 Chunks go up under a subject of their own and become the object by one last message, its description. So a
 store that is cut off leaves nothing behind that anybody could see, and replacing is one step for all readers.
+
+Chunks that no description names are those of objects being written, of writers that were lost, and of objects
+that were replaced. The last are kept for a while, as somebody may be reading them; for the others the store
+tells which they are, and whoever keeps it purges those that do not change any more.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -21,8 +25,9 @@ import anyio.to_thread
 
 from lattice import jetstream
 from lattice.bus import ObjectInfo, ObjectPage
-from lattice.errors import Invalid, LatticeError, NotFound
+from lattice.errors import Denied, Failed, Interrupted, Invalid, LatticeError, NotFound
 from lattice.object_reader import BatchReader, ObjectReader
+from lattice.replaced_objects import Replaced, ReplacedObjects
 from lattice.sources import BytesSource, rechunked
 from lattice.streams import ByteReceiver
 from lattice.tasks import open_tasks, own_task
@@ -35,7 +40,10 @@ INLINE_DIGEST_BYTES = 64 * 1024
 INDEX_ENTRIES = 64
 """Places of an object that a range may begin at without reading what is before."""
 INDEX = "lattice-index"
+DESCRIPTIONS_AT_ONCE = 1000
 ROLLUP = {"Nats-Rollup": "sub"}
+ABANDONED_SECONDS = 3600.0
+"""Chunks that no description names and to which none was added for so long may be purged."""
 
 
 class JetStreamObjectStore:
@@ -48,6 +56,7 @@ class JetStreamObjectStore:
         stream: Mapping[str, Any],
         *,
         replicas: int | None,
+        replaced: ReplacedObjects,
         makes: bool = True,
     ) -> None:
         self._bus = bus
@@ -55,6 +64,7 @@ class JetStreamObjectStore:
         self._stream = stream
         self._name = str(stream["name"])
         self._replicas = replicas
+        self._replaced = replaced
         self._makes = makes
 
     def __repr__(self) -> str:
@@ -69,11 +79,18 @@ class JetStreamObjectStore:
         await jetstream.open_stream(self._bus, self._stream, replicas=self._replicas)
 
     async def created_at(self) -> float:
+        return _seconds(str((await self._info())["created"]))
+
+    async def mark(self) -> str:
+        info = await self._info()
+        state = info["state"]
+        return f"{info['created']} {state['last_seq']} {state['messages']} {state.get('num_deleted', 0)}"
+
+    async def _info(self) -> dict[str, Any]:
         try:
-            info = await jetstream.call(self._bus, f"STREAM.INFO.{self._name}")
+            return await jetstream.call(self._bus, f"STREAM.INFO.{self._name}")
         except jetstream.StreamLost:
             raise self._missing() from None
-        return _seconds(str(info["created"]))
 
     # Writing
 
@@ -82,19 +99,25 @@ class JetStreamObjectStore:
 
     async def write(self, name: str, chunks: AsyncIterable[bytes]) -> ObjectInfo:
         await self._require()
-        previous = await self._describe(name)
+        self._description_subject(name)
         unique = secrets.token_hex(11)
         upload = _Upload(self._bus, f"$O.{self._bucket}.C.{unique}", self._bus.max_payload // 2)
         try:
             await upload.run(chunks)
-            description = self._description(name, unique, upload)
-            await self._store_description(description)
+            previous = await self._describe(name)
         except BaseException:
             with anyio.move_on_after(jetstream.TIMEOUT_SECONDS, shield=True):
-                await self._purge(unique)
+                await self.purge(unique)
+            raise
+        description = self._description(name, unique, upload)
+        try:
+            await self._store_description(description)
+        except (Denied, Failed, Invalid):  # after anything else it may have been stored
+            await self.purge(unique)
             raise
         if previous is not None:
-            await self._purge(previous["nuid"])
+            version, size = previous["nuid"], int(previous.get("size", 0))
+            self._replaced.add(Replaced(bucket=self._bucket, name=name, version=version, size=size))
         return _info(description)
 
     def _description(self, name: str, unique: str, upload: _Upload) -> dict[str, Any]:
@@ -115,7 +138,7 @@ class JetStreamObjectStore:
         if description is not None:
             gone = {**description, "size": 0, "chunks": 0, "digest": "", "deleted": True}
             await self._store_description(gone)
-            await self._purge(description["nuid"])
+            await self.purge(description["nuid"])
 
     async def clear(self) -> None:
         try:
@@ -139,9 +162,10 @@ class JetStreamObjectStore:
             raise NotFound(f"object {name!r} is not in {self._bucket}")
         subject = f"$O.{self._bucket}.C.{description['nuid']}"
         reader = BatchReader(self._bus, self._name, subject, CHUNKS_UNDER_WAY)
-        return _info(description), ObjectReader(
-            reader, description, start, end, f"{name!r} of {self._bucket}"
+        body = ObjectReader(
+            reader, description, start, end, f"{name!r} of {self._bucket}", lambda: self._describe(name)
         )
+        return _info(description), body
 
     async def info(self, name: str) -> ObjectInfo | None:
         description = await self._describe(name)
@@ -168,6 +192,57 @@ class JetStreamObjectStore:
             page = await self.page(page.cursor)
             found.extend(item.name for item in page.objects)
         return sorted(set(found))
+
+    # What no object names
+
+    async def unnamed(self, *, exactly: bool = False) -> dict[str, int]:
+        # In this order: whatever is stored is described after its chunks.
+        try:
+            chunks = await self._chunks()
+            if chunks:
+                found = self._descriptions_of_leader() if exactly else self._descriptions()
+                async with aclosing(found):
+                    async for description in found:
+                        if not description.get("deleted"):
+                            chunks.pop(str(description.get("nuid")), None)
+        except jetstream.StreamLost:
+            return {}
+        return chunks
+
+    async def _descriptions(self) -> AsyncGenerator[dict[str, Any]]:
+        subject = f"$O.{self._bucket}.M.>"
+        async with BatchReader(self._bus, self._name, subject, DESCRIPTIONS_AT_ONCE) as reader:
+            while not reader.is_last:
+                for message in await reader.next():
+                    yield json.loads(message.data)
+
+    async def _descriptions_of_leader(self) -> AsyncGenerator[dict[str, Any]]:
+        """One by one, from the server that leads the stream: the others may not have the last ones yet."""
+        operation = f"STREAM.MSG.GET.{self._name}"
+        asked = {"next_by_subj": f"$O.{self._bucket}.M.>", "seq": 1}
+        while True:
+            try:
+                message = (await jetstream.call(self._bus, operation, asked))["message"]
+            except NotFound:
+                return
+            asked["seq"] = int(message["seq"]) + 1
+            yield json.loads(base64.b64decode(message["data"]))
+
+    async def _chunks(self) -> dict[str, int]:
+        """How many chunks there are of each version."""
+        found: dict[str, int] = {}
+        prefix = f"$O.{self._bucket}.C."
+        offset, total = 0, 1
+        while offset < total:
+            asked = {"subjects_filter": f"{prefix}>", "offset": offset}
+            info = await jetstream.call(self._bus, f"STREAM.INFO.{self._name}", asked)
+            subjects = info["state"].get("subjects") or {}
+            found |= {subject.removeprefix(prefix): count for subject, count in subjects.items()}
+            offset, total = offset + len(subjects), info.get("total", 0) if subjects else 0
+        return found
+
+    async def purge(self, version: str) -> None:
+        await purge(self._bus, self._bucket, version)
 
     # Descriptions
 
@@ -202,10 +277,24 @@ class JetStreamObjectStore:
         subject = self._description_subject(description["name"])
         await _store(self._bus, subject, json.dumps(description).encode(), ROLLUP)
 
-    async def _purge(self, unique: str) -> None:
-        subject = f"$O.{self._bucket}.C.{unique}"
-        with suppress(LatticeError):
-            await jetstream.call(self._bus, f"STREAM.PURGE.{self._name}", {"filter": subject})
+
+async def stores(bus: jetstream.Transport, prefix: str) -> list[str]:
+    """The buckets whose names begin so."""
+    found: list[str] = []
+    offset, total = 0, 1
+    while offset < total:
+        page = await jetstream.call(bus, "STREAM.NAMES", {"subject": "$O.>", "offset": offset})
+        names = page.get("streams") or []
+        found += [name.removeprefix("OBJ_") for name in names if name.startswith(f"OBJ_{prefix}")]
+        offset, total = offset + len(names), page["total"] if names else 0
+    return found
+
+
+async def purge(bus: jetstream.Transport, bucket: str, version: str) -> None:
+    """Delete the chunks of a version; what can't be reached is left to whoever looks for what is unnamed."""
+    stream = jetstream.object_stream(bucket)["name"]
+    with suppress(LatticeError):
+        await jetstream.call(bus, f"STREAM.PURGE.{stream}", {"filter": f"$O.{bucket}.C.{version}"})
 
 
 class _Upload:
@@ -222,6 +311,7 @@ class _Upload:
         self.sequences: list[int] = []
         self._failures: list[LatticeError] = []
         self._limiter = anyio.Semaphore(CHUNKS_UNDER_WAY)
+        self._added_at = anyio.current_time()
 
     async def run(self, chunks: AsyncIterable[bytes]) -> None:
         await own_task()
@@ -233,10 +323,22 @@ class _Upload:
                 await self._add(chunk)
                 self.sequences.append(0)
                 tasks.start_soon(self._send, chunk, len(self.sequences) - 1)
+            self._check_pause()
         if self._failures:
             raise self._failures[0]
 
+    def _check_pause(self) -> None:
+        """Raise `Interrupted` when what was sent before may have been taken for abandoned."""
+        now = anyio.current_time()
+        if self.sequences and now - self._added_at > ABANDONED_SECONDS / 2:
+            raise Interrupted(
+                f"less than {self.chunk_bytes} bytes came within {ABANDONED_SECONDS / 2:g} s, and what came "
+                "before may be gone: write the object again"
+            )
+        self._added_at = now
+
     async def _add(self, chunk: bytes) -> None:
+        self._check_pause()
         self.size += len(chunk)
         if len(chunk) <= INLINE_DIGEST_BYTES:
             self.digest.update(chunk)

@@ -186,7 +186,9 @@ class Observed:
     The mutable state is the views of the nodes; all else follows from them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, components: Mapping[str, object]) -> None:
+        """`components` are those asked for: what is meant for one goes to no provider of its name."""
+        self._components = components
         self.nodes: dict[str, NodeView] = {}
         self.holdings: dict[str, dict[str, Holding]] = {}
         """By component and node; live nodes only."""
@@ -209,6 +211,11 @@ class Observed:
             found = self._placements[name] = (*self._replicas(name), *self._offered(name))
         return found
 
+    def forget_placements(self, names: Iterable[str]) -> None:
+        """Look anew where these can be called: they became components, or ceased to be."""
+        for name in names:
+            self._placements.pop(name, None)
+
     def _replicas(self, component: str) -> Iterable[Placement]:
         return (
             Placement(holding.node, holding.serving)
@@ -217,6 +224,8 @@ class Observed:
         )
 
     def _offered(self, provider: str) -> Iterable[Placement]:
+        if provider in self._components:
+            return ()
         return (
             Placement(view, 1)
             for view, offer in self.offers.get(provider, {}).values()

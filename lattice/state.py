@@ -125,7 +125,7 @@ class LatticeState:
 
     def __init__(self) -> None:
         self.desired = Desired()
-        self.observed = Observed()
+        self.observed = Observed(self.desired.components)
         self._ticked_at: float | None = None
         self._handlers: Mapping[type, Callable[[Any, float], list[Effect]]] = {
             Heartbeat: self._heartbeat,
@@ -177,7 +177,12 @@ class LatticeState:
     # Desired
 
     def _application(self, application: Application, now: float) -> list[Effect]:
-        return [ApplicationChanged(application)] if self.desired.merge(application) else []
+        previous = self.desired.applications.get(application.name)
+        if not self.desired.merge(application):
+            return []
+        both = (previous, application)
+        self.observed.forget_placements(item.name for copy in both if copy for item in copy.components)
+        return [ApplicationChanged(application)]
 
     # Nodes
 

@@ -290,6 +290,11 @@ def keyvalue_bucket(lattice: str, namespace: str) -> str:
     return f"LATTICE_{check_name(lattice, 'lattice')}_keyvalue_{namespace}"
 
 
+def blobs_prefix(lattice: str) -> str:
+    """`BLOBS_{lattice}_`: how the object stores begin that keep what components store."""
+    return f"BLOBS_{check_name(lattice, 'lattice')}_"
+
+
 # Parsing
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 import anyio
 import structlog
 
-from lattice import jetstream
+from lattice import consumers, jetstream
 from lattice.bus import Message, QueueSettings, Subscription
 from lattice.errors import Failed, Invalid, LatticeError
 from lattice.patterns import matches
@@ -64,7 +64,9 @@ class JetStreamWorkQueue:
         settings = self._settings
         await self._make()
         if self._subscription is None:
-            self._subscription = await self._bus.subscribe(f"{self._inbox}.*", self._on_message)
+            # A group of one: what is on its way when it is left still comes, and is given back at once.
+            inbox = f"{self._inbox}.*"
+            self._subscription = await self._bus.subscribe(inbox, self._on_message, queue=self._settings.name)
             self._bus.on_connection_change(self._on_connection_change)
         log.debug("queue.opened", stream=settings.stream, queue=settings.name)
 
@@ -159,23 +161,11 @@ class JetStreamWorkQueue:
 
     async def _make(self) -> None:
         settings = self._settings
-        config = {
-            "durable_name": settings.name,
-            "name": settings.name,
-            "ack_policy": "explicit",
-            "ack_wait": int(settings.ack_wait_seconds * jetstream.NANOSECONDS),
-            "deliver_policy": "all" if settings.from_start else "new",
-            "replay_policy": "instant",
-            "filter_subject": settings.subject,
-            "max_deliver": -1,
-            "max_ack_pending": settings.max_pending,
-        }
-        operation = f"CONSUMER.CREATE.{settings.stream}.{settings.name}.{settings.subject}"
         try:
             stream = jetstream.work_stream(settings.stream, settings.subject)
             await jetstream.open_stream(self._bus, stream, replicas=self._replicas)
             await self._check_subject()
-            await jetstream.call(self._bus, operation, {"stream_name": settings.stream, "config": config})
+            await consumers.make(self._bus, settings)
         except Failed as error:
             raise self._translated(error) from error
 

@@ -56,6 +56,7 @@ from node.jobs.jobs import Jobs
 from node.jobs.operations import JobOperations
 from node.link_checks import LinkChecks
 from node.micro import EndpointStatistics, MicroService
+from node.object_upkeep import ObjectUpkeep
 from node.operations import Operations
 from node.own_operations import OwnOperations
 from node.reports import Reports
@@ -65,6 +66,7 @@ from node.stall import StallGuard
 from node.triggers import cron, messaging, watcher
 from node.triggers.cron import CronTriggers
 from node.triggers.messaging import MessagingTriggers
+from node.triggers.stream_queues import StreamQueues
 from node.triggers.watcher import WatcherTriggers
 from node.upkeep import Upkeep
 from node.world import check_grants, is_builtin
@@ -191,6 +193,7 @@ class Node(AsyncContextManagerMixin):
             evict=self.replicas.evict,
             is_connected=lambda: bus.is_connected,
         )
+        self.objects = ObjectUpkeep(bus, lattice, is_leading=lambda: self.controller.is_leading)
 
     def _compose_calls(self, objects: ObjectStore) -> None:
         """What runs components, calls them and takes calls."""
@@ -279,6 +282,9 @@ class Node(AsyncContextManagerMixin):
             self.caller,
             serves=self.replicas.serves,
             replies=self.runner.replies,
+        )
+        self.queues = StreamQueues(
+            self._bus, self.lattice, self.observer, is_leading=lambda: self.controller.is_leading
         )
         self.watchers = WatcherTriggers(
             self._bus,
@@ -376,9 +382,14 @@ class Node(AsyncContextManagerMixin):
         self._bus.on_connection_change(self._connection_changed)
         await tasks.start(self.cron.run)
         await tasks.start(self.messaging.run)
+        tasks.start_soon(self.queues.run)
+        tasks.start_soon(self.objects.run)
         await tasks.start(self.watchers.run)
         await self.http.start(tasks)
         self.announcer.announce("node.joined", {})
+        if (handicap := self.runner.engine.handicap) is not None:
+            tell = log.info if handicap.is_wanted else log.warning
+            tell("engine.slower", reason=handicap.reason, cure=handicap.cure)
         hint = "latticectl deploy FILE.wasm"
         log.info("node.ready", name=self.name, id=self.id, capacity=self.info.capacity, next=hint)
 

@@ -21,6 +21,7 @@ def make_providers(
     wait_for_news: Callable[[], Awaitable[object]],
     on_change: Callable[[Sequence[Offer]], None],
     settings: LinkSettings | None = None,
+    is_component: Callable[[str], bool] = lambda name: False,
     kinds: Mapping[str, Kind] = KINDS,
 ) -> Providers:
     """All providers of a node, none of them running. Raises `Invalid` for a setting that can't be."""
@@ -34,4 +35,5 @@ def make_providers(
         wait_for_news=wait_for_news,
         settings=settings,
         on_change=on_change,
+        is_component=is_component,
     )

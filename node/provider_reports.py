@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -15,7 +16,7 @@ from lattice.model import Link
 from lattice.names import did_you_mean
 from lattice.observed import NodeView
 from lattice.observer import Observer
-from providers.hosting import DESCRIPTION
+from providers.hosting import DESCRIPTION, taken_name
 
 DESCRIBE_SECONDS = 1.0
 
@@ -57,6 +58,11 @@ class ProviderReports:
         return {"provider": {**found, "exports": exports, "links": self._links(name)}}
 
     def _provider(self, name: str, offered: Offered) -> dict[str, Any]:
+        if name in self._observer.state.desired.components:  # whatever the nodes that offer it say
+            offered = {
+                node: (view, replace(offer, is_healthy=False, reason=taken_name(name)))
+                for node, (view, offer) in offered.items()
+            }
         offers = [offer for _, offer in offered.values()]
         nodes = sorted(offered.values(), key=lambda item: (item[0].name, item[0].id))
         return {

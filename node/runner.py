@@ -195,6 +195,7 @@ class Runner(AsyncContextManagerMixin):
             wait_for_news=self._observer.wait_for_change,
             on_change=hooks.offer,
             settings=NamedSettings(self.configurations, self.secrets),
+            is_component=self._state.desired.components.__contains__,
         )
 
     def know(self, spec_of: SpecOf, links_of: LinksOf) -> None:

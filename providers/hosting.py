@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 import anyio
+import structlog
 from anyio.abc import TaskStatus
 
 from lattice import values, wire, wit
@@ -21,7 +23,7 @@ from lattice.exchange import Exchange
 from lattice.inventory import Offer
 from lattice.model import MIB, Link
 from lattice.streams import ByteReceiver
-from lattice.tasks import own_task
+from lattice.tasks import open_tasks, own_task
 from providers.bindings import FLAT_PACKAGES, Bindings, LinkSettings, LinksOf, PlainSettings, Spawn
 from providers.hosted import Hosted, OfferSettings
 from providers.provider import BoundLink, Provider
@@ -39,12 +41,22 @@ FLAT = tuple(f"{package}/" for package in FLAT_PACKAGES)
 
 Result = TypeVar("Result")
 
+log = structlog.get_logger()
+
 PAYLOAD_BYTES = 8 * MIB
 """Of the arguments of a call; what is larger goes as a stream beside it."""
 
 
+def taken_name(name: str) -> str:
+    """Why a provider of this name is refused, and what to do."""
+    return (
+        f"{name!r} is a component (`latticectl get components`), and what is meant for one must not reach "
+        "the other: offer the provider under another name, or delete the component"
+    )
+
+
 class Providers:
-    """The mutable state is that of the providers."""
+    """The mutable state is that of the providers, and which of them are refused for their name."""
 
     def __init__(
         self,
@@ -54,12 +66,19 @@ class Providers:
         wait_for_news: Callable[[], Awaitable[object]],
         settings: LinkSettings | None = None,
         on_change: Callable[[Sequence[Offer]], None] = lambda offers: None,
+        is_component: Callable[[str], bool] = lambda name: False,
     ) -> None:
-        """`wait_for_news` returns when links may have changed; `on_change` is given all offers anew."""
+        """`wait_for_news` returns when links or components may have changed.
+
+        `on_change` is given all offers anew. `is_component` tells of which names there is a component: a
+        provider of such a name is not offered, and takes no calls, until there is none.
+        """
         self._links_of = links_of
         self._wait_for_news = wait_for_news
         self._settings = settings or PlainSettings()
         self._on_change = on_change
+        self._is_component = is_component
+        self._refused: frozenset[str] = frozenset()
         self._hosted = {
             offer.name: Hosted(offer, make_bindings=self._bindings, on_change=self._changed)
             for offer in offers
@@ -71,7 +90,12 @@ class Providers:
 
     def offers(self) -> list[Offer]:
         """What is offered now, healthy or not."""
-        return [hosted.offer for hosted in self._hosted.values()]
+        return [self._offer(hosted.offer) for hosted in self._hosted.values()]
+
+    def _offer(self, offer: Offer) -> Offer:
+        if not self._is_component(offer.name):
+            return offer
+        return replace(offer, is_healthy=False, reason=taken_name(offer.name))
 
     def hosted(self) -> Mapping[str, Hosted]:
         """The providers by name, for people who look at their figures."""
@@ -79,12 +103,15 @@ class Providers:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run all until `stop`, started once each runs or has failed to; cancelling ends them abruptly."""
-        async with anyio.create_task_group() as tasks:
-            for hosted in self._hosted.values():
-                tasks.start_soon(hosted.run)
-            for hosted in self._hosted.values():
-                await hosted.wait_until_tried()
-            task_status.started()
+        async with open_tasks() as beside:
+            beside.start_soon(self._watch_names)
+            async with anyio.create_task_group() as tasks:
+                for hosted in self._hosted.values():
+                    tasks.start_soon(hosted.run)
+                for hosted in self._hosted.values():
+                    await hosted.wait_until_tried()
+                task_status.started()
+            beside.cancel_scope.cancel()
         self._stopped.set()
 
     async def stop(self) -> None:
@@ -92,6 +119,19 @@ class Providers:
         for hosted in self._hosted.values():
             hosted.stop()
         await self._stopped.wait()
+
+    async def _watch_names(self) -> None:
+        """Say so whenever a provider's name becomes that of a component, or is free again."""
+        while True:
+            refused = frozenset(filter(self._is_component, self._hosted))
+            if refused != self._refused:
+                for name in sorted(refused - self._refused):
+                    log.error("provider.refused", provider=name, reason=taken_name(name))
+                for name in sorted(self._refused - refused):
+                    log.info("provider.admitted", provider=name)
+                self._refused = refused
+                self._changed()
+            await self._wait_for_news()
 
     def _changed(self) -> None:
         self._on_change(self.offers())
@@ -115,7 +155,7 @@ class Providers:
     def serves(self, component: str) -> bool:
         """Whether it takes calls here now."""
         hosted = self._hosted.get(component)
-        return hosted is not None and hosted.is_running
+        return hosted is not None and hosted.is_running and not self._is_component(component)
 
     async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
         """Call with values; whoever calls within the process ends the call at its deadline."""

@@ -22,7 +22,7 @@ from node.engine.configuration import (
     address_space_bytes,
     make_engine,
 )
-from node.engine.driver import Maker, NativeTicker
+from node.engine.driver import Absence, Maker, NativeTicker
 from node.engine.stopwatch import Stopwatch
 from node.engine.ticker import TICK_SECONDS, Ticker
 from node.engine.traps import root_cause
@@ -87,6 +87,11 @@ class Engine(AsyncContextManagerMixin):
             self._tasks = None
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._stop_threads)
+
+    @property
+    def handicap(self) -> Absence | None:
+        """What makes calls slower here than they could be."""
+        return store.NO_DRIVER
 
     def _start_ticker(self) -> Ticker | NativeTicker:
         if store.DRIVER is not None:

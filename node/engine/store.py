@@ -445,7 +445,7 @@ class Shelf:
             self._driver.free_shelf(address)
 
 
-DRIVER = driver.load(
+_driver = driver.load(
     [ctypes.cast(ffi.dll[name], ctypes.c_void_p).value or 0 for name in driver.FUNCTIONS],
     driver.Layout(
         instance=_INSTANCE,
@@ -458,4 +458,7 @@ DRIVER = driver.load(
         text_kind=Kind.STRING,
     ),
 )
+DRIVER = _driver if isinstance(_driver, driver.Driver) else None
 """The native helper, if there is one."""
+NO_DRIVER = _driver if isinstance(_driver, driver.Absence) else None
+"""Why there is none."""

@@ -30,6 +30,9 @@ MAX_WAITING = 16
 """Requests of one connection that wait for the one being served."""
 DISCARD_BYTES = 1024 * 1024
 """How much of a body that nobody wants is read to keep its connection."""
+UNKNOWN = -1
+SHORTEST_LINE = len(b"A / HTTP/1.1\r")
+NOT_HTTP = "the protocol is not HTTP"
 
 
 class Phase(enum.Enum):
@@ -57,7 +60,12 @@ class Incoming:
 
 
 class Inlet:
-    """The mutable state is where the parser is, the request that comes, and those that are ready."""
+    """The mutable state is where the parser is, the request that comes, and those that are ready.
+
+    The parser does not say where in the data it is. `_place` is where the head begins that is coming, in what
+    is kept of it or else in the present data. It is `UNKNOWN` behind another request in the same data, whose
+    head is `_before`, with a first line that ends at `_line_end`.
+    """
 
     def __init__(
         self, limits: HttpLimits, peer: Peer, *, wanted: Callable[[], None], taken: Callable[[], None]
@@ -71,6 +79,9 @@ class Inlet:
         self._url = b""
         self._data: bytes | memoryview = b""
         self._earlier = bytearray()
+        self._place = 0
+        self._line_end = UNKNOWN
+        self._before: Head | None = None
         self._fields: Fields = []
         self._chunks: list[bytes] = []
         self._current: Incoming | None = None
@@ -101,12 +112,16 @@ class Inlet:
             return
         before = self._body_bytes
         self._data = data
+        if self.phase is Phase.IDLE:
+            self._place = 0
+        elif self.phase is Phase.BODY:
+            self._pass_body()
         rest = self._parse(data)
         while rest:
             rest = self._parse(rest)
-        self._data = b""
         if self.phase is Phase.HEAD:
-            self._earlier += data  # bounded with the head
+            self._keep_head()
+        self._data = b""
         if self.phase is not Phase.IDLE:
             self._look_at(len(data), is_progress=self._body_bytes != before)
 
@@ -124,6 +139,30 @@ class Inlet:
                 log.error("http.parser-failed", exc_info=error.__context__ or error)
             self.refuse(Refusal(400, f"the request is malformed: {error}"))
         return b""
+
+    def _keep_head(self) -> None:
+        """Keep what came of a head that is not complete; what is in front of it is left out."""
+        data = self._data
+        if not self._earlier:
+            if self._place < 0:
+                self._place = self._place_behind(bytes(data))
+            if self._place > 0:
+                data, self._place = data[self._place :], 0
+        self._earlier += data  # bounded with the head
+
+    def _pass_body(self) -> None:
+        """The next head is behind what is left of the present body; nobody knows where if that is chunked."""
+        head = self._current.head if self._current is not None else None
+        self._place = self._line_end = UNKNOWN
+        if head is not None and not head.is_chunked:
+            self._place = head.content_length - self._body_bytes
+
+    def _place_behind(self, data: bytes) -> int:
+        """Where the next head begins behind the one that was read last in the same data."""
+        if self._before is None or self._line_end < 0:
+            return UNKNOWN
+        body = data.find(b"\r\n\r\n", self._line_end - 1) + 4
+        return _end_of_chunks(data, body) if self._before.is_chunked else body + self._before.content_length
 
     def _look_at(self, size: int, *, is_progress: bool) -> None:
         """After each piece of a message that is not complete."""
@@ -186,10 +225,10 @@ class Inlet:
         self.phase = Phase.BODY
         self._body_bytes = self._silent_bytes = self._discarded = 0
         try:
-            if self._is_other_protocol(method, version):
-                raise Refusal(400, "the protocol is not HTTP")
+            self._check_protocol(version)
             self._check(version)
             current.head = head = Head(method, self._url, version, self._fields, self._peer)
+            self._before = head
             if parser.should_upgrade() and (head.has_body or method == "CONNECT"):
                 # An offer is passed over, as it may be; but the parser would take its body for a request.
                 raise Refusal(501, "no other protocol is offered: leave `upgrade` out")
@@ -211,20 +250,25 @@ class Inlet:
             most = self._limits.header_count
             raise Refusal(431, f"the request has more than {most} header fields")
 
-    def _is_other_protocol(self, method: str, version: str) -> bool:
-        """Whether the request line names RTSP or ICE: the parser takes them, and does not tell.
+    def _check_protocol(self, version: str) -> None:
+        """Raise `Refusal` for RTSP and ICE: the parser takes them, and does not tell.
 
-        Looked for in what came since the head's beginning, which may have other requests in front of it.
+        Only the request line says which it is: the same words may stand in a field, in a body, or in another
+        request. Nearly always it is the first line of the data, and its end is all that is looked at.
         """
-        data: bytes | memoryview = self._data
+        data = self._data
         if self._earlier or not isinstance(data, bytes):
-            data = bytes(self._earlier) + bytes(data)
+            self._data = data = bytes(self._earlier) + bytes(data)
             self._earlier = bytearray()
-        if b" RTSP/" not in data and b" ICE/" not in data:
-            return False
-        start = b"\n%b %b" % (method.encode(), self._url)  # of a line: a field's value may read the same
-        lines = [start + b" %b/%b\r\n" % (name, version.encode()) for name in (b"RTSP", b"ICE")]
-        return any(line in b"\n" + data for line in lines)
+        place = self._place
+        if place < 0 and (place := self._place_behind(data)) < 0:
+            _refuse_words(data, version)
+            self._line_end = UNKNOWN
+            return
+        self._place = UNKNOWN
+        self._line_end = end = data.find(b"\n", place)
+        if end < place + SHORTEST_LINE or not data.startswith(b" HTTP/", end - 10):
+            self._line_end = _end_of_line(data, place)
 
     def on_body(self, data: bytes) -> None:
         if self.phase is Phase.ENDED:
@@ -276,3 +320,33 @@ class Inlet:
     def _trailers(self) -> Mapping[str, str]:
         found = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._fields)
         return {name: value.strip() for name, value in found if name not in FORBIDDEN_TRAILERS}
+
+
+def _end_of_chunks(data: bytes, place: int) -> int:
+    """Where a chunked body ends that begins there; the parser has found nothing wrong with it."""
+    while True:
+        end = data.find(b"\r\n", place)
+        size = int(data[place:end].partition(b";")[0], 16)
+        if not size:
+            return data.find(b"\r\n\r\n", end) + 4  # behind its trailers
+        place = end + 2 + size + 2
+
+
+def _end_of_line(data: bytes, place: int) -> int:
+    """Where a request line ends that is none of HTTP/1, or has empty lines in front of it."""
+    end = data.find(b"\n", place)
+    while 0 <= end <= place + 1:
+        place, end = end + 1, data.find(b"\n", end + 1)
+    if data.find(b" RTSP/", place, end) >= 0 or data.find(b" ICE/", place, end) >= 0:
+        raise Refusal(400, NOT_HTTP)
+    return end
+
+
+def _refuse_words(data: bytes, version: str) -> None:
+    """Raise `Refusal` if the data have a line that ends as one of RTSP or ICE does.
+
+    For requests behind a chunked body that began in earlier data: which line is their own can't be told, and
+    refusing one too many does no harm.
+    """
+    if any(b" %b/%b\r\n" % (name, version.encode()) in data for name in (b"RTSP", b"ICE")):
+        raise Refusal(400, NOT_HTTP)

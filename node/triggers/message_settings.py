@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lattice.bus import QueueSettings
 from lattice.errors import Invalid
+from lattice.model import Trigger, TriggerKind
 from lattice.names import check_name, did_you_mean
 from lattice.patterns import parse_pattern, parse_subject
 from lattice.quantities import parse_duration
@@ -59,8 +61,34 @@ def parse_messages(component: str, name: str, given: Mapping[str, str]) -> Messa
         subject=_pattern(given["subject"]),
         queue=check_name(given.get("queue", component), "`queue`"),
         concurrency=_number(given, "concurrency", 32, 1, MAX_CONCURRENCY),
-        stream=_stream(given, f"{component}-{name}") if "stream" in given else None,
+        stream=_stream(given, default_durable(component, name)) if "stream" in given else None,
     )
+
+
+def queue_of(settings: MessageSettings, stream: StreamSettings, lattice: str) -> QueueSettings:
+    """The durable queue of a trigger, as every node of the lattice opens it."""
+    return QueueSettings(
+        stream=stream.stream,
+        name=stream.durable,
+        subject=settings.subject,
+        ack_wait_seconds=stream.ack_wait_seconds,
+        prefetch=settings.concurrency,
+        from_start=stream.from_start,
+        owner=lattice,
+    )
+
+
+def queue_named_by(trigger: Trigger) -> tuple[str, str] | None:
+    """The stream and the queue that a trigger names, whatever else of its configuration is wrong."""
+    given = trigger.configuration
+    if trigger.kind is not TriggerKind.MESSAGING or "stream" not in given:
+        return None
+    return given["stream"], given.get("durable", default_durable(trigger.component, trigger.name))
+
+
+def default_durable(component: str, name: str) -> str:
+    """What the queue of a component's trigger is called unless it says otherwise."""
+    return f"{component}-{name}"
 
 
 def _stream(given: Mapping[str, str], default_durable: str) -> StreamSettings:

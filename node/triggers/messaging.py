@@ -139,7 +139,8 @@ class MessagingTriggers:
                     if settings.stream is None:
                         await PlainMessages(self._bus, settings, calls, tasks).run()
                     else:
-                        await StreamMessages(self._bus, settings, settings.stream, calls, tasks).run()
+                        stream = settings.stream
+                        await StreamMessages(self._bus, self._lattice, settings, stream, calls, tasks).run()
                 except LatticeError as error:
                     _warn("trigger.waits", followed.trigger, error)
                 await anyio.sleep(RETRY_SECONDS)

@@ -14,11 +14,11 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from lattice.bus import Bus, QueueSettings, Work
+from lattice.bus import Bus, Work
 from lattice.errors import LatticeError
 from lattice.tasks import open_tasks
 from node.triggers.message_calls import MessageCalls, backoff
-from node.triggers.message_settings import MessageSettings, StreamSettings
+from node.triggers.message_settings import MessageSettings, StreamSettings, queue_of
 
 DEAD_LETTER_SECONDS = 5.0
 RELEASE_SECONDS = 0.5
@@ -35,12 +35,14 @@ class StreamMessages:
     def __init__(
         self,
         bus: Bus,
+        lattice: str,
         settings: MessageSettings,
         stream: StreamSettings,
         calls: MessageCalls,
         tasks: TaskGroup,
     ) -> None:
         self._bus = bus
+        self._lattice = lattice
         self._settings = settings
         self._stream = stream
         self._calls = calls
@@ -53,16 +55,7 @@ class StreamMessages:
         settings, stream = self._settings, self._stream
         if stream.dead_letter is not None:
             await self._bus.make_stream(f"{stream.stream}-dead-letters", stream.dead_letter)
-        queue = await self._bus.work_queue(
-            QueueSettings(
-                stream=stream.stream,
-                name=stream.durable,
-                subject=settings.subject,
-                ack_wait_seconds=stream.ack_wait_seconds,
-                prefetch=settings.concurrency,
-                from_start=stream.from_start,
-            )
-        )
+        queue = await self._bus.work_queue(queue_of(settings, stream, self._lattice))
         try:
             while True:
                 await self._places.acquire()

@@ -174,7 +174,8 @@ class WatcherTriggers:
                 await subscription.unsubscribe()
 
     def _check_kind(self, link: Link) -> None:
-        offers = self._observer.state.observed.offers.get(link.target, {})
+        state = self._observer.state
+        offers = {} if link.target in state.desired.components else state.observed.offers.get(link.target, {})
         kinds = {offer.kind for _, offer in offers.values()}
         if kinds and PROVIDER_KIND not in kinds:
             raise Invalid(

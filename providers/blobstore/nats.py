@@ -15,6 +15,7 @@ from lattice.bus import Bus, ObjectInfo, ObjectStore
 from lattice.errors import NotFound, Unreachable
 from lattice.settings import setting, text
 from lattice.streams import ByteReceiver
+from lattice.subjects import blobs_prefix
 from providers.blobstore.bucket import (
     PAGE_LENGTH,
     BlobError,
@@ -49,7 +50,7 @@ class NatsStore:
 
     def __init__(self, bus: Bus, lattice: str) -> None:
         self._bus = bus
-        self._prefix = f"BLOBS_{lattice}_"
+        self._prefix = blobs_prefix(lattice)
 
     def __repr__(self) -> str:
         return f"<NatsStore {self._prefix}>"

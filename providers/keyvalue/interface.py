@@ -136,6 +136,8 @@ class KeyValueProvider(Provider):
 
     types = TYPES
     max_value_bytes = 2**20
+    limit_reason = ""
+    """Why it is no more, where that is not the store's own setting."""
 
     @abstractmethod
     def store(self, namespace: str, bucket: str) -> Store:
@@ -188,7 +190,7 @@ class KeyValueProvider(Provider):
 
     async def _set(self, call: ProviderCall, bucket: str, key: str, value: bytes) -> Any:
         if len(value) > self.max_value_bytes:
-            return self._too_large(value)
+            return self._too_large(key, value)
         return await self._do(call, bucket, (key,), lambda store: store.set(key, value))
 
     async def _delete(self, call: ProviderCall, bucket: str, key: str) -> Any:
@@ -216,7 +218,7 @@ class KeyValueProvider(Provider):
 
     async def _swap(self, call: ProviderCall, bucket: str, key: str, value: bytes, version: str) -> Any:
         if len(value) > self.max_value_bytes:
-            return self._too_large(value)
+            return self._too_large(key, value)
         return await self._do(call, bucket, (key,), lambda store: store.swap(key, value, version))
 
     async def _get_many(self, call: ProviderCall, bucket: str, keys: Sequence[str]) -> Any:
@@ -229,9 +231,9 @@ class KeyValueProvider(Provider):
         return await self._do(call, bucket, keys, read)
 
     async def _set_many(self, call: ProviderCall, bucket: str, items: Sequence[tuple[str, bytes]]) -> Any:
-        for _, value in items:
+        for key, value in items:
             if len(value) > self.max_value_bytes:
-                return self._too_large(value)
+                return self._too_large(key, value)
         given = dict(items)
         return await self._do(call, bucket, list(given), lambda store: store.set_many(given))
 
@@ -260,8 +262,11 @@ class KeyValueProvider(Provider):
         except Refused as error:
             return _other(str(error))
 
-    def _too_large(self, value: bytes) -> Any:
-        return _other(f"the value has {len(value)} bytes, this store takes at most {self.max_value_bytes}")
+    def _too_large(self, key: str, value: bytes) -> Any:
+        return _other(
+            f"the value of {key[:80]!r} has {len(value)} bytes, this store takes at most "
+            f"{self.max_value_bytes}{self.limit_reason}: keep what is larger as a blob (wasi:blobstore)"
+        )
 
 
 def parse_number(value: bytes, key: str) -> int:

@@ -75,7 +75,17 @@ class NatsKeyValue(KeyValueProvider):
 
     @property
     def max_value_bytes(self) -> int:  # type: ignore[override]  # grows with the server that is connected
-        return min(self._max_value, max(0, self._bus.max_payload - OVERHEAD_BYTES))
+        return min(self._max_value, self._message_bytes)
+
+    @property
+    def limit_reason(self) -> str:  # type: ignore[override]  # as above
+        return (
+            "" if self._max_value <= self._message_bytes else " (what one message of the NATS server carries)"
+        )
+
+    @property
+    def _message_bytes(self) -> int:
+        return max(0, self._bus.max_payload - OVERHEAD_BYTES)
 
     async def check(self) -> None:
         """The connection looks after itself, and the process that lost it is not asked anyway."""

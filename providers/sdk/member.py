@@ -25,6 +25,7 @@ from lattice.assignments import Assignments
 from lattice.bus import Bus
 from lattice.caller import Caller
 from lattice.configuration import Configurations
+from lattice.errors import Conflict
 from lattice.inventory import NodeInfo, Offer
 from lattice.neighbours import Neighbours
 from lattice.observer import Observer
@@ -35,7 +36,7 @@ from lattice.secrets import Secrets
 from lattice.serving import Serving
 from lattice.state import Effect, NodeLost, NodeSuspected
 from lattice.tasks import open_tasks
-from providers.hosting import Providers
+from providers.hosting import Providers, taken_name
 from providers.named_settings import NamedSettings
 from providers.registry import ProviderContext
 from providers.sdk.settings import MakeOffer, MemberSettings
@@ -80,6 +81,11 @@ class Member(AsyncContextManagerMixin):
         self._compose(info, seal_key)
         async with open_tasks() as tasks:
             try:
+                await self._observe(tasks)
+            except BaseException:
+                self.announcer.close()
+                raise
+            try:
                 await self._start(tasks)
                 yield self
             finally:
@@ -104,6 +110,7 @@ class Member(AsyncContextManagerMixin):
             wait_for_news=self.observer.wait_for_change,
             settings=NamedSettings(self._configurations, self._secrets),
             on_change=self._offer,
+            is_component=self.observer.state.desired.components.__contains__,
         )
         self._caller = Caller(
             bus,
@@ -139,9 +146,14 @@ class Member(AsyncContextManagerMixin):
             seal_key=seal_key,
         )
 
-    async def _start(self, tasks: TaskGroup) -> None:
+    async def _observe(self, tasks: TaskGroup) -> None:
+        """See what there is. Raises `Conflict` for a taken name, before anybody has heard of this process."""
         self.observer.on_effect(self._effect)
         await tasks.start(self.observer.run)
+        if self.name in self.observer.state.desired.components:
+            raise Conflict(taken_name(self.name))
+
+    async def _start(self, tasks: TaskGroup) -> None:
         await tasks.start(self._configurations.run)
         await tasks.start(self._secrets.run)
         await tasks.start(self.providers.run)

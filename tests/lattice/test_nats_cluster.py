@@ -9,7 +9,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from lattice.conformance import Watched
+from lattice.conformance import Setting, Watched
+from lattice.conformance_stores import (
+    a_queue_is_found_by_its_owner_alone,
+    a_retired_queue_ends_once_nobody_takes_from_it,
+    a_retired_queue_that_is_opened_again_stays_as_it_was,
+)
 from lattice.connection import ConnectionSettings, Credentials
 from lattice.errors import Interrupted, TimedOut, Unreachable
 from lattice.nats_bus import NatsBus
@@ -61,6 +66,33 @@ async def test_the_loss_of_one_server_loses_nothing(cluster: list[NatsServer]) -
             lambda entries: any(entry and entry.value == b"2" for entry in entries), seconds=WAIT_SECONDS
         )
         assert await _when_read(bus, "object") == bytes(2_000_000)
+
+
+@pytest.mark.fault
+@pytest.mark.slow
+async def test_queues_of_three_copies_are_retired_and_objects_of_three_tell_what_they_lack(
+    cluster: list[NatsServer],
+) -> None:
+    settings = [
+        ConnectionSettings(
+            urls=(server.url,), credentials=Credentials(user="app", password="app"), connect_seconds=5
+        )
+        for server in cluster[:2]
+    ]
+    async with NatsBus(settings[0]) as one, NatsBus(settings[1]) as two:
+        await _until_ready(one)
+        for check in (
+            a_queue_is_found_by_its_owner_alone,
+            a_retired_queue_ends_once_nobody_takes_from_it,
+            a_retired_queue_that_is_opened_again_stays_as_it_was,
+        ):
+            await check(Setting(one=one, two=two, name=check.__name__))
+        objects = await two.object_store("o")
+        for size in (700_000, 900_000):
+            await objects.put("object", bytes(size))
+
+        assert len(await objects.unnamed(exactly=True)) == 1
+        assert await two.object_stores("") == ["o"]
 
 
 async def _until_ready(bus: NatsBus) -> None:

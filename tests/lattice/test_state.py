@@ -396,3 +396,25 @@ def test_offers_of_a_lost_node_count_again_when_it_is_back() -> None:
 
     lattice.state.apply(node.heartbeat(client_id=8), 0.15)
     assert [placement.node for placement in lattice.state.placements("cache")] == ["NA"]
+
+
+def test_an_offer_under_the_name_of_a_component_is_no_place_to_call_it_whichever_came_first() -> None:
+    node = Node("NA")
+    lattice = Lattice(node)
+    deployed = application("cache")
+    offer = Offer(name="cache", kind="keyvalue-memory")
+    node.assignments.offer([offer])
+    lattice.report(node)
+    assert [placement.node for placement in lattice.state.placements("cache")] == ["NA"]
+
+    lattice.state.apply(deployed, 0.0)
+    assert lattice.state.placements("cache") == ()
+
+    node.assignments.offer([])
+    lattice.report(node)
+    node.assignments.offer([offer])
+    lattice.report(node)
+    assert lattice.state.placements("cache") == ()
+
+    lattice.state.apply(deployed.tombstone(1), 0.0)
+    assert [placement.node for placement in lattice.state.placements("cache")] == ["NA"]

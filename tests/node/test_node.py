@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from ctl.calling import CallOptions
+from ctl.client import ControlClient
 from ctl.deployment import Deployment
+from lattice.announcer import Announcer
+from lattice.assignments import Assignments
 from lattice.errors import Conflict, Denied, Invalid, LatticeError, NotFound, Trapped
+from lattice.inventory import NodeInfo, Offer
 from lattice.memory_bus import MemoryBus
+from lattice.observer import Observer
+from lattice.orders import Order, OrderReply
 from node.artifacts import digest_of
+from node.engine import store
+from node.engine.driver import Absence
+from providers.registry import ProviderSpec
 from tests.node.whole_nodes import (
     CALCULATOR,
     GREETER,
@@ -23,6 +34,8 @@ from tests.node.whole_nodes import (
     running,
     until,
 )
+
+CACHE = ProviderSpec(name="cache", kind="keyvalue-memory", values={})
 
 
 async def test_a_component_deployed_once_answers_from_any_node(lattice: Lattice) -> None:
@@ -36,6 +49,32 @@ async def test_a_component_deployed_once_answers_from_any_node(lattice: Lattice)
     ]
 
     assert answers == [f"Hello, {node.name}!" for node in nodes]
+
+
+@pytest.mark.parametrize("is_wanted", [False, True])
+async def test_a_node_without_the_native_helper_says_once_that_it_is_slower(
+    lattice: Lattice, monkeypatch: pytest.MonkeyPatch, is_wanted: bool
+) -> None:
+    monkeypatch.setattr(store, "DRIVER", None)
+    monkeypatch.setattr(store, "NO_DRIVER", Absence(reason="why", cure="what to do", is_wanted=is_wanted))
+
+    with capture_logs() as logs:
+        await lattice.start("a")
+
+    lines = [line for line in logs if line["event"] == "engine.slower"]
+    level = "info" if is_wanted else "warning"
+    assert lines == [{"event": "engine.slower", "log_level": level, "reason": "why", "cure": "what to do"}]
+
+
+async def test_a_node_with_the_native_helper_says_nothing_of_it(
+    lattice: Lattice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "NO_DRIVER", None)
+
+    with capture_logs() as logs:
+        await lattice.start("a")
+
+    assert not [line for line in logs if line["event"] == "engine.slower"]
 
 
 async def test_errors_of_a_guest_reach_the_caller_with_an_error_id(lattice: Lattice) -> None:
@@ -80,6 +119,73 @@ async def test_a_component_may_not_have_the_name_by_which_jobs_are_begun(lattice
 
     with pytest.raises(Invalid, match="'lattice-jobs' is what calls that begin jobs name"):
         await deploy(client, GREETER, name="lattice-jobs")
+
+
+async def test_a_provider_that_comes_after_a_component_of_its_name_is_refused(lattice: Lattice) -> None:
+    await lattice.start("a")
+    client = await lattice.client()
+    await deploy(client, GREETER, name="cache")
+
+    late = await lattice.start("late", {"provider": (CACHE,)})
+    await until(lambda: offers_of(client, "cache"), [(late.name, False)])
+    (provider,) = [item for item in await client.providers() if item.name == "cache"]
+    answers = {await client.call("cache", "hello", ["Ada"]) for _ in range(6)}
+    local = [item for item in late.runner.providers.offers() if item.name == "cache"]
+    await deploy(client, GREETER, name="cache", replicas=2)
+
+    assert answers == {"Hello, Ada!"}
+    assert "'cache' is a component" in str(provider.nodes[0].reason)
+    assert [item.is_healthy for item in local] == [False]
+
+    await client.delete("cache")
+    await until(lambda: offers_of(client, "cache"), [(late.name, True)])
+    with pytest.raises(Invalid, match="'cache' is a provider"):
+        await deploy(client, GREETER, name="cache")
+
+
+async def test_what_another_node_advertises_under_a_components_name_is_not_called(lattice: Lattice) -> None:
+    await lattice.start("a")
+    client = await lattice.client()
+    await deploy(client, GREETER, name="cache")
+    async with MemoryBus(lattice.broker) as bus:
+        stranger = Assignments("STRANGER", 1)
+        info = NodeInfo(id="STRANGER", name="stranger", boot=1, capacity=0)
+        observer = Observer(bus, "default")
+        announcer = Announcer(
+            bus, "default", info, assignments=stranger, observer=observer, load=lambda: (0.0, 0)
+        )
+        async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
+            await tasks.start(observer.run)
+            await announcer.start(Obeying("STRANGER"), tasks, stack)
+            await tasks.start(announcer.run)
+            stranger.offer([Offer(name="cache", kind="keyvalue-memory", interfaces=("demo:greeter/greet",))])
+            delta = stranger.take_delta()
+            assert delta is not None
+            announcer.report(delta)
+            await until(lambda: offers_of(client, "cache"), [("stranger", False)])
+            answers = [await client.call("cache", "hello", ["Ada"]) for _ in range(10)]
+            tasks.cancel_scope.cancel()
+
+    assert answers == ["Hello, Ada!"] * 10
+
+
+class Obeying:
+    """Takes all orders, and does nothing."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+
+    def order(self, order: Order) -> OrderReply:
+        return OrderReply(node=self._node, is_accepted=True)
+
+    def compile_ahead(self, component: str, digest: str) -> None:
+        pass
+
+
+async def offers_of(client: ControlClient, name: str) -> list[tuple[str, bool]]:
+    """Who offers a provider, and whether it is called there."""
+    found = [item for item in await client.providers() if item.name == name]
+    return [(place.node_name, place.is_healthy) for item in found for place in item.nodes]
 
 
 async def test_nobody_has_answers_of_a_node_sent_to_the_lattice_or_the_server(lattice: Lattice) -> None:

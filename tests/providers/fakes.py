@@ -113,6 +113,7 @@ class Host:
     def __init__(self, offers: Sequence[OfferSettings], links: Sequence[Link]) -> None:
         self.links: tuple[Link, ...] = tuple(links)
         self.sources = {"counter", "stranger"}
+        self.components: set[str] = set()
         self.news = anyio.Event()
         self.changed = anyio.Event()
         self.changes: list[list[Offer]] = []
@@ -121,6 +122,7 @@ class Host:
             links_of=lambda source: self.links if source in self.sources else None,
             wait_for_news=self._wait,
             on_change=self._change,
+            is_component=lambda name: name in self.components,
         )
 
     def _change(self, offers: Sequence[Offer]) -> None:
@@ -131,6 +133,14 @@ class Host:
     def put(self, *links: Link) -> None:
         """Replace all links."""
         self.links = links
+        self._tell()
+
+    def deploy(self, *components: str) -> None:
+        """Have exactly these components be there."""
+        self.components = set(components)
+        self._tell()
+
+    def _tell(self) -> None:
         news, self.news = self.news, anyio.Event()
         news.set()
 

@@ -281,3 +281,24 @@ def test_most_exact_link_is_found(links: list[Link], interface: str, expected: i
     found = find_link(links, "greeter", "default", interface)
 
     assert found is (None if expected is None else links[expected])
+
+
+async def test_a_provider_is_not_offered_while_a_component_has_its_name() -> None:
+    async with hosting(World()) as host:
+        with structlog.testing.capture_logs() as logs:
+            host.deploy("greeter")
+            await host.changed.wait()
+            (offer,) = host.changes[-1]
+            assert not host.providers.serves("greeter")
+
+            host.deploy("other")
+            await host.changed.wait()
+            assert host.changes[-1][0].is_healthy
+            assert host.providers.serves("greeter")
+            assert await host.call("greet", "Ann") == "Hello, Ann!"
+
+    assert "'greeter' is a component" in offer.reason
+    assert "offer the provider under another name, or delete the component" in offer.reason
+    assert [entry["event"] for entry in logs] == ["provider.refused", "provider.admitted"]
+    assert logs[0]["log_level"] == "error"
+    assert logs[0]["reason"] == offer.reason

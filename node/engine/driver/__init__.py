@@ -10,6 +10,7 @@ import ctypes
 import enum
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -150,11 +151,33 @@ def _bind(library: ctypes.CDLL, name: str, arguments: list[type], result: type |
     return function
 
 
-def load(functions: Sequence[int], layout: Layout) -> Driver | None:
-    """The driver, or None where it was not built or is not wanted."""
-    if os.environ.get("LATTICE_DRIVER") == "off" or not LIBRARY.exists():
-        return None
-    return Driver(functions, layout)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absence:
+    """Why a process does without the driver, and what changes that."""
+
+    reason: str
+    cure: str
+    is_wanted: bool = False
+
+
+SWITCHED_OFF = Absence(reason="LATTICE_DRIVER is `off`", cure="unset LATTICE_DRIVER", is_wanted=True)
+
+
+def load(functions: Sequence[int], layout: Layout) -> Driver | Absence:
+    """The driver, or why there is none: not wanted, not built, or built for another machine or version."""
+    if os.environ.get("LATTICE_DRIVER") == "off":
+        return SWITCHED_OFF
+    if not LIBRARY.exists():
+        return _not_built("the engine's native helper was not built")
+    try:
+        return Driver(functions, layout)
+    except (OSError, AttributeError) as error:
+        return _not_built(f"the engine's native helper can't be loaded: {error}")
+
+
+def _not_built(reason: str) -> Absence:
+    build = "`make setup`, or with `python -m node.engine.driver.build` where `ziglang` is installed"
+    return Absence(reason=reason, cure=f"build it with {build}; LATTICE_DRIVER=off if it is not wanted")
 
 
 class Maker:

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from lattice.errors import LatticeError, TimedOut, Trapped
-from node.engine import capi, store
+from node.engine import capi, driver, store
 from node.engine.configuration import make_engine
 from node.engine.driver import NativeTicker, build
 from node.engine.engine import Engine
@@ -211,3 +211,31 @@ def test_native_clock_rests_when_no_guest_runs_and_is_woken_by_each_that_begins(
         ticker.close()
         ticker.close()
         engine.close()
+
+
+def load() -> driver.Driver | driver.Absence:
+    return driver.load([0] * len(driver.FUNCTIONS), driver.Layout(*[0] * 8))
+
+
+def test_without_the_file_it_is_said_how_to_build_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(driver, "LIBRARY", tmp_path / "driver.so")
+    missing = load()
+    (tmp_path / "driver.so").write_bytes(b"of another machine")
+    damaged = load()
+
+    assert isinstance(missing, driver.Absence)
+    assert isinstance(damaged, driver.Absence)
+    assert "was not built" in missing.reason
+    assert "can't be loaded" in damaged.reason
+    assert all(
+        "`make setup`" in item.cure and "LATTICE_DRIVER=off" in item.cure for item in (missing, damaged)
+    )
+    assert not (missing.is_wanted or damaged.is_wanted)
+
+
+def test_where_it_is_not_wanted_it_is_said_what_brings_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATTICE_DRIVER", "off")
+
+    assert load() == driver.Absence(
+        reason="LATTICE_DRIVER is `off`", cure="unset LATTICE_DRIVER", is_wanted=True
+    )

@@ -183,11 +183,41 @@ async def test_another_protocol_is_not_taken_for_http(line: bytes, at: int) -> N
         assert not site.responder.requests
 
 
-async def test_another_protocol_behind_a_request_is_refused_too() -> None:
+@pytest.mark.parametrize(
+    "in_front",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: y\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("line", [b"GET /x RTSP/1.0", b"GET  /x  RTSP/1.1", b"\r\n\nSOURCE /x ICE/1.0"])
+@pytest.mark.parametrize("at", [0, 40, 62, 70])
+async def test_another_protocol_behind_a_request_is_refused_too(
+    in_front: bytes, line: bytes, at: int
+) -> None:
+    data = in_front + line + b"\r\nHost: a\r\n\r\n"
     async with listening() as site, site.client() as client:
-        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /x RTSP/1.0\r\nHost: a\r\n\r\n")
+        await client.send(data[:at])
+        await anyio.sleep(0.01)  # so that they come apart
+        await client.send(data[at:])
 
         assert [(await client.response()).status for _ in range(2)] == [200, 400]
+
+
+@pytest.mark.parametrize("line", [b"POST /x RTSP/1.1\r\n", b"\r\nPOST /x ICE/1.1\r\n\r\n"])
+@pytest.mark.parametrize(
+    "in_front", [b"", b"\r\n", b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"]
+)
+async def test_a_body_that_came_with_its_head_may_read_as_another_protocol(
+    line: bytes, in_front: bytes
+) -> None:
+    request = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(line), line)
+    async with listening() as site, site.client() as client:
+        await client.send(in_front + request * 2)
+        count = 3 if len(in_front) > 2 else 2
+
+        assert [(await client.response()).status for _ in range(count)] == [200] * count
 
 
 async def test_the_name_of_another_protocol_may_stand_elsewhere() -> None:

@@ -68,6 +68,7 @@ class World:
     most_running: int = 0
     observed: Observed = field(default_factory=Observed)
     nodes: dict[str, Node] = field(default_factory=dict)
+    lattice: str = "test"
 
     async def start(self, name: str, bus: Bus) -> Node:
         """A node with a replica of the component."""
@@ -104,7 +105,7 @@ class Node:
         self.replies = Replies()
         self.triggers = MessagingTriggers(
             bus,
-            "test",
+            world.lattice,
             world.observed,  # type: ignore[arg-type]  # of an observer they need no more
             self,  # type: ignore[arg-type]  # nor of a caller
             serves=lambda component: self.serves,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +30,27 @@ def test_any_text_is_a_token_and_comes_back(text: str) -> None:
 @given(one=st.text(), other=st.text())
 def test_different_texts_are_different_tokens(one: str, other: str) -> None:
     assert (escape(one) == escape(other)) == (one == other)
+
+
+@pytest.mark.fault
+async def test_the_servers_largest_message_is_a_limit_that_is_named(
+    make_nats_server: Callable[..., NatsServer], lattice_name: str
+) -> None:
+    server = make_nats_server(max_payload=64 * 1024)
+    bucket, key = "$" * 256, "$" * 1024  # each byte of which is three of the subject
+    async with NatsBus(server.settings()) as bus:
+        context = ProviderContext(name="a", lattice=lattice_name, bus=bus)
+        client = Client(NatsKeyValue(context, NatsSettings()), "a").within(bucket)
+        own = Client(NatsKeyValue(context, NatsSettings(max_value=1000)), "a")
+        most = client.provider.max_value_bytes
+
+        await client.ok(STORE, "set", key, b"x" * most)
+        refusal = await client.refusal(STORE, "set", key, b"x" * (most + 1))
+        own_refusal = await own.refusal(STORE, "set", "key", b"x" * 1001)
+
+    assert most == 64 * 1024 - 8192
+    assert f"takes at most {most} (what one message of the NATS server carries): keep what is" in refusal
+    assert "takes at most 1000: keep what is larger as a blob (wasi:blobstore)" in own_refusal
 
 
 async def test_increments_of_several_processes_add_up(nats_server: NatsServer, lattice_name: str) -> None:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from lattice import subjects
 from lattice.caller import Caller, CallRequest, new_call_id
 from lattice.clock import now
-from lattice.errors import Denied, Interrupted, Invalid, LatticeError, Unreachable
+from lattice.errors import Conflict, Denied, Interrupted, Invalid, LatticeError, Unreachable
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.model import Link, Marker, new_application
 from lattice.observer import MARKER_KEY, Observer, application_key, encode_value
@@ -175,6 +175,38 @@ async def greeted(caller: Someone, wanted: str) -> None:
     with anyio.fail_after(10):
         while wanted not in await answer():  # noqa: ASYNC110 - files are looked at from time to time
             await anyio.sleep(0.02)
+
+
+async def deploy(server: MemoryBroker, name: str) -> None:
+    """Store an application of one component."""
+    async with MemoryBus(server) as bus:
+        store = await bus.key_value(subjects.state_bucket(LATTICE))
+        application = new_application(name, None, 1, components=[spec(name)])
+        await store.put(application_key(name), encode_value(application))
+
+
+async def test_who_has_the_name_of_a_component_does_not_even_join() -> None:
+    server = MemoryBroker()
+
+    async with someone(server) as observing:
+        await deploy(server, NAME)
+        with anyio.fail_after(5), pytest.raises(Conflict, match=r"'greeter' is a component .* another name"):
+            async with member(server, World()):
+                pass
+
+        assert not observing.observer.state.observed.nodes
+
+
+async def test_who_offers_what_becomes_a_component_offers_it_no_longer() -> None:
+    server = MemoryBroker()
+
+    async with member(server, World()), someone(server) as caller:
+        await caller.sees(1)
+        await deploy(server, NAME)
+        await caller.sees(1, healthy=False)
+
+        ((_, offer),) = caller.observer.state.observed.offers[NAME].values()
+        assert "delete the component" in offer.reason
 
 
 async def test_two_of_one_name_share_the_calls_and_the_last_that_leaves_takes_the_offer_along() -> None:

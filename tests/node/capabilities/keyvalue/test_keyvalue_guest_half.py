@@ -193,6 +193,18 @@ async def test_counter_that_the_first_draft_cannot_return_is_an_error(links: Loc
     assert "too large" in (await first.do("increment", bucket, "n", 2**63))["err"]["other"]
 
 
+async def test_a_guest_is_told_of_a_value_that_is_too_large_and_where_it_belongs(links: LocalLinks) -> None:
+    for draft in DRAFTS:
+        guest = Guest(links, draft)
+        bucket = await guest.ok("open", "default")
+
+        refused = await guest.do("[method]bucket.set", bucket, "photo", bytes(2**20 + 1))
+
+        assert f"'photo' has {2**20 + 1} bytes" in refused["err"]["other"]
+        assert f"at most {2**20}: keep what is larger as a blob" in refused["err"]["other"]
+        assert await guest.ok("[method]bucket.get", bucket, "photo") is None
+
+
 async def test_swap_that_lost_gives_the_state_to_try_again_with(links: LocalLinks) -> None:
     guest = Guest(links, "0.2.0-draft2")
     bucket = await guest.ok("open", "default")
