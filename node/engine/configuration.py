@@ -28,8 +28,11 @@ class EngineSettings:
 
     max_instances: int = 1000
     """Sandboxes that may exist at once, prewarmed ones included."""
-    memory_keep_resident_bytes: int = 256 * KIBIBYTE
-    """Kept mapped when a sandbox ends and zeroed by hand: cheaper than returning the pages."""
+    memory_keep_resident_bytes: int = 64 * KIBIBYTE
+    """Kept mapped when a sandbox ends and zeroed by hand: cheaper than returning pages that are in use.
+
+    Small guests have no more; what larger ones have behind is the unused part of their stack.
+    """
     wasm_stack_bytes: int = 512 * KIBIBYTE
     fiber_stack_bytes: int = 2 * MEBIBYTE
     """The stack of a call, on which Python's host callbacks run too, below the part that wasm may use."""
@@ -87,6 +90,9 @@ def _pool_sizes(settings: EngineSettings) -> dict[str, int]:
         "max_memories_per_component": 20,
         "max_tables_per_component": 40,
         "table_elements": 20_000,
+        # What is beyond goes back to the kernel for several sandboxes at a time: each time costs all threads
+        # what the processor knows of addresses. So many regions, of some six sandboxes, wait for that.
+        "decommit_batch_size": 16,
         "linear_memory_keep_resident": settings.memory_keep_resident_bytes,
         "table_keep_resident": 4 * KIBIBYTE,
     }

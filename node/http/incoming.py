@@ -85,6 +85,8 @@ class Inlet:
         self._fields: Fields = []
         self._chunks: list[bytes] = []
         self._current: Incoming | None = None
+        self._known = b""
+        self._known_request: Incoming | None = None
         self._body_bytes = 0
         self._silent_bytes = 0
         self._discarded = 0
@@ -108,8 +110,28 @@ class Inlet:
 
     def feed(self, data: bytes | memoryview) -> None:
         """Parse what came."""
-        if self.phase is Phase.ENDED:
-            return
+        if self.phase is Phase.IDLE:
+            if self._known_request is not None and data == self._known:
+                self.ready.append(self._known_request)
+            else:
+                before = len(self.ready)
+                self._feed(data)
+                if len(self.ready) == before + 1:
+                    self._remember(data, self.ready[-1])
+        elif self.phase is not Phase.ENDED:
+            self._feed(data)
+
+    def _remember(self, data: bytes | memoryview, request: Incoming) -> None:
+        """Keep a request that was all of the data: clients often send the very same head again and again."""
+        if (
+            self.phase is Phase.IDLE
+            and isinstance(data, bytes)
+            and request.head
+            and not request.head.has_body
+        ):
+            self._known, self._known_request = data, request
+
+    def _feed(self, data: bytes | memoryview) -> None:
         before = self._body_bytes
         self._data = data
         if self.phase is Phase.IDLE:

@@ -94,9 +94,27 @@ def read_response(text: bytes) -> HttpResponse | None:
         _check(text)
         return None
     head, _, rest = text.partition(b"\n\n")
-    status, *lines = head.split(b"\n")
+    status, headers = _known_heads.get(head) or _read_head(head)
+    if rest[:1] == b"\n":
+        return HttpResponse(status=status, headers=headers, body=rest[1:])
     trailers, body = take_fields(rest)
-    return HttpResponse(status=int(status[1:]), headers=read_fields(lines), body=body, trailers=trailers)
+    return HttpResponse(status=status, headers=headers, body=body, trailers=trailers)
+
+
+_MAX_KNOWN_HEADS = 512
+_MAX_KNOWN_BYTES = 1024
+_known_heads: dict[bytes, tuple[int, Headers]] = {}
+
+
+def _read_head(head: bytes) -> tuple[int, Headers]:
+    """Status and fields, remembered if short: a component answers with the same few again and again."""
+    status, *lines = head.split(b"\n")
+    read = int(status[1:]), read_fields(lines)
+    if len(head) <= _MAX_KNOWN_BYTES:
+        if len(_known_heads) >= _MAX_KNOWN_HEADS:
+            _known_heads.clear()
+        _known_heads[head] = read
+    return read
 
 
 def _check(text: bytes) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Awaitable, Callable
 
 import anyio
 from hypothesis import HealthCheck, given, settings
@@ -71,8 +73,10 @@ async def _script(request: HttpRequest) -> HttpResponse:
     return HttpResponse(status=200, body=b"%d" % size)
 
 
-async def _feed(pieces: list[bytes]) -> tuple[bytes, list[LatticeError]]:
-    responder, transport = ScriptedResponder(_script), _Transport()
+async def _feed(
+    pieces: list[bytes], script: Callable[[HttpRequest], Awaitable[HttpResponse]] = _script
+) -> tuple[bytes, list[LatticeError]]:
+    responder, transport = ScriptedResponder(script), _Transport()
     async with anyio.create_task_group() as tasks:
         site = Site(responder, HttpLimits(header_bytes=8192), tasks)
         connection = Connection(site)
@@ -168,3 +172,44 @@ def test_only_the_request_line_says_which_protocol_it_is(
         # Behind a chunked body that is cut, a line of another place may be taken for the request's own.
         statuses = [*statuses[: len(found) - 1], 400]
     assert found == statuses
+
+
+WHOLE = [
+    b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: a\r\nX: 1\r\n\r\n",
+    b"\r\nHEAD /a HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"POST /b HTTP/1.1\r\nHost: b\r\nContent-Length: 0\r\n\r\n",
+    b"POST /b HTTP/1.1\r\nHost: b\r\nContent-Length: 3\r\n\r\nabc",
+    b"POST /b HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n" * 2,
+    b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    b"GET /a HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    b"GET /a HTTP/1.1\r\n\r\n",
+    b"\r",
+]
+
+
+async def _describe(request: HttpRequest) -> HttpResponse:
+    fields = b",".join(name.encode() for name, _ in request.headers)
+    counted = (await _script(request)).body
+    assert isinstance(counted, bytes)
+    text = f"{request.method} {request.authority} {request.path} ".encode()
+    return HttpResponse(status=200, body=text + fields + counted)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(WHOLE), max_size=8), st.data())
+def test_a_request_that_comes_again_is_answered_as_if_it_were_new(
+    messages: list[bytes], data: st.DataObject
+) -> None:
+    halves = []
+    for message in messages:
+        cut = data.draw(st.integers(0, len(message)))
+        halves += [half for half in (message[:cut], message[cut:]) if half]
+
+    whole, _ = asyncio.run(_feed(messages, _describe))
+    cut_up, _ = asyncio.run(_feed(halves, _describe))
+
+    dates = re.compile(rb"date: [^\r]*")
+    assert dates.sub(b"", whole) == dates.sub(b"", cut_up)
