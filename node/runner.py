@@ -118,7 +118,11 @@ class Runner(AsyncContextManagerMixin):
         self._job_links_of: LinksOf = lambda name: None
         self._is_started = False
         self.compiler, self.modules = files.compiler, files.modules
-        self.engine = Engine(files.engine_settings, workers=settings.workers)
+        self.engine = Engine(
+            files.engine_settings,
+            workers=settings.workers,
+            has_spare_core=settings.http_workers < len(os.sched_getaffinity(0)),
+        )
         self.artifacts = Artifacts(folder / "artifacts", objects)
         self.configurations = _configurations(bus, settings, folder)
         self.secrets = _secrets(bus, settings, files, node)

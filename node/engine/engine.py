@@ -50,8 +50,17 @@ class Engine(AsyncContextManagerMixin):
 
     # The mutable state is the count of living instances, the loaded components and the pools with spares.
 
-    def __init__(self, settings: EngineSettings | None = None, *, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings | None = None,
+        *,
+        workers: int | None = None,
+        has_spare_core: bool = True,
+    ) -> None:
         """`workers` are the threads for long slices, as many as cores when None.
+
+        `has_spare_core`: whether there is one for a thread that makes sandboxes ahead of calls, beside this
+        event loop and those of other processes.
 
         Raises `Invalid` when the process may not reserve the address space for so many instances.
         """
@@ -65,6 +74,7 @@ class Engine(AsyncContextManagerMixin):
         self._components: dict[str, tuple[capi.Component, int]] = {}
         self._spares: OrderedDict[Spares, None] = OrderedDict()
         self._threads = workers
+        self._has_spare_core = has_spare_core
         self._tasks: TaskGroup | None = None
 
     def __repr__(self) -> str:
@@ -74,7 +84,7 @@ class Engine(AsyncContextManagerMixin):
     async def __asynccontextmanager__(self) -> AsyncGenerator[Engine]:
         self.workers = Workers(self._threads)
         self.ticker = self._start_ticker()
-        self.maker = None if store.DRIVER is None else Maker(store.DRIVER)
+        self.maker = None if store.DRIVER is None else Maker(store.DRIVER, has_thread=self._has_spare_core)
         try:
             async with _body_errors_as_they_are(), anyio.create_task_group() as tasks:
                 self._tasks = tasks

@@ -218,7 +218,7 @@ class Stock:
             else:
                 self._tidy_soon()
         elif self._used:
-            self.tidy_later()
+            self._tidy_later()
 
     def served(self, began: float) -> None:
         """After a call on the shelf that began then."""
@@ -227,13 +227,15 @@ class Stock:
             self._noted = began
             self._engine.keep_spares(self)
         if self._tidying is None:
-            self.tidy_later()
+            self._tidy_later()
 
     # Order
 
-    def tidy_later(self) -> None:
+    def _tidy_later(self) -> None:
         """End what has been used before long, also if no other call comes."""
-        if self._tidying is None:
+        if self.shelf is not None and not self.shelf.has_thread:
+            self._tidy_soon()
+        elif self._tidying is None:
             self._tidying = asyncio.get_running_loop().call_later(USED_SECONDS, self._tidy)
 
     def _tidy_soon(self) -> None:
@@ -250,15 +252,17 @@ class Stock:
             self._tidying.cancel()
         self._tidying = None
         self._is_tidied_soon = False
+        wants_more = False
         if self.shelf is not None:
             self.shelf.refresh()
+            wants_more = not self.shelf.has_thread and self.shelf.make_ready(MAKE_AT_ONCE)
         context = CallContext(deadline=now() + self._limits.budget_seconds)
         for _ in range(MAKE_AT_ONCE):
             if not self._wants_more():
                 break
             self._prewarm(context)
         self._end_used()  # now the maker is awake, if it was asked to make any
-        if self._wants_more():
+        if wants_more or self._wants_more():
             self._tidy_soon()
 
     def _end_used(self) -> bool:

@@ -133,12 +133,13 @@ class Driver:
         self.stop_maker = _bind(released, "driver_stop_maker", [_Address], None)
         self.new_cells = _bind(held, "driver_new_cells", [], _Address)
         self.free_result = _bind(held, "driver_free_result", [_Address], None)
-        self.start_maker = _bind(held, "driver_start_maker", [], _Address)
+        self.start_maker = _bind(held, "driver_start_maker", [ctypes.c_bool], _Address)
         self.new_shelf = _bind(
             held, "driver_new_shelf", [_Address, _Address, _Address, ctypes.c_uint32], _Address
         )
         self.free_shelf = _bind(held, "driver_free_shelf", [_Address], None)
         self.stocked = _bind(held, "driver_stocked", [_Address], ctypes.c_uint32)
+        self.make_ready = _bind(released, "driver_make_ready", [_Address, ctypes.c_uint32], ctypes.c_bool)
         self.refresh = _bind(held, "driver_refresh", [_Address], None)
         self.start_ticker = _bind(held, "driver_start_ticker", [_Address, ctypes.c_int64], _Address)
         self.wake_ticker = _bind(held, "driver_wake_ticker", [_Address], None)
@@ -183,9 +184,11 @@ def _not_built(reason: str) -> Absence:
 class Maker:
     """A thread that makes sandboxes and ends them beside the event loop; stop it when no pool is left."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, *, has_thread: bool = True) -> None:
+        """Without a thread, who asks does the work: on busy cores a second thread only disturbs."""
         self.driver = driver
-        self.address = cast("int", driver.start_maker())
+        self.has_thread = has_thread
+        self.address = cast("int", driver.start_maker(has_thread))
         if not self.address:
             raise OSError("no thread can be started for the engine")
 

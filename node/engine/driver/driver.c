@@ -143,7 +143,8 @@ EXPORT bool driver_call(head *cells, void *export, const void *arguments, size_t
   return has_ended;
 }
 
-// The maker: a thread that makes sandboxes and ends them, in the order in which it was asked to.
+// The maker: a thread that makes sandboxes and ends them, in the order in which it was asked to. Without a thread it
+// takes no jobs: then who asks does the work.
 
 typedef struct {
   head *cells;      // NULL: somebody else has done it
@@ -156,7 +157,7 @@ typedef struct {
   pthread_t thread;
   pthread_mutex_t lock;
   pthread_cond_t asked, made;
-  bool is_closing, is_asleep;
+  bool has_thread, is_closing, is_asleep;
   uint32_t waiting;
   size_t first, count;
   job jobs[MOST_JOBS];
@@ -201,13 +202,14 @@ static void *work(void *argument) {
   return NULL;
 }
 
-EXPORT maker *driver_start_maker(void) {
+EXPORT maker *driver_start_maker(bool has_thread) {
   maker *self = calloc(1, sizeof *self);
   if (self == NULL) return NULL;
   pthread_mutex_init(&self->lock, NULL);
   pthread_cond_init(&self->asked, NULL);
   pthread_cond_init(&self->made, NULL);
-  if (pthread_create(&self->thread, NULL, work, self) == 0) return self;
+  self->has_thread = has_thread;
+  if (!has_thread || pthread_create(&self->thread, NULL, work, self) == 0) return self;
   free(self);
   return NULL;
 }
@@ -218,13 +220,14 @@ EXPORT void driver_stop_maker(maker *self) {
   self->is_closing = true;
   pthread_cond_signal(&self->asked);
   pthread_mutex_unlock(&self->lock);
-  pthread_join(self->thread, NULL);
+  if (self->has_thread) pthread_join(self->thread, NULL);
   free(self);
 }
 
 // How many of the jobs it takes: not all if it has too much to do already.
 static size_t ask_all(maker *self, const job *tasks, size_t count) {
   size_t taken = 0;
+  if (!self->has_thread) return 0;
   pthread_mutex_lock(&self->lock);
   for (; taken < count && self->count < MOST_JOBS; taken++) {
     if (tasks[taken].of != NULL) atomic_store(&tasks[taken].cells->state, QUEUED);
@@ -418,6 +421,10 @@ EXPORT bool driver_stock(shelf *self) {
 
 EXPORT uint32_t driver_stocked(const shelf *self) { return self->count; }
 
+static bool is_clean(head *cells) {
+  return cells->fiber == NULL && *(void **)place(cells, at.error) == NULL && !cells->is_taken;
+}
+
 // Whether it is made by now: here, if nobody has begun to. What the maker has begun is not waited for, as that may
 // stand still on a busy machine.
 static bool is_there(shelf *self, head *cells) {
@@ -427,6 +434,18 @@ static bool is_there(shelf *self, head *cells) {
     atomic_store(&cells->state, MADE);
   }
   return atomic_load(&cells->state) == MADE;
+}
+
+// Makes sandboxes here that nobody else does, so many at the most: whether others are left to be made so.
+EXPORT bool driver_make_ready(shelf *self, uint32_t most) {
+  note(self->clock);
+  for (uint32_t i = 0; i < self->count - self->used; i++) {
+    head *cells = *nth(self, i);
+    if (atomic_load(&cells->state) != IDLE) continue;
+    if (most-- == 0) return true;
+    if (!is_there(self, cells) || !is_clean(cells)) return false; // a slow start: let the others wait for calls
+  }
+  return false;
 }
 
 static head *take(shelf *self) {
@@ -471,10 +490,6 @@ EXPORT head *driver_withdraw(shelf *self, bool waits) {
 
 // It must be empty.
 EXPORT void driver_free_shelf(shelf *self) { free(self); }
-
-static bool is_clean(head *cells) {
-  return cells->fiber == NULL && *(void **)place(cells, at.error) == NULL && !cells->is_taken;
-}
 
 static outcome serve(shelf *self, void *export, const void *arguments, size_t count, size_t results) {
   head *cells = self->given;

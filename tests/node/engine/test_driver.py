@@ -63,14 +63,14 @@ FILLS = """
 """
 
 
-@pytest.fixture(params=["with", "without"])
+@pytest.fixture(params=["with", "without", "without a thread"])
 async def bench(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> AsyncIterator[Bench]:
-    """An engine with the driver, and one without."""
+    """An engine with the driver and its thread, one without it, and one whose loop does the thread's work."""
     if request.param == "without":
         monkeypatch.setattr(store, "DRIVER", None)  # as where it was not built
-    async with Engine(SMALL) as engine:
+    async with Engine(SMALL, has_spare_core=request.param == "with") as engine:
         assert (engine.maker is None) == (request.param == "without")
         bench = Bench(engine, tmp_path)
         yield bench
