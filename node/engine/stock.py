@@ -233,7 +233,7 @@ class Stock:
 
     def _tidy_later(self) -> None:
         """End what has been used before long, also if no other call comes."""
-        if self.shelf is not None and not self.shelf.has_thread:
+        if self.shelf is not None:
             self._tidy_soon()
         elif self._tidying is None:
             self._tidying = asyncio.get_running_loop().call_later(USED_SECONDS, self._tidy)
@@ -252,10 +252,7 @@ class Stock:
             self._tidying.cancel()
         self._tidying = None
         self._is_tidied_soon = False
-        wants_more = False
-        if self.shelf is not None:
-            self.shelf.refresh()
-            wants_more = not self.shelf.has_thread and self.shelf.make_ready(MAKE_AT_ONCE)
+        wants_more = self.shelf is not None and self.shelf.tidy(MAKE_AT_ONCE)
         context = CallContext(deadline=now() + self._limits.budget_seconds)
         for _ in range(MAKE_AT_ONCE):
             if not self._wants_more():

@@ -354,7 +354,6 @@ class Shelf:
         self._ask = maker.driver.ask
         self._serve = maker.driver.serve
         self._maker = maker
-        self.has_thread = maker.has_thread
         self._recipe = recipe
         self._ticker = ticker
         self._own = own
@@ -424,13 +423,9 @@ class Shelf:
         self._ticker.note()
         return cast("bool", self._driver.stock(self._address))
 
-    def refresh(self) -> None:
-        """Have those that have served a call ended and made anew."""
-        self._driver.refresh(self._address)
-
-    def make_ready(self, most: int) -> bool:
-        """Make some here, where the maker has no thread: whether others are left to be made."""
-        return cast("bool", self._driver.make_ready(self._address, most))
+    def tidy(self, most: int) -> bool:
+        """Have those that have served a call ended and made anew, so many here: whether some are left for that."""
+        return cast("bool", self._driver.tidy(self._address, most))
 
     def withdraw(self, *, waits: bool) -> DrivenStore | bool:
         """End one, but what is being made only if it `waits`: its object, if it has one; False: none left."""

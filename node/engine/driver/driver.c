@@ -398,7 +398,7 @@ static head *pop(shelf *self) {
 static void push(shelf *self, head *cells) { *nth(self, self->count++) = cells; }
 
 // Has those that have served a call ended and made anew.
-EXPORT void driver_refresh(shelf *self) {
+static void refresh(shelf *self) {
   while (self->used > 0) {
     job tasks[MOST_USED];
     uint32_t count = self->used < MOST_USED ? self->used : MOST_USED;
@@ -412,7 +412,7 @@ EXPORT void driver_refresh(shelf *self) {
 EXPORT bool driver_stock(shelf *self) {
   head *cells = self->count < self->capacity ? driver_new_cells() : NULL;
   if (cells == NULL) return false;
-  driver_refresh(self);
+  refresh(self);
   cells->shelf = self;
   push(self, cells);
   ask(self->maker, (job){.cells = cells, .of = self->of}); // else it is IDLE, and made when it is needed
@@ -437,7 +437,7 @@ static bool is_there(shelf *self, head *cells) {
 }
 
 // Makes sandboxes here that nobody else does, so many at the most: whether others are left to be made so.
-EXPORT bool driver_make_ready(shelf *self, uint32_t most) {
+static bool make_ready(shelf *self, uint32_t most) {
   note(self->clock);
   for (uint32_t i = 0; i < self->count - self->used; i++) {
     head *cells = *nth(self, i);
@@ -448,9 +448,20 @@ EXPORT bool driver_make_ready(shelf *self, uint32_t most) {
   return false;
 }
 
+// After the answers of calls: has those that have served one made anew, here so many at the most. One alone is made
+// here also if the maker has a thread: waking that costs more. Whether others are left to be made here.
+EXPORT bool driver_tidy(shelf *self, uint32_t most) {
+  if (self->maker->has_thread && self->used > 1) {
+    refresh(self);
+    return false;
+  }
+  for (; self->used > 0; self->used--) atomic_store(&(*nth(self, self->count - self->used))->state, IDLE);
+  return make_ready(self, most);
+}
+
 static head *take(shelf *self) {
   if (self->count == 0) return NULL;
-  if (atomic_load(&(*nth(self, 0))->state) != MADE) driver_refresh(self);
+  if (atomic_load(&(*nth(self, 0))->state) != MADE) refresh(self);
   for (uint32_t left = self->count - self->used; left > 0; left--) {
     head *cells = pop(self);
     if (is_there(self, cells)) return cells;
@@ -482,7 +493,7 @@ EXPORT head *driver_withdraw(shelf *self, bool waits) {
     if (waits && (state == QUEUED || state == MAKING)) await_made(self->maker, cells);
     state = atomic_load(&cells->state);
     if (state != QUEUED && state != MAKING) return cells;
-    driver_refresh(self);
+    refresh(self);
     push(self, cells);
   }
   return NULL;
@@ -503,7 +514,7 @@ static outcome serve(shelf *self, void *export, const void *arguments, size_t co
 
 static outcome next_sandbox(shelf *self) {
   note(self->clock);
-  if (self->used >= MOST_USED) driver_refresh(self);
+  if (self->used >= MOST_USED) refresh(self);
   self->given = take(self);
   if (self->given == NULL) return NONE;
   return is_clean(self->given) ? DONE : BADLY_MADE;
