@@ -424,7 +424,7 @@ class Shelf:
         return cast("bool", self._driver.stock(self._address))
 
     def tidy(self, most: int) -> bool:
-        """Have those that have served a call ended and made anew, so many here: whether some are left for that."""
+        """Have those that have served a call ended and made anew, so many here: whether some are left."""
         return cast("bool", self._driver.tidy(self._address, most))
 
     def withdraw(self, *, waits: bool) -> DrivenStore | bool:
