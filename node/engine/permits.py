@@ -64,15 +64,14 @@ class Permits:
             self._give_up(turn)
             raise
         if not turn.is_set():
-            self._waiters.remove(turn)
+            self._give_up(turn)
             raise Overloaded(f"no slot of {self.slots} became free within {max(seconds, 0.0):.3g} s")
 
     def release(self) -> None:
         """Give a permit back, to the first who waits."""
         self._free += 1
         self._hand_out()
-        if self._idle and not self.in_use:
-            self._idle.set()
+        self._say_idle()
 
     def resize(self, slots: int) -> None:
         """Change the number of slots; calls in progress are not interrupted."""
@@ -83,8 +82,8 @@ class Permits:
     async def wait_idle(self) -> None:
         """Wait until no permit is in use; those who wait for one get it first."""
         while self.in_use or self._waiters:
-            self._idle = anyio.Event()
-            await self._idle.wait()
+            idle = self._idle = self._idle or anyio.Event()  # one for all who wait
+            await idle.wait()
 
     def _hand_out(self) -> None:
         while self._free > 0 and self._waiters:
@@ -96,5 +95,9 @@ class Permits:
             self.release()
         else:
             self._waiters.remove(turn)
-            if self._idle and not self.in_use:
-                self._idle.set()
+            self._say_idle()
+
+    def _say_idle(self) -> None:
+        if self._idle and not self.in_use:
+            self._idle.set()
+            self._idle = None

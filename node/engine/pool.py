@@ -209,7 +209,7 @@ class ComponentPool:
         self, instance: Instance, export: Export, text: bytes, context: CallContext, began: float
     ) -> bytes | PausedCall:
         """The rest of a call that has begun on the shelf."""
-        with self._counted():
+        with self._counted(began):
             return await self._drive(instance, export, text, context, began)
 
     async def _drive(
@@ -226,9 +226,9 @@ class ComponentPool:
         return PausedCall(self, instance) if answer is None else answer
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Count what goes wrong, and the time."""
-        began = time.monotonic()
+    def _counted(self, began: float | None = None) -> Iterator[None]:
+        """Count what goes wrong, and the time: since `began`, or since now."""
+        began = time.monotonic() if began is None else began
         try:
             yield
         except BaseException as error:

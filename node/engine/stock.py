@@ -252,6 +252,8 @@ class Stock:
             self._tidying.cancel()
         self._tidying = None
         self._is_tidied_soon = False
+        while self.shelf is not None and len(self) > self.wanted and self._withdraw(waits=False):
+            pass
         wants_more = self.shelf is not None and self.shelf.tidy(MAKE_AT_ONCE)
         context = CallContext(deadline=now() + self._limits.budget_seconds)
         for _ in range(MAKE_AT_ONCE):
@@ -305,6 +307,7 @@ class Stock:
         except Overloaded:
             return False
         if self.shelf.stock():
+            self._engine.keep_spares(self)
             return True
         self._engine.dismiss()
         return False
@@ -370,6 +373,7 @@ class Stock:
             instance.call = self._starting_call(instance)
             instance.close()
         elif store:
+            self._made += 1
             self._engine.dismiss()
         return store is not False
 
@@ -392,6 +396,7 @@ class Stock:
         if self._on_free is None or self._starting:
             return
         if self.shelf is not None:
+            self._made += self.shelf.served
             self.shelf.close()
             self.shelf = None
         self._on_free()

@@ -432,7 +432,8 @@ class Shelf:
         cells = self._driver.withdraw(self._address, waits)
         if not cells:
             return False
-        if driver.Head.from_address(cells).is_taken:
+        head = driver.Head.from_address(cells)
+        if head.is_taken or head.fiber:  # a fiber must not outlive what it instantiates
             return self.adopt(cells)
         self._driver.end(self._maker.address, cells)
         return True

@@ -19,7 +19,7 @@ from random import getrandbits
 import anyio
 import structlog
 
-from lattice.errors import Invalid, LatticeError
+from lattice.errors import Interrupted, Invalid, LatticeError
 from lattice.failures import internal_failure
 from lattice.http import HttpRequest, HttpResponse
 from lattice.tasks import start_cancellable
@@ -213,7 +213,11 @@ class Connection(asyncio.Protocol):
         request, traceparent = self._request(incoming)
         try:
             response = self._site.responder.answer(request, traceparent)
-            if isinstance(response, HttpResponse) and isinstance(response.body, bytes):
+            if (
+                isinstance(response, HttpResponse)
+                and isinstance(response.body, bytes)
+                and isinstance(request.body, bytes)
+            ):
                 return self._send(incoming, request, response)
         except LatticeError as error:
             self._break_off(request, error)
@@ -294,7 +298,10 @@ class Connection(asyncio.Protocol):
         return self._when_taken(keeps_alive) if self._outlet.is_paused else keeps_alive
 
     async def _when_taken(self, keeps_alive: bool) -> bool:
-        await self._outlet.drained()
+        try:
+            await self._outlet.drained()
+        except Interrupted:  # the client has left, which `connection_lost` sees to
+            return False
         return keeps_alive
 
     def _complete(self, head: ResponseHead, incoming: Incoming) -> bool:
@@ -319,9 +326,12 @@ class Connection(asyncio.Protocol):
         response = failures.response(failures.of_refusal(refusal), headers)
         head = ResponseHead(response, incoming.method, incoming.version)
         head.lines += (b"connection: close\r\n", self._site.date_line)
-        self._outlet.send_whole(head, response)
-        if self._outlet.is_paused:
-            await self._outlet.drained()
+        try:
+            self._outlet.send_whole(head, response)
+            if self._outlet.is_paused:
+                await self._outlet.drained()
+        except Interrupted:  # the client has left
+            pass
         return False
 
     def _break_off(self, request: HttpRequest, error: LatticeError) -> None:
@@ -345,6 +355,8 @@ class Connection(asyncio.Protocol):
             self._watch(_Waiting.CLOSE)
         else:
             transport.close()
+            self._unsent = transport.get_write_buffer_size()
+            self._watch(_Waiting.CLIENT)  # who reads nothing of the last answer is not waited for forever
 
     def drain(self) -> None:
         """Close now if no request has begun, else after the answer."""
@@ -375,7 +387,8 @@ class Connection(asyncio.Protocol):
 
     def _watch_next(self) -> None:
         """Find out what is waited for now."""
-        if self._waiting is _Waiting.CLOSE or self._outlet.is_paused:
+        outlet = self._outlet
+        if self._waiting is _Waiting.CLOSE or outlet.is_paused or outlet.transport.is_closing():
             return
         inlet = self._inlet
         if self._serving is not None:

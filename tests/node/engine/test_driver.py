@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from lattice.errors import LatticeError, TimedOut, Trapped
@@ -17,7 +18,7 @@ from node.engine.driver import NativeTicker, build
 from node.engine.engine import Engine
 from node.engine.host import GuestCall, HostInterface
 from tests.node.engine.components import ADD, KEY_VALUE
-from tests.node.engine.conftest import SMALL, Bench, context
+from tests.node.engine.conftest import SMALL, Bench, context, until
 from tests.node.engine.test_threads import wait_until
 
 STARTS_WITH_THE_HOST = """
@@ -150,6 +151,54 @@ async def test_a_large_result_takes_its_sandbox_with_it(bench: Bench) -> None:
     for _ in range(50):
         assert len(await pool.call("-", "fill", [300_000], context())) == 300_000
     assert bench.engine.instances <= 10
+
+
+async def test_what_is_kept_ready_gives_way_to_others_whenever_it_was_made(bench: Bench) -> None:
+    pool = bench.pool(ADD, slots=8, prewarm=8)
+    for _ in range(30):
+        await pool.call("-", "count", [], context())
+        await anyio.sleep(0.001)
+    while bench.engine.make_room():
+        pass
+    await pool.call("-", "count", [], context())
+    await until(lambda: pool.statistics().prewarmed > 0)
+
+    assert bench.engine.make_room()
+
+
+async def test_fewer_slots_keep_fewer_sandboxes_ready(bench: Bench) -> None:
+    pool = bench.pool(ADD, slots=40, prewarm=40)
+    for _ in range(20):
+        await pool.call("-", "count", [], context())
+        await anyio.sleep(0.001)
+    await until(lambda: pool.statistics().prewarmed > 15)
+    pool.resize(2)
+    made = pool.statistics().instances_made
+    for _ in range(40):
+        await pool.call("-", "count", [], context())
+        await anyio.lowlevel.checkpoint()
+
+    await until(lambda: pool.statistics().prewarmed <= 2)
+    assert pool.statistics().instances_made >= made
+    await pool.aclose()
+    assert pool.statistics().instances_made >= made
+
+
+async def test_the_time_of_a_call_that_leaves_the_shelf_counts_whole(bench: Bench) -> None:
+    async def get(call: GuestCall, key: int) -> int:
+        await anyio.sleep(0.01)
+        return 1
+
+    functions = {"get": get, "note": lambda call, key: None}
+    imports = [HostInterface(name="demo:kv/store@0.2.0", functions=functions)]
+    pool = bench.pool(KEY_VALUE, imports=imports)
+
+    for _ in range(10):
+        await pool.call("-", "run", [1], context())
+
+    statistics = pool.statistics()
+    assert (statistics.calls, statistics.in_flight) == (10, 0)
+    assert statistics.busy_seconds > 0.1
 
 
 async def test_a_pool_that_closes_gives_back_what_was_being_made(bench: Bench) -> None:

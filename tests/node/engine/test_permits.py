@@ -118,3 +118,29 @@ async def test_idle_is_awaited_until_the_last_waiter_has_been_served() -> None:
         queue.release()
 
     assert is_idle.is_set()
+
+
+async def test_all_who_wait_for_idle_are_told() -> None:
+    queue = permits()
+    await queue.acquire(soon())
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(queue.wait_idle)
+            await anyio.wait_all_tasks_blocked()
+            queue.release()
+
+
+async def test_a_waiter_that_gives_up_at_last_leaves_it_idle() -> None:
+    queue = permits(slots=0, seconds=0.05)
+
+    async def give_up() -> None:
+        with pytest.raises(Overloaded):
+            await queue.acquire(soon())
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(give_up)
+            await anyio.wait_all_tasks_blocked()
+            await queue.wait_idle()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 import httptools
@@ -22,6 +23,10 @@ from node.http.protocol import Connection
 from node.http.site import Site
 
 Script: TypeAlias = Callable[[HttpRequest], Awaitable[HttpResponse]]
+
+
+answers_at_once = False
+"""What sites do that begin to listen: `ScriptedResponder.is_at_once`; set by tests of both ways."""
 
 
 async def until(condition: Callable[[], bool], *, seconds: float = 5) -> None:
@@ -41,10 +46,22 @@ class ScriptedResponder:
     """Answers by a script and remembers what it was asked."""
 
     script: Script
+    is_at_once: bool = False
+    """Whether what the script answers without waiting is answered at once, as components do."""
     requests: list[HttpRequest] = field(default_factory=list)
     failures: list[LatticeError] = field(default_factory=list)
 
-    async def answer(self, request: HttpRequest, traceparent: str) -> HttpResponse:
+    def answer(self, request: HttpRequest, traceparent: str) -> HttpResponse | Awaitable[HttpResponse]:
+        answer = self._answer(request)
+        if not self.is_at_once:
+            return answer
+        try:
+            return _rest(answer, answer.send(None))
+        except StopIteration as ended:
+            response: HttpResponse = ended.value
+            return response
+
+    async def _answer(self, request: HttpRequest) -> HttpResponse:
         self.requests.append(request)
         try:
             return await self.script(request)
@@ -58,6 +75,22 @@ class ScriptedResponder:
 
     def broke_off(self, request: HttpRequest, error: LatticeError) -> None:
         self.failures.append(error)
+
+
+@types.coroutine
+def _rest(answer: Coroutine[Any, Any, HttpResponse], waits_for: Any) -> Generator[Any, Any, HttpResponse]:
+    """What is left of a coroutine that waits already."""
+    while True:
+        try:
+            try:
+                yield waits_for
+            except BaseException as error:
+                waits_for = answer.throw(error)
+            else:
+                waits_for = answer.send(None)
+        except StopIteration as ended:
+            response: HttpResponse = ended.value
+            return response
 
 
 @dataclass
@@ -169,7 +202,7 @@ async def listening(
     script: Script = hello, limits: HttpLimits | None = None, *, trusts_forwarded: bool = False
 ) -> AsyncIterator[Listening]:
     """A site on a free port."""
-    responder = ScriptedResponder(script)
+    responder = ScriptedResponder(script, is_at_once=answers_at_once)
     async with anyio.create_task_group() as tasks:
         site = Site(responder, limits or HttpLimits(), tasks, trusts_forwarded=trusts_forwarded)
         tasks.start_soon(site.run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable
 
 import anyio
@@ -15,6 +16,7 @@ from node.http.body import RequestBody
 from node.http.limits import HttpLimits
 from node.http.responses import ResponseHead
 from node.http.sending import Outlet
+from tests.node.http import sites
 from tests.node.http.sites import listening, until
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: example.org\r\n\r\n"
@@ -23,6 +25,12 @@ GET = b"GET /a?b HTTP/1.1\r\nHost: example.org\r\n\r\n"
 async def echo(request: HttpRequest) -> HttpResponse:
     """The body back: as it came if it is all here, else as a stream."""
     return HttpResponse(status=200, body=request.body)
+
+
+@pytest.fixture(autouse=True, params=["at once", "in time"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every promise holds for answers that are there at once and for those that are waited for."""
+    monkeypatch.setattr(sites, "answers_at_once", request.param == "at once")
 
 
 async def test_a_request_reaches_the_responder_as_a_value() -> None:
@@ -310,6 +318,51 @@ async def test_a_small_rest_of_a_body_is_read_past_and_the_connection_kept() -> 
 
         assert (await client.response()).status == 200
         assert [request.path for request in site.responder.requests] == ["/", "/a?b"]
+
+
+async def test_a_body_larger_than_its_window_is_read_past_when_nobody_wants_it() -> None:
+    async with listening() as site, site.client() as client:
+        await client.send(
+            b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n" + bytes(900_000) + GET
+        )
+
+        assert [(await client.response()).status for _ in range(2)] == [200, 200]
+
+
+async def test_a_client_that_has_shut_its_half_before_it_reads_harms_nobody_else() -> None:
+    async def large(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(status=200, body=bytes(8_000_000))
+
+    async with listening(large) as site:
+        for behind in (b"", b"GARBAGE\r\n\r\n", GET) * 2:
+            async with site.client() as client:
+                client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+                await client.send(GET + behind)
+                await until(lambda: any(each._outlet.is_paused for each in site.site.connections))
+                client.writer.write_eof()
+                await until(
+                    lambda: all(each._outlet.transport.is_closing() for each in site.site.connections)
+                )
+                client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+                await client.read_all()
+        assert (await site.ask(GET)).status == 200
+
+
+@pytest.mark.parametrize("size", [60_000, 100_000, 3_000_000])
+async def test_a_client_that_never_takes_its_last_answer_is_cut_off(size: int) -> None:
+    async def large(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(status=200, body=bytes(size))
+
+    async with listening(large, QUICK) as site:
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(raw, ("127.0.0.1", site.port))
+        await loop.sock_sendall(raw, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        await until(lambda: bool(site.responder.requests))
+        await until(lambda: not site.site.connections)
+        raw.close()
 
 
 async def test_a_large_rest_of_a_body_ends_the_connection() -> None:
