@@ -169,12 +169,14 @@ class ComponentPool:
     def _may_be_quick(self, export: Export, text: bytes) -> bool:
         """Whether a call may begin at once, on the shelf."""
         return (
-            self._stock.shelf is not None
-            and export.pace.standing is Standing.TRUSTED
+            self._has_shelf_for(export)
             and not self._is_draining
             and self._permits.has_free
             and len(text) <= self.limits.payload_bytes
         )
+
+    def _has_shelf_for(self, export: Export) -> bool:
+        return self._stock.shelf is not None and export.pace.standing is Standing.TRUSTED
 
     def _judge(self, export: Export, began: float) -> None:
         """After a call on the shelf."""
@@ -318,11 +320,7 @@ class ComponentPool:
     async def _invoke(self, lowered: LoweredCall, context: CallContext) -> Any:
         export, stock = lowered.export, self._stock
         instance, begun = None, None
-        if (
-            stock.shelf is not None
-            and export.pace.standing is Standing.TRUSTED
-            and not lowered.lender.may_be_heavy
-        ):
+        if self._has_shelf_for(export) and not lowered.lender.may_be_heavy:
             begun = self._engine.stopwatch.begin()
             outcome = stock.serve(lowered)
             if outcome is not None and not isinstance(outcome, Instance):

@@ -226,8 +226,7 @@ class Stock:
         if began - self._noted > NOTE_SECONDS:
             self._noted = began
             self._engine.keep_spares(self)
-        if self._tidying is None:
-            self._tidy_later()
+        self._tidy_soon()
 
     # Order
 
@@ -255,11 +254,10 @@ class Stock:
         while self.shelf is not None and len(self) > self.wanted and self._withdraw(waits=False):
             pass
         wants_more = self.shelf is not None and self.shelf.tidy(MAKE_AT_ONCE)
-        context = CallContext(deadline=now() + self._limits.budget_seconds)
         for _ in range(MAKE_AT_ONCE):
             if not self._wants_more():
                 break
-            self._prewarm(context)
+            self._prewarm()
         self._end_used()  # now the maker is awake, if it was asked to make any
         if wants_more or self._wants_more():
             self._tidy_soon()
@@ -279,14 +277,14 @@ class Stock:
             return False
         return len(self) + self._starting < self.wanted
 
-    def _prewarm(self, context: CallContext) -> None:
+    def _prewarm(self) -> None:
         """Make one instance, or begin to, or have the maker make one."""
         if self._pace.standing is Standing.TRUSTED and self._put_on_shelf():
             return
         self._starting += 1
         try:
             instance = self._new()
-            call = self._make_call(context, instance)
+            call = self._starting_call(instance)
             is_ready = instance.start_now(self._bindings.linker, self._component, call, self._pace)
         except LatticeError as error:
             self._prewarm_failed(error)

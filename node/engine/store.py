@@ -91,7 +91,7 @@ _TEXT = struct.Struct("<QQ")
 class Store:
     """A sandbox: a store, the one instance in it and at most one fiber that runs there.
 
-    The owner calls `poll` until it is true, then `finish` or `finish_instantiation`, or `abandon` at any
+    The owner calls `poll` until it is true, then `finish`, or `abandon` at any
     time between two polls; `close` in the end. After an error, only `close`.
     """
 
