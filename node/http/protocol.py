@@ -256,7 +256,7 @@ class Connection(asyncio.Protocol):
             response = outcome if isinstance(outcome, HttpResponse) else await outcome
             if isinstance(body, RequestBody) and body.refusal is not None:
                 await _discard(response)
-                return await self._refuse(incoming, body.refusal)
+                return await _awaitable(self._refuse(incoming, body.refusal))
             return await self._respond(incoming, request, response)
         except LatticeError as error:
             self._break_off(request, error)
@@ -294,6 +294,11 @@ class Connection(asyncio.Protocol):
             response = self._site.responder.failed(request, error)
             head = ResponseHead(response, incoming.method, incoming.version)
         keeps_alive = self._complete(head, incoming)
+        return self._write(head, response, keeps_alive=keeps_alive)
+
+    def _write(
+        self, head: ResponseHead, response: HttpResponse, *, keeps_alive: bool
+    ) -> bool | Awaitable[bool]:
         self._outlet.send_whole(head, response)
         return self._when_taken(keeps_alive) if self._outlet.is_paused else keeps_alive
 
@@ -321,18 +326,14 @@ class Connection(asyncio.Protocol):
         # A client that was not told to continue may send its body or its next request: nobody can tell.
         return not self._owes_continue
 
-    async def _refuse(self, incoming: Incoming, refusal: Refusal) -> bool:
+    def _refuse(self, incoming: Incoming, refusal: Refusal) -> bool | Awaitable[bool]:
         headers = incoming.head.headers if incoming.head is not None else ()
         response = failures.response(failures.of_refusal(refusal), headers)
         head = ResponseHead(response, incoming.method, incoming.version)
         head.lines += (b"connection: close\r\n", self._site.date_line)
-        try:
-            self._outlet.send_whole(head, response)
-            if self._outlet.is_paused:
-                await self._outlet.drained()
-        except Interrupted:  # the client has left
-            pass
-        return False
+        if self._outlet.is_closed:  # the client has left
+            return False
+        return self._write(head, response, keeps_alive=False)
 
     def _break_off(self, request: HttpRequest, error: LatticeError) -> None:
         """The response can't be completed: the client must not take it for whole."""
