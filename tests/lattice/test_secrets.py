@@ -144,7 +144,8 @@ def test_a_seal_key_is_kept_as_a_curve_seed() -> None:
 
     assert key.seed.startswith(b"SX")
     assert SealKey.from_seed(key.seed).public == key.public
-    for broken in (b"", b"SXAAAA", key.seed[:-1], key.seed[:-2] + b"AA", b"SU" + key.seed[2:], b"?" * 58):
+    another_end = b"AA" if key.seed[-2:] != b"AA" else b"QQ"
+    for broken in (b"", b"SXAAAA", key.seed[:-1], key.seed[:-2] + another_end, b"SU" + key.seed[2:], b"?" * 58):
         with pytest.raises(Invalid, match="curve seed"):
             SealKey.from_seed(broken)
 
@@ -154,7 +155,8 @@ def test_only_the_owner_of_a_node_id_can_announce_its_key() -> None:
 
     assert announced_key(member.id, member.announcement) == member.key.public
     forged = impostor.key.announcement(impostor.seed)
-    for text in (forged, member.announcement[:-2] + "00", member.announcement[:64], "", "x.y"):
+    another_end = "00" if member.announcement[-2:] != "00" else "01"
+    for text in (forged, member.announcement[:-2] + another_end, member.announcement[:64], "", "x.y"):
         assert announced_key(member.id, text) is None
     assert announced_key("not-a-key", member.announcement) is None
 
