@@ -3,9 +3,9 @@
 A guest does many operations within one call, one after the other; the time of a call in which it does none is
 subtracted. The clients are nats-py (key-value bucket) and redis-py (asyncio), on uvloop as nodes are.
 
-All processes share one core. An operation is two wake-ups and little else, and waking a process on another core
-takes longer than the operation itself: 48 us become 80, for clients and guests alike. Left to itself, the kernel
-places them now so, now so, and the ratio says where it did.
+All processes share one core. An operation is two wake-ups and little else, and waking a process on another
+core takes longer than the operation itself: 48 us become 80, for client and guest alike. Left to itself, the
+kernel places them now so, now so, and the ratio says where it did.
 """
 
 from __future__ import annotations
