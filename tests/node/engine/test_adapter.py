@@ -190,7 +190,7 @@ async def test_an_error_of_the_host_ends_the_call_as_it_is(
 
 
 @given(data=st.data())
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 def test_types_of_any_shape_around_bytes_fit_the_adapter(data: st.DataObject) -> None:
     type_ = wit.Tuple((data.draw(types()), wit.BYTES))
     examples = data.draw(st.lists(st.lists(values(type_), max_size=4), min_size=1, max_size=3))
@@ -244,7 +244,7 @@ async def hand_on(type_: wit.Type, examples: Sequence[Any]) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 def test_handles_beside_bytes_are_lent_given_and_returned(data: st.DataObject) -> None:
     type_ = wit.Tuple((data.draw(types(OWN, wit.BYTES)), OWN, wit.BYTES, data.draw(types(OWN))))
     examples = data.draw(st.lists(values(type_), min_size=1, max_size=3))
