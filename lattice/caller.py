@@ -378,7 +378,7 @@ class Caller:
             return await self._streamed(node, partial(send, self._peer, subject, body, headers), seconds)
         began = now()
         reply = await self._bus.request(
-            subject, body, headers=wire.encode_headers(headers), timeout_seconds=seconds
+            subject, body, headers=wire.header_block(headers), timeout_seconds=seconds
         )
         if wire.reply_stream_of(reply.headers) is None:
             return reply

@@ -76,7 +76,14 @@ class _Subscribed:
     def _receive(self, subject: str, data: bytes, headers: Mapping[str, str] | None, reply: bytes) -> None:
         self.bus._received += 1
         try:
-            self.handler(Message(subject, data, headers or NO_HEADERS, reply.decode() if reply else None))
+            self.handler(
+                Message(
+                    subject,
+                    data,
+                    NO_HEADERS if headers is None else headers,
+                    reply.decode() if reply else None,
+                )
+            )
         except LatticeError as error:
             self.bus._handler_errors += 1
             log.warning("bus.handler_failed", subject=subject, code=error.code, reason=error.message)
@@ -234,7 +241,7 @@ class NatsBus(AsyncContextManagerMixin):
 
     def _on_reply(self, subject: str, data: bytes, headers: Mapping[str, str] | None, reply: bytes) -> None:
         self._received += 1
-        message = Message(subject, data, headers or NO_HEADERS, reply.decode() or None)
+        message = Message(subject, data, NO_HEADERS if headers is None else headers, reply.decode() or None)
         self._replies.settle(subject[self._reply_start :], message)
 
     # Receiving
