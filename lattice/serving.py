@@ -232,14 +232,15 @@ class Serving:
         """Serve and answer; returns when the bytes of both directions are over."""
         if headers.content_type != wire.MSGPACK:
             raise Invalid(f"a call with byte streams beside it is written as {wire.MSGPACK}")
-        await own_task()
         encoded = await self._body(message, headers, request)
         limit = self._caller.payload_limit(request.component)
         args = (
             await bodies.coded(len(encoded), lambda: wire.decode(encoded, max_bytes=limit)) if encoded else ()
         )
-        stream = headers.body_stream
-        body = None if stream is None else await self._streams.receiver(stream)
+        body = None
+        if headers.body_stream is not None:
+            await own_task()
+            body = await self._streams.receiver(headers.body_stream)
         try:
             async with await target.exchange(request, args, body) as exchange:
                 if message.reply:
@@ -249,10 +250,11 @@ class Serving:
                 await self._streams.close(body)
 
     async def _reply_exchange(self, subject: str, headers: wire.CallHeaders, exchange: Exchange) -> None:
-        data = await bodies.coded(0, lambda: wire.encode(exchange.value))
+        data = wire.encode(exchange.value)
         if exchange.body is None:
             await bodies.reply(self._peer, subject, data, headers)
             return
+        await own_task()
         sender = await self._streams.sender(headers.origin)
         try:
             await bodies.reply(self._peer, subject, data, headers, body_stream=sender.stream)

@@ -33,7 +33,7 @@ async def send(caller: Caller, call: CallRequest, request: HttpRequest) -> HttpR
     The body of the request is the caller's from here. What nobody has begun is asked of another replica.
     """
     inline, body = (request.body, None) if isinstance(request.body, bytes) else (b"", request.body)
-    args = [request.method, request.scheme, request.authority, request.path, list(request.headers), inline]
+    args = [request.method, request.scheme, request.authority, request.path, request.headers, inline]
     exchange = await caller.exchange(call, args, body)
     try:
         status, headers, whole, trailers = _response(exchange.value)
@@ -65,12 +65,11 @@ async def serve(
         if body is not None:
             await body.aclose()
         raise
-    headers = list(response.headers)
     if isinstance(response.body, bytes):
         if body is not None:
             await body.aclose()
-        return Exchange([response.status, headers, response.body, list(response.trailers)])
-    return Exchange([response.status, headers, b"", []], response.body)
+        return Exchange([response.status, response.headers, response.body, response.trailers])
+    return Exchange([response.status, response.headers, b"", ()], response.body)
 
 
 def _request(args: Sequence[Any] | Mapping[str, Any], body: ByteReceiver | None) -> HttpRequest:
@@ -96,11 +95,12 @@ def _response(value: Any) -> tuple[int, Headers, bytes, Headers]:
 
 def _headers(value: Any) -> Headers:
     try:
-        found = tuple((name, content) for name, content in value)
+        found = tuple([(name, content) for name, content in value])
     except (TypeError, ValueError):
         raise Invalid("headers must be pairs of name and value") from None
-    if not all(isinstance(name, str) and isinstance(content, bytes) for name, content in found):
-        raise Invalid("headers must be pairs of name and value")
+    for name, content in found:
+        if name.__class__ is not str or content.__class__ is not bytes:
+            raise Invalid("headers must be pairs of name and value")
     return found
 
 
