@@ -323,7 +323,9 @@ class Caller:
         message = await self._answer(node, request, body, headers)
         return Reply(data=message.data, content_type=wire.content_type_of(message.headers))
 
-    def _headers(self, request: CallRequest, content_type: str, attempt: int) -> wire.CallHeaders:
+    def _headers(
+        self, request: CallRequest, content_type: str, attempt: int, *, accepts_body: bool = False
+    ) -> wire.CallHeaders:
         left = request.deadline - now()
         if left <= 0:
             raise TimedOut(f"the budget of the call to {request.target} ended")
@@ -339,6 +341,7 @@ class Caller:
             accepts_stream=True,
             origin=self._peer.owner,
             link=request.link,
+            accepts_body=accepts_body,
         )
 
     async def _answer(
@@ -366,6 +369,7 @@ class Caller:
         return message
 
     async def _cancel(self, node: str, request: CallRequest) -> None:
+        await own_task()
         body = wire.encode_message({"call_id": request.call_id, "origin": self._peer.owner})
         with anyio.move_on_after(CANCEL_SECONDS, shield=True), contextlib.suppress(LatticeError):
             await self._bus.publish(subjects.node_cancel(self._lattice, node), body)
@@ -407,8 +411,7 @@ class Caller:
     async def _exchange(
         self, node: str, request: CallRequest, body: bytes, source: ByteReceiver | None, attempt: int
     ) -> Exchange:
-        await own_task()
-        headers = replace(self._headers(request, wire.MSGPACK, attempt), accepts_body=True)
+        headers = self._headers(request, wire.MSGPACK, attempt, accepts_body=True)
         upload = None if source is None else await self._upload(node, source)
         try:
             if upload is not None:
@@ -425,6 +428,7 @@ class Caller:
     async def _upload(self, node: str, source: ByteReceiver) -> Upload:
         if self._tasks is None:
             raise RuntimeError("`Caller.start` was not called: nothing feeds the body of an exchange")
+        await own_task()
         upload = Upload(self.streams, source, await self.streams.sender(node))
         upload.start(self._tasks)
         return upload
@@ -445,6 +449,7 @@ class Caller:
             stream = wire.body_stream_of(message.headers)
             if stream is None:
                 return Exchange(value)
+            await own_task()
             return Exchange(value, ReplyBody(self.streams, await self.streams.receiver(stream), upload))
         except BaseException:
             await self._cancel(node, request)  # it would wait for credit

@@ -12,9 +12,8 @@ from functools import lru_cache
 
 from lattice.errors import Invalid
 
-VERSION = b"NATS/1.0"
+VERSION = "NATS/1.0"
 
-_END = b"\r\n\r\n"
 _KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _KEY_THAT_CAME = re.compile(r"[!-9;-~]+")
 _STATUS = re.compile(r"NATS/1\.0 +([0-9]{3})(?: +(.*))?")
@@ -65,17 +64,22 @@ def _fields(raw: bytes) -> dict[str, str]:
 
 
 def block_of(headers: Mapping[str, str]) -> bytes:
-    """Headers as they stand before the data; line ends in values become spaces. Raises `Invalid`."""
+    """Headers as they stand before the data, nothing for none; line ends in values become spaces.
+
+    Raises `Invalid`.
+    """
     if isinstance(headers, HeaderBlock):
         return headers.raw
-    lines = ["NATS/1.0"]
+    if not headers:
+        return b""
+    lines = [VERSION]
     for key, value in headers.items():
         _check_key(key)
         lines.append(f"{key}: {value}")
     block = "\r\n".join(lines)
     if block.count("\r") + block.count("\n") != 2 * len(headers):
         return block_of({key: value.translate(_LINE_ENDS) for key, value in headers.items()})
-    return block.encode() + _END
+    return block.encode() + b"\r\n\r\n"
 
 
 @lru_cache(maxsize=256)

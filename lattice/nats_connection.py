@@ -96,7 +96,9 @@ class NatsConnection(Client):
 
     # What replaces the library's own way of doing it
 
-    async def _process_headers(self, headers: bytes | None) -> Mapping[str, str] | None:
+    async def _process_headers(  # type: ignore[override]  # a mapping that is read when somebody asks
+        self, headers: bytes | None
+    ) -> Mapping[str, str] | None:
         return HeaderBlock(headers) if headers else None
 
     def _build_message(

@@ -16,7 +16,7 @@ def publish_command(
     check_subject(subject)
     if reply:
         check_subject(reply)
-    block = block_of(headers) if headers else b""
+    block = b"" if headers is None else block_of(headers)
     size = len(data) + len(block)
     if size > max_payload:
         raise Invalid(

@@ -18,7 +18,7 @@ import msgpack
 
 from lattice import subjects, values, wit
 from lattice.errors import BY_CODE, Failed, Invalid, LatticeError
-from lattice.headers import HeaderBlock, block_of
+from lattice.headers import VERSION, HeaderBlock, block_of
 
 MSGPACK = "application/msgpack"
 JSON = "application/json"
@@ -319,7 +319,7 @@ def _constant_block(
         link=link,
         accepts_body=accepts_body,
     )
-    return block_of(encode_headers(call)).decode().removesuffix("\r\n\r\n")
+    return block_of(encode_headers(call)).decode().removesuffix("\r\n\r\n") or VERSION
 
 
 def decode_headers(headers: Mapping[str, str]) -> CallHeaders:

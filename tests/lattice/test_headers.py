@@ -39,7 +39,7 @@ def test_whatever_comes_is_read(raw: bytes) -> None:
 )
 @pytest.mark.parametrize("more", [{}, {"Nats-Last-Consumer": "1016"}])
 def test_a_status_of_the_server_is_read(line: bytes, found: dict[str, str], more: dict[str, str]) -> None:
-    raw = block_of(more).replace(b"NATS/1.0", line, 1)
+    raw = block_of({"a": "b", **more}).replace(b"NATS/1.0\r\na: b", line, 1)
 
     assert dict(HeaderBlock(raw)) == {**found, **more}
 
