@@ -2,7 +2,8 @@
 
 nats-py contributes the protocol parser, TLS and authentication. Messages reach their handlers from within the
 reading of the socket: no queue of the library's and no task lies between, so nothing there can overflow. What
-we send is written in order, the first of a turn of the event loop at once, the rest of it together.
+we send is written in order: at once, or together with the rest of its turn of the event loop where many are
+sent.
 
 Private methods are overridden, so nats-py is pinned exactly and a test names what must be there.
 """
@@ -25,6 +26,7 @@ from nats.aio.client import Client, RawCredentials
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
+from lattice.clock import now
 from lattice.connection import ConnectionSettings
 from lattice.errors import Denied, Interrupted, Invalid, LatticeError, TimedOut, Unreachable
 from lattice.headers import HeaderBlock
@@ -38,6 +40,8 @@ FLUSH_TIMEOUT_SECONDS = 5.0
 DRAIN_TIMEOUT_SECONDS = 2.0
 RELEASE_TIMEOUT_SECONDS = 0.2
 """Freeing an aborted socket is local; it hangs only where a TLS handshake has failed."""
+HELD_SECONDS = 0.001
+"""So long a message may wait for others of its turn of the loop."""
 UNSENT_BYTES = 256 * 1024
 """Above this a publisher waits for the socket."""
 
@@ -84,7 +88,9 @@ class NatsConnection(Client):
         self._attached: dict[int, NatsSubscription] = {}
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
-        self._is_write_scheduled = False
+        self._sent_in_turn = 0
+        self._written_at = 0.0
+        self._is_busy = False
         self._pings: set[asyncio.Future[None]] = set()
         self.lost = anyio.Event()
         self.loss: Exception | None = None
@@ -158,16 +164,26 @@ class NatsConnection(Client):
         check_server(self.info, url)
 
     def send(self, command: bytes) -> None:
-        """Write now, or at the end of this turn of the loop if something was already written in it."""
+        """Write at the end of this turn of the loop, or at once if this may be the only one in it."""
         self._unsent.append(command)
         self._unsent_bytes += len(command)
-        if not self._is_write_scheduled:
+        self._sent_in_turn += 1
+        if self._sent_in_turn == 1:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            self._written_at = now()
+            if not self._is_busy:
+                self._write()
+        elif now() - self._written_at > HELD_SECONDS:
+            self._written_at = now()
             self._write()
-            self._is_write_scheduled = True
-            asyncio.get_running_loop().call_soon(self._write)
+
+    def _end_turn(self) -> None:
+        # A turn with one message is followed by such ones; one with many by others with many, in one write.
+        self._is_busy = self._sent_in_turn > 1
+        self._sent_in_turn = 0
+        self._write()
 
     def _write(self) -> None:
-        self._is_write_scheduled = False
         if self._unsent and self._transport is not None and not self.lost.is_set():
             self._transport.write(b"".join(self._unsent) if len(self._unsent) > 1 else self._unsent[0])
             self._unsent = []
