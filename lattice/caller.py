@@ -169,7 +169,9 @@ class Caller:
         long as the callee that failed has had no more of the body than is kept (a window). Leave what is
         returned, or close its body.
         """
-        source = None if body is None else Replayable(body)
+        if body is None:
+            return await self._route(request, self._exchanger(request, args, None))
+        source = Replayable(body)
         ask = self._exchanger(request, args, source)
         return await _settled(self._route(request, ask, source), body, source)
 
@@ -396,15 +398,15 @@ class Caller:
     ) -> Callable[[str, int], Awaitable[Exchange]]:
         encoded: bytes | None = None
 
-        async def ask(node: str, attempt: int) -> Exchange:
+        def ask(node: str, attempt: int) -> Awaitable[Exchange]:
             nonlocal encoded
             if source is not None:
                 source.rewind()
             if node == self._node and self._local is not None:
-                return await self._local.exchange(request, args, source)
+                return self._local.exchange(request, args, source)
             if encoded is None:
                 encoded = wire.encode_arguments(args)
-            return await self._exchange(node, request, encoded, source, attempt)
+            return self._exchange(node, request, encoded, source, attempt)
 
         return ask
 
@@ -412,16 +414,16 @@ class Caller:
         self, node: str, request: CallRequest, body: bytes, source: ByteReceiver | None, attempt: int
     ) -> Exchange:
         headers = self._headers(request, wire.MSGPACK, attempt, accepts_body=True)
-        upload = None if source is None else await self._upload(node, source)
+        if source is None:
+            return await self._exchanged(node, request, body, headers, None)
+        upload = await self._upload(node, source)
         try:
-            if upload is not None:
-                headers = replace(headers, body_stream=upload.stream)
+            headers = replace(headers, body_stream=upload.stream)
             exchange = await self._exchanged(node, request, body, headers, upload)
         except BaseException:
-            if upload is not None:
-                await upload.stop()
+            await upload.stop()
             raise
-        if exchange.body is None and upload is not None:
+        if exchange.body is None:
             await upload.stop()
         return exchange
 
@@ -445,7 +447,8 @@ class Caller:
         try:
             limit = self.payload_limit(request.component)
             decode = partial(wire.decode_result, None, message.data, max_bytes=limit)
-            value = await bodies.coded(len(message.data), decode)
+            is_light = len(message.data) <= bodies.HEAVY_BYTES
+            value = decode() if is_light else await bodies.coded(len(message.data), decode)
             stream = wire.body_stream_of(message.headers)
             if stream is None:
                 return Exchange(value)

@@ -150,7 +150,8 @@ async def _fail(error: Exception) -> None:
 
 def _begin(coroutine: Coroutine[Any, Any, None]) -> Any:
     """Run up to the first wait; returns what is waited for, or `_OVER`."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task(loop)
     if task is not None:
         asyncio.tasks._leave_task(loop, task)
     try:

@@ -16,7 +16,7 @@ from lattice.exchange import Exchange
 from lattice.http import Headers, HttpRequest, HttpResponse
 from lattice.streams import ByteReceiver
 from node.engine.host import CallContext
-from node.http.handler import HttpHandler, response_of
+from node.http.handler import HttpHandler
 
 INTERFACE = "wasi:http/incoming-handler"
 FUNCTION = "handle"
@@ -60,7 +60,8 @@ async def serve(
         caller=request.caller,
     )
     try:
-        response = await response_of(handler, _request(args, body), context)
+        outcome = handler.handle(_request(args, body), context)
+        response = outcome if isinstance(outcome, HttpResponse) else await outcome
     except BaseException:
         if body is not None:
             await body.aclose()
