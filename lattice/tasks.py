@@ -75,6 +75,10 @@ class PromptTasks:
     def __repr__(self) -> str:
         return f"<PromptTasks {len(self._waiting)} waiting>"
 
+    def __len__(self) -> int:
+        """How many wait without being tasks."""
+        return len(self._waiting)
+
     def start(self, coroutine: Coroutine[Any, Any, None]) -> PromptTask | None:
         """Run a coroutine up to where it first waits; what is returned can cancel the rest, if there is any.
 
