@@ -273,7 +273,7 @@ class Caller:
             own_node=self._node if self._local is not None else None,
             own_zone=self._zone,
             excluded=excluded,
-            pick=random.randrange,
+            pick=_pick,
         )
 
     def _is_idempotent(self, request: CallRequest) -> bool:
@@ -493,6 +493,10 @@ async def _settled(
     if source is not None:
         await source.settle(is_over=exchange.body is None)
     return exchange
+
+
+def _pick(count: int) -> int:
+    return int(random.random() * count)  # `randrange` takes five times as long
 
 
 def _lost(node: str) -> str:

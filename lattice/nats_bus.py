@@ -40,7 +40,7 @@ from lattice.connection import ConnectionSettings
 from lattice.errors import Denied, Interrupted, Invalid, LatticeError, NotFound, Unreachable
 from lattice.key_value import JetStreamKeyValue
 from lattice.nats_connection import NatsConnection
-from lattice.nats_protocol import publish_command
+from lattice.nats_protocol import publish_command, request_command
 from lattice.object_store import JetStreamObjectStore
 from lattice.replaced_objects import ReplacedObjects
 from lattice.replies import Replies
@@ -220,7 +220,8 @@ class NatsBus(AsyncContextManagerMixin):
         connection = self._require_connection()
         waiting = self._replies.expect(subject, timeout_seconds)
         try:
-            connection.send(self._command(subject, data, headers, f"{self._prefix}.r.{waiting.token}"))
+            inbox = f"{self._prefix}.r.{waiting.token}"
+            connection.send(request_command(subject, data, headers, inbox, max_payload=self._max_payload))
             self._sent += 1
             return await waiting.future
         finally:

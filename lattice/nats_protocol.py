@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from lattice.bus import check_subject
 from lattice.errors import Invalid
@@ -16,6 +17,23 @@ def publish_command(
     check_subject(subject)
     if reply:
         check_subject(reply)
+    return _command(subject, data, headers, reply or "", max_payload)
+
+
+def request_command(
+    subject: str, data: bytes, headers: Mapping[str, str] | None, inbox: str, *, max_payload: int
+) -> bytes:
+    """The same for a request: to one of a few subjects, with an inbox of our own."""
+    _check_again(subject)
+    return _command(subject, data, headers, inbox, max_payload)
+
+
+_check_again = lru_cache(maxsize=1024)(check_subject)
+
+
+def _command(
+    subject: str, data: bytes, headers: Mapping[str, str] | None, reply: str, max_payload: int
+) -> bytes:
     block = b"" if headers is None else block_of(headers)
     size = len(data) + len(block)
     if size > max_payload:
@@ -24,6 +42,6 @@ def publish_command(
             "server, or send less"
         )
     if block:
-        head = f"HPUB {subject} {reply or ''} {len(block)} {size}\r\n".encode()
+        head = f"HPUB {subject} {reply} {len(block)} {size}\r\n".encode()
         return b"".join((head, block, data, b"\r\n"))
-    return b"".join((f"PUB {subject} {reply or ''} {size}\r\n".encode(), data, b"\r\n"))
+    return b"".join((f"PUB {subject} {reply} {size}\r\n".encode(), data, b"\r\n"))

@@ -75,9 +75,16 @@ async def serve(
 
 def _request(args: Sequence[Any] | Mapping[str, Any], body: ByteReceiver | None) -> HttpRequest:
     """Of another node's making, but by the same rules as a client's."""
-    if isinstance(args, Mapping) or len(args) < 6 or not all(isinstance(each, str) for each in args[:4]):
+    if args.__class__ not in (list, tuple) or len(args) < 6:
         raise Invalid("arguments must be method, scheme, authority, path, headers and body")
-    method, scheme, authority, path, headers, inline = args[:6]
+    method, scheme, authority, path, headers, inline = args[:6]  # type: ignore[index]  # is a sequence
+    if not (
+        method.__class__ is str
+        and scheme.__class__ is str
+        and authority.__class__ is str
+        and path.__class__ is str
+    ):
+        raise Invalid("method, scheme, authority and path must be strings")
     return HttpRequest(
         method=method,
         scheme=scheme,
