@@ -69,7 +69,7 @@ async def request(
     try:
         with anyio.fail_after(timeout_seconds):
             if peer.fits(body):
-                headers = wire.encode_headers(call)
+                headers = wire.header_block(call)
                 reply = await peer.bus.request(
                     subject, body, headers=headers, timeout_seconds=timeout_seconds
                 )
@@ -140,7 +140,7 @@ async def _request_streamed(
     peer: Peer, subject: str, body: bytes, call: wire.CallHeaders, timeout_seconds: float
 ) -> Message:
     stream = streams.new_stream_id(peer.owner)
-    headers = wire.encode_headers(replace(call, request_stream=stream))
+    headers = wire.header_block(replace(call, request_stream=stream))
     async with await streams.open_sender(peer.bus, peer.lattice, stream, peer.settings) as sender:
         async with anyio.create_task_group() as group:
             group.start_soon(_send, sender, body)

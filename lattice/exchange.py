@@ -62,7 +62,8 @@ class ExchangeTarget(Protocol):
         """Serve a call; `body` is closed when no more of it is wanted, with the exchange at the latest.
 
         `request.deadline` bounds the time to the result. Closing the body of what is returned ends all that
-        runs for it. Raises `Unreachable` or `Overloaded` only while nothing has begun.
+        runs for it. Raises `Unreachable` or `Overloaded` only while nothing has begun. May be begun without
+        a task: what needs one awaits `lattice.tasks.own_task` first.
         """
 
 

@@ -33,11 +33,11 @@ from lattice.bus import (
     WorkQueue,
     check_subject,
 )
-from lattice.errors import Interrupted, Invalid, NotFound, TimedOut, Unreachable
+from lattice.errors import Interrupted, Invalid, LatticeError, NotFound, TimedOut, Unreachable
 from lattice.memory_queue import MemoryStream, MemoryWorkQueue
 from lattice.memory_store import Bucket, MemoryKeyValue, MemoryObjectStore, Objects
 from lattice.patterns import matches
-from lattice.tasks import own_task
+from lattice.tasks import Expected
 
 MAX_PAYLOAD = 1024 * 1024
 SERVER_ID = "MEMORY"
@@ -287,7 +287,7 @@ class MemoryBus(AsyncContextManagerMixin):
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float,
     ) -> Message:
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        future = Expected[Message]()
         inbox = self.new_inbox()
 
         def receive(message: Message) -> None:
@@ -297,15 +297,14 @@ class MemoryBus(AsyncContextManagerMixin):
         subscription = MemorySubscription(self, inbox, None, receive)
         self.broker.add(subscription)
         self._pending[future] = subject
+        late = TimedOut(f"no answer from {subject} within {timeout_seconds:g} s")
+        timer = asyncio.get_running_loop().call_later(timeout_seconds, _fail, future, late)
         try:
             if not self._send(subject, data, headers, inbox):
                 raise Unreachable(f"nobody answers to {subject}")
-            await own_task()
-            async with asyncio.timeout(timeout_seconds):
-                return await future
-        except TimeoutError:
-            raise TimedOut(f"no answer from {subject} within {timeout_seconds:g} s") from None
+            return await future
         finally:
+            timer.cancel()
             del self._pending[future]
             self.broker.remove(subscription)
 
@@ -427,3 +426,8 @@ class MemoryBus(AsyncContextManagerMixin):
         self._connection_handlers.clear()
         self.disconnect()
         self._reconnected.set()
+
+
+def _fail(future: Expected[Message], error: LatticeError) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -40,7 +40,7 @@ from lattice.connection import ConnectionSettings
 from lattice.errors import Denied, Interrupted, Invalid, LatticeError, NotFound, Unreachable
 from lattice.key_value import JetStreamKeyValue
 from lattice.nats_connection import NatsConnection
-from lattice.nats_protocol import publish_command
+from lattice.nats_protocol import publish_command, request_command
 from lattice.object_store import JetStreamObjectStore
 from lattice.replaced_objects import ReplacedObjects
 from lattice.replies import Replies
@@ -76,7 +76,14 @@ class _Subscribed:
     def _receive(self, subject: str, data: bytes, headers: Mapping[str, str] | None, reply: bytes) -> None:
         self.bus._received += 1
         try:
-            self.handler(Message(subject, data, headers or NO_HEADERS, reply.decode() if reply else None))
+            self.handler(
+                Message(
+                    subject,
+                    data,
+                    NO_HEADERS if headers is None else headers,
+                    reply.decode() if reply else None,
+                )
+            )
         except LatticeError as error:
             self.bus._handler_errors += 1
             log.warning("bus.handler_failed", subject=subject, code=error.code, reason=error.message)
@@ -213,7 +220,8 @@ class NatsBus(AsyncContextManagerMixin):
         connection = self._require_connection()
         waiting = self._replies.expect(subject, timeout_seconds)
         try:
-            connection.send(self._command(subject, data, headers, f"{self._prefix}.r.{waiting.token}"))
+            inbox = f"{self._prefix}.r.{waiting.token}"
+            connection.send(request_command(subject, data, headers, inbox, max_payload=self._max_payload))
             self._sent += 1
             return await waiting.future
         finally:
@@ -234,7 +242,7 @@ class NatsBus(AsyncContextManagerMixin):
 
     def _on_reply(self, subject: str, data: bytes, headers: Mapping[str, str] | None, reply: bytes) -> None:
         self._received += 1
-        message = Message(subject, data, headers or NO_HEADERS, reply.decode() or None)
+        message = Message(subject, data, NO_HEADERS if headers is None else headers, reply.decode() or None)
         self._replies.settle(subject[self._reply_start :], message)
 
     # Receiving

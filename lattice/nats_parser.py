@@ -2,8 +2,8 @@
 
 The library's parser removes each line and each payload from the front of its buffer and awaits
 three coroutines for each message. Here the messages of one read are found by their offsets, and
-handed over by plain calls, in half the time. What is no message without headers, or a large one
-that is not whole, is left to the library.
+handed over by plain calls, in half the time. What is no message, or a large one that is not whole,
+is left to the library.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-HandOver = Callable[[int, bytes, bytes, bytes], None]
-"""Takes a message without headers: the subscription's number, subject, reply (or empty) and data."""
+HandOver = Callable[[int, bytes, bytes, bytes, bytes], None]
+"""Takes a message: the subscription's number, subject, reply, block of headers (both may be empty), data."""
 
 MAX_LINE_BYTES = 4096
 MAX_KEPT_BYTES = 64 * 1024
 """An unfinished message that is larger goes to the library, which appends to it without copying it anew."""
 
-_MESSAGE = re.compile(rb"MSG ([^\s]+) ([0-9]+) (?:([^\s]+) )?([0-9]+)\r\n")
+_MESSAGE = re.compile(rb"MSG ([^\s]+) ([0-9]+) (?:([^\s]+) )?([0-9]+)()\r\n")
+_WITH_HEADERS = re.compile(rb"HMSG ([^\s]+) ([0-9]+) (?:([^\s]+) )?([0-9]+) ([0-9]+)\r\n")
 
 
 class Messages:
@@ -40,16 +41,17 @@ class Messages:
         data, self._kept = self._kept + data if self._kept else data, b""
         at, size = 0, len(data)
         while at < size:
-            line = _MESSAGE.match(data, at)
+            line = _MESSAGE.match(data, at) or _WITH_HEADERS.match(data, at)
             if line is None:
                 rest = data[at:]
                 return self._keep(rest, MAX_LINE_BYTES) if _may_begin(rest) else rest
-            subject, number, reply, length = line.groups()
+            subject, number, reply, length, whole_length = line.groups()
             begin = line.end()
-            end = begin + int(length)
+            end = begin + int(whole_length or length)
             if end + 2 > size:
                 return self._keep(data[at:], MAX_KEPT_BYTES if end - at < MAX_KEPT_BYTES else 0)
-            self._hand_over(int(number), subject, reply or b"", data[begin:end])
+            middle = begin + int(length) if whole_length else begin
+            self._hand_over(int(number), subject, reply or b"", data[begin:middle], data[middle:end])
             at = end + 2
         return b""
 
@@ -63,4 +65,6 @@ class Messages:
 
 def _may_begin(rest: bytes) -> bool:
     """Whether a line that is not whole may become a message's."""
-    return (rest.startswith(b"MSG ") or b"MSG ".startswith(rest)) and b"\r\n" not in rest
+    return b"\r\n" not in rest and any(
+        rest.startswith(begin) or begin.startswith(rest) for begin in (b"MSG ", b"HMSG ")
+    )

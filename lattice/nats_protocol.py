@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 
 from lattice.bus import check_subject
 from lattice.errors import Invalid
-
-_HEADER_KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_LINE_ENDS = str.maketrans("\r\n", "  ")
+from lattice.headers import block_of
 
 
 def publish_command(
@@ -20,7 +17,24 @@ def publish_command(
     check_subject(subject)
     if reply:
         check_subject(reply)
-    block = header_block(headers) if headers else b""
+    return _command(subject, data, headers, reply or "", max_payload)
+
+
+def request_command(
+    subject: str, data: bytes, headers: Mapping[str, str] | None, inbox: str, *, max_payload: int
+) -> bytes:
+    """The same for a request: to one of a few subjects, with an inbox of our own."""
+    _check_again(subject)
+    return _command(subject, data, headers, inbox, max_payload)
+
+
+_check_again = lru_cache(maxsize=1024)(check_subject)
+
+
+def _command(
+    subject: str, data: bytes, headers: Mapping[str, str] | None, reply: str, max_payload: int
+) -> bytes:
+    block = b"" if headers is None else block_of(headers)
     size = len(data) + len(block)
     if size > max_payload:
         raise Invalid(
@@ -28,24 +42,6 @@ def publish_command(
             "server, or send less"
         )
     if block:
-        head = f"HPUB {subject} {reply or ''} {len(block)} {size}\r\n".encode()
+        head = f"HPUB {subject} {reply} {len(block)} {size}\r\n".encode()
         return b"".join((head, block, data, b"\r\n"))
-    return b"".join((f"PUB {subject} {reply or ''} {size}\r\n".encode(), data, b"\r\n"))
-
-
-def header_block(headers: Mapping[str, str]) -> bytes:
-    """Headers as they stand before the data; line ends in values become spaces."""
-    lines = ["NATS/1.0"]
-    for key, value in headers.items():
-        _check_header_key(key)
-        lines.append(f"{key}: {value}")
-    block = "\r\n".join(lines)
-    if block.count("\r") + block.count("\n") != 2 * len(headers):
-        return header_block({key: value.translate(_LINE_ENDS) for key, value in headers.items()})
-    return (block + "\r\n\r\n").encode()
-
-
-@lru_cache(maxsize=256)
-def _check_header_key(key: str) -> None:
-    if not _HEADER_KEY.fullmatch(key):
-        raise Invalid(f"header {key!r} is not valid: use letters, digits and '-'")
+    return b"".join((f"PUB {subject} {reply} {size}\r\n".encode(), data, b"\r\n"))

@@ -60,5 +60,4 @@ def takes_replies(subject: str) -> bool:
     Whoever sends a message chooses where its answer goes, and NATS checks no permission for that. Nodes may
     publish nearly everywhere, so their answers must not become somebody else's way to do so.
     """
-    tokens = subject.split(".")
-    return tokens[0].startswith("_INBOX") or not is_reserved(tokens)
+    return subject.startswith("_INBOX") or not is_reserved(subject.split("."))

@@ -1,16 +1,24 @@
-"""Requests that wait for their reply: one table, one timer each, no task."""
+"""Requests that wait for their reply: one table, no task, a timer only for those whose time is nearly up."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from lattice.bus import Message
+from lattice.clock import now
 from lattice.errors import Interrupted, LatticeError, TimedOut, Unreachable
+from lattice.tasks import Expected
 
 NO_RESPONDERS = "503"
+
+SPAN_SECONDS = 0.25
+"""Those whose time ends within the same span share a timer until the span begins."""
+TOKEN_DIGITS = 8
+RANDOM_BYTES = 2048
+"""Fetched from the system at a time, for the tokens of many requests."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -19,37 +27,79 @@ class Waiting:
 
     token: str
     subject: str
-    future: asyncio.Future[Message]
+    future: Expected[Message]
+    deadline: float
+    timeout_seconds: float
     timer: asyncio.TimerHandle | None = None
+
+
+class _Deadlines:
+    """The mutable state is who waits until when, in spans of time, each with its timer."""
+
+    def __init__(self) -> None:
+        self._spans: dict[int, set[Waiting]] = {}
+
+    def add(self, waiting: Waiting) -> None:
+        span = int(waiting.deadline / SPAN_SECONDS)
+        sharing = self._spans.get(span)
+        if sharing is None:
+            sharing = self._spans[span] = set()
+            left = span * SPAN_SECONDS - now()
+            asyncio.get_running_loop().call_later(max(0.0, left), self._begin, span)
+        sharing.add(waiting)
+
+    def remove(self, waiting: Waiting) -> None:
+        sharing = self._spans.get(int(waiting.deadline / SPAN_SECONDS))
+        if sharing is not None:
+            sharing.discard(waiting)
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+
+    def _begin(self, span: int) -> None:
+        """The span is here: whoever still waits gets a timer."""
+        loop = asyncio.get_running_loop()
+        for waiting in self._spans.pop(span):
+            waiting.timer = loop.call_later(max(0.0, waiting.deadline - now()), _expire, waiting)
 
 
 class Replies:
     """The requests of one bus."""
 
-    # The mutable state is the table of those that wait, and how many there ever were.
+    # The mutable state is the table of those that wait, how many there ever were, and unused random digits.
 
     def __init__(self) -> None:
         self._waiting: dict[str, Waiting] = {}
+        self._deadlines = _Deadlines()
         self._count = 0
+        self._digits = ""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def expect(self, subject: str, timeout_seconds: float) -> Waiting:
         """Begin to wait; whoever calls this calls `forget` in the end."""
-        self._count += 1
-        loop = asyncio.get_running_loop()
-        token = f"{self._count:x}{secrets.token_hex(4)}"
-        waiting = Waiting(token=token, subject=subject, future=loop.create_future())
-        waiting.timer = loop.call_later(timeout_seconds, _expire, waiting, timeout_seconds)
-        self._waiting[token] = waiting
+        waiting = Waiting(
+            token=self._token(),
+            subject=subject,
+            future=Expected(),
+            deadline=now() + timeout_seconds,
+            timeout_seconds=timeout_seconds,
+        )
+        self._deadlines.add(waiting)
+        self._waiting[waiting.token] = waiting
         return waiting
+
+    def _token(self) -> str:
+        self._count += 1
+        at = self._count * TOKEN_DIGITS % (2 * RANDOM_BYTES)
+        if not at or not self._digits:
+            self._digits = os.urandom(RANDOM_BYTES).hex()
+        return f"{self._count:x}{self._digits[at : at + TOKEN_DIGITS]}"
 
     def forget(self, waiting: Waiting) -> None:
         """Wait no longer, whatever the outcome."""
         del self._waiting[waiting.token]
-        if waiting.timer is not None:
-            waiting.timer.cancel()
+        self._deadlines.remove(waiting)
         # An error that came while the request was being cancelled has no reader; that is as it should be.
         if waiting.future.done() and not waiting.future.cancelled():
             waiting.future.exception()
@@ -77,6 +127,8 @@ class Replies:
                 waiting.future.set_exception(Interrupted(reason))
 
 
-def _expire(waiting: Waiting, seconds: float) -> None:
+def _expire(waiting: Waiting) -> None:
     if not waiting.future.done():
-        waiting.future.set_exception(TimedOut(f"no answer from {waiting.subject} within {seconds:g} s"))
+        waiting.future.set_exception(
+            TimedOut(f"no answer from {waiting.subject} within {waiting.timeout_seconds:g} s")
+        )

@@ -49,12 +49,13 @@ def choose(
     """
     if len(candidates) == 1 and not excluded:
         return candidates[0].node  # the usual case of a call, without making lists
-    usable = [candidate for candidate in candidates if candidate.node not in excluded]
-    usable = [candidate for candidate in usable if not candidate.is_draining] or usable
+    usable = [each for each in candidates if not each.is_draining and each.node not in excluded]
+    usable = usable or [each for each in candidates if each.node not in excluded]
     if not usable:
         return None
-    if any(candidate.node == own_node for candidate in usable):
-        return own_node
+    for candidate in usable:
+        if candidate.node == own_node:
+            return own_node
     if own_zone is not None:
         usable = [candidate for candidate in usable if candidate.zone == own_zone] or usable
     return _less_loaded_of_two(usable, pick).node
@@ -66,4 +67,5 @@ def _less_loaded_of_two(candidates: Sequence[Candidate], pick: PickIndex) -> Can
     first = pick(len(candidates))
     second = pick(len(candidates) - 1)
     second += second >= first
-    return min(candidates[first], candidates[second], key=lambda candidate: candidate.load)
+    one, other = candidates[first], candidates[second]
+    return one if one.load <= other.load else other

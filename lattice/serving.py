@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
+from typing import Any
 
 import anyio
 import structlog
@@ -22,10 +23,11 @@ from lattice.bus import Bus, Message
 from lattice.caller import Caller, CallRequest, LocalReplicas, new_call_id
 from lattice.clock import now
 from lattice.errors import Interrupted, Invalid, LatticeError, Overloaded, Unreachable
-from lattice.exchange import Exchange, ExchangeTarget
+from lattice.exchange import ExchangeTarget
 from lattice.failures import FailureLog, internal_failure
 from lattice.open_streams import OpenStreams, pump
 from lattice.patterns import takes_replies
+from lattice.streams import ByteReceiver
 from lattice.tasks import own_task, start_at_once
 
 log = structlog.get_logger()
@@ -232,31 +234,42 @@ class Serving:
         """Serve and answer; returns when the bytes of both directions are over."""
         if headers.content_type != wire.MSGPACK:
             raise Invalid(f"a call with byte streams beside it is written as {wire.MSGPACK}")
-        await own_task()
-        encoded = await self._body(message, headers, request)
-        limit = self._caller.payload_limit(request.component)
-        args = (
-            await bodies.coded(len(encoded), lambda: wire.decode(encoded, max_bytes=limit)) if encoded else ()
-        )
-        stream = headers.body_stream
-        body = None if stream is None else await self._streams.receiver(stream)
+        args = await self._arguments(message, headers, request)
+        body = None
+        if headers.body_stream is not None:
+            await own_task()
+            body = await self._streams.receiver(headers.body_stream)
         try:
-            async with await target.exchange(request, args, body) as exchange:
-                if message.reply:
-                    await self._reply_exchange(message.reply, headers, exchange)
+            exchange = await target.exchange(request, args, body)
+            if exchange.body is None and message.reply:
+                await bodies.reply(self._peer, message.reply, wire.encode(exchange.value), headers)
+            elif exchange.body is not None:
+                async with exchange:
+                    await self._stream_exchange(message.reply, headers, exchange.value, exchange.body)
         finally:
             if body is not None:
                 await self._streams.close(body)
 
-    async def _reply_exchange(self, subject: str, headers: wire.CallHeaders, exchange: Exchange) -> None:
-        data = await bodies.coded(0, lambda: wire.encode(exchange.value))
-        if exchange.body is None:
-            await bodies.reply(self._peer, subject, data, headers)
+    async def _arguments(self, message: Message, headers: wire.CallHeaders, request: CallRequest) -> Any:
+        encoded = message.data
+        if headers.request_stream is not None:
+            encoded = await self._body(message, headers, request)
+        limit = self._caller.payload_limit(request.component)
+        if len(encoded) <= bodies.HEAVY_BYTES:
+            return wire.decode(encoded, max_bytes=limit) if encoded else ()
+        return await bodies.coded(len(encoded), lambda: wire.decode(encoded, max_bytes=limit))
+
+    async def _stream_exchange(
+        self, subject: str | None, headers: wire.CallHeaders, value: Any, body: ByteReceiver
+    ) -> None:
+        if not subject:
             return
+        data = wire.encode(value)
+        await own_task()
         sender = await self._streams.sender(headers.origin)
         try:
             await bodies.reply(self._peer, subject, data, headers, body_stream=sender.stream)
-            await pump(exchange.body, sender)
+            await pump(body, sender)
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(END_SECONDS, shield=True), suppress(LatticeError):
                 await sender.fail(

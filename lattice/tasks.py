@@ -3,6 +3,9 @@
 A call that never waits needs no task of its own, and making one costs as much as the call. `start_at_once`
 runs a coroutine up to where it first waits, and makes it a task only then. Until it waits it has no task:
 whatever needs one, cancel scopes above all, must be preceded by `await own_task()`, else it fails at once.
+
+`PromptTasks` goes further: a coroutine that waits for the reply to a request (`Expected`) needs no task for
+that either, as the request has a place in a table and a time at which it ends. It has none behind it, too.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ import types
 from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
+
+T = TypeVar("T")
 
 _TASK_WANTED = object()
 """What a coroutine gives that was begun without a task and needs one."""
@@ -53,21 +58,104 @@ def start_at_once(
         )
 
 
-def start_cancellable(
-    tasks: anyio.abc.TaskGroup, coroutine: Coroutine[Any, Any, None]
-) -> anyio.CancelScope | None:
-    """The same; the scope that is returned cancels the rest, and it is None when there is no rest."""
-    waits_for = _begin(coroutine)
-    if waits_for is _OVER:
-        return None
-    scope = anyio.CancelScope()
-    tasks.start_soon(_continue_within, scope, coroutine, waits_for)
-    return scope
+class Expected(asyncio.Future[T]):
+    """What a coroutine may wait for without a task: surely settled, by whoever made it."""
+
+
+class PromptTasks:
+    """Coroutines that begin at once, and are tasks of a group if they wait for more than what is `Expected`.
+
+    The mutable state is those that wait without being tasks. A task of the group calls `close` in its end.
+    """
+
+    def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
+        self.tasks = tasks
+        self._waiting: set[PromptTask] = set()
+
+    def __repr__(self) -> str:
+        return f"<PromptTasks {len(self._waiting)} waiting>"
+
+    def __len__(self) -> int:
+        """How many wait without being tasks."""
+        return len(self._waiting)
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> PromptTask | None:
+        """Run a coroutine up to where it first waits; what is returned can cancel the rest, if there is any.
+
+        What it raises before it waits is raised here, and later in the group.
+        """
+        waits_for = _begin(coroutine)
+        return None if waits_for is _OVER else PromptTask(self, coroutine, waits_for)
+
+    def close(self) -> None:
+        """Make tasks of those that wait, which the group awaits or cancels."""
+        for each in list(self._waiting):
+            each.become_task()
+
+
+class PromptTask:
+    """The rest of a coroutine. The mutable state is what it waits for, or the scope of its task."""
+
+    __slots__ = ("_coroutine", "_expected", "_owner", "_scope")
+
+    def __init__(self, owner: PromptTasks, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        self._owner = owner
+        self._coroutine = coroutine
+        self._expected: Expected[Any] | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._wait(waits_for)
+
+    def cancel(self) -> None:
+        """End it where it waits, as a task; a second call does nothing."""
+        if self._expected is not None:
+            self.become_task()
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def become_task(self) -> None:
+        """Go on waiting as a task of the group."""
+        expected, self._expected = self._expected, None
+        assert expected is not None
+        self._owner._waiting.discard(self)
+        expected._asyncio_future_blocking = True
+        self._start(expected)
+
+    def _wait(self, waits_for: Any) -> None:
+        if not isinstance(waits_for, Expected):
+            self._start(waits_for)
+            return
+        self._expected = waits_for
+        self._owner._waiting.add(self)
+        waits_for._asyncio_future_blocking = False
+        waits_for.add_done_callback(self._go_on)
+
+    def _start(self, waits_for: Any) -> None:
+        self._scope = anyio.CancelScope()
+        self._owner.tasks.start_soon(_continue_within, self._scope, self._coroutine, waits_for)
+
+    def _go_on(self, expected: Expected[Any]) -> None:
+        if self._expected is None:  # it has become a task
+            return
+        self._expected = None
+        self._owner._waiting.discard(self)
+        try:
+            waits_for = self._coroutine.send(None)
+        except StopIteration:
+            return
+        except Exception as error:
+            self._owner.tasks.start_soon(_fail, error)
+        else:
+            self._wait(waits_for)
+
+
+async def _fail(error: Exception) -> None:
+    raise error
 
 
 def _begin(coroutine: Coroutine[Any, Any, None]) -> Any:
     """Run up to the first wait; returns what is waited for, or `_OVER`."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task(loop)
     if task is not None:
         asyncio.tasks._leave_task(loop, task)
     try:

@@ -11,12 +11,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgpack
 
 from lattice import subjects, values, wit
 from lattice.errors import BY_CODE, Failed, Invalid, LatticeError
+from lattice.headers import VERSION, HeaderBlock, block_of
 
 MSGPACK = "application/msgpack"
 JSON = "application/json"
@@ -202,9 +204,9 @@ class StreamId:
         return f"{self.owner}.{self.stream}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class CallHeaders:
-    """What a call carries besides its arguments."""
+    """What a call carries besides its arguments. Not to be changed: to freeze them takes twice the time."""
 
     content_type: str = MSGPACK
     budget_ms: int | None = None
@@ -263,12 +265,73 @@ def encode_headers(call: CallHeaders) -> dict[str, str]:
     return headers
 
 
+def header_block(call: CallHeaders) -> HeaderBlock:
+    """The headers of a request as bytes; those that differ from call to call stand behind the others."""
+    constant = _constant_block(
+        call.content_type,
+        call.idempotent,
+        call.caller,
+        call.attempt,
+        call.hops,
+        call.accepts_stream,
+        call.origin,
+        call.link,
+        call.accepts_body,
+    )
+    lines = [constant]
+    if call.request_stream is not None:
+        lines.append(f"lattice-request-stream: {call.request_stream.text}")
+    if call.body_stream is not None:
+        lines.append(f"lattice-body-stream: {call.body_stream.text}")
+    if call.call_id is not None:
+        lines.append(f"lattice-call-id: {call.call_id}")
+    if call.budget_ms is not None:
+        lines.append(f"lattice-budget-ms: {call.budget_ms}")
+    if call.traceparent is not None:
+        lines.append(f"traceparent: {call.traceparent}")
+    text = "\r\n".join(lines)
+    if text.count("\n") != constant.count("\n") + len(lines) - 1:
+        raise Invalid("the call's id or trace has an end of line")
+    return HeaderBlock(text.encode() + b"\r\n\r\n")
+
+
+@lru_cache(maxsize=512)
+def _constant_block(
+    content_type: str,
+    idempotent: bool,
+    caller: str | None,
+    attempt: int,
+    hops: int,
+    accepts_stream: bool,
+    origin: str | None,
+    link: str | None,
+    accepts_body: bool,
+) -> str:
+    """What is the same in all calls of one caller over one link: a process has few of these."""
+    call = CallHeaders(
+        content_type=content_type,
+        idempotent=idempotent,
+        caller=caller,
+        attempt=attempt,
+        hops=hops,
+        accepts_stream=accepts_stream,
+        origin=origin,
+        link=link,
+        accepts_body=accepts_body,
+    )
+    return block_of(encode_headers(call)).decode().removesuffix("\r\n\r\n") or VERSION
+
+
 def decode_headers(headers: Mapping[str, str]) -> CallHeaders:
     """The headers of a request, in any case of letters. Raises `Invalid` naming the header and its rule.
 
     A malformed `traceparent` is dropped, as its specification asks; too many hops are refused.
     """
-    if not headers:
+    if isinstance(headers, HeaderBlock):
+        found = _decode_block(headers.raw)
+        if found is not None:
+            return found
+    elif not headers:
         return _DEFAULT_HEADERS
     fields: dict[str, Any] = {}
     for name, text in headers.items():
@@ -276,6 +339,56 @@ def decode_headers(headers: Mapping[str, str]) -> CallHeaders:
         if reader is not None:
             fields[reader[0]] = reader[1](text)
     return CallHeaders(**fields)
+
+
+_MAX_KNOWN_BLOCKS = 512
+_MAX_KNOWN_BYTES = 1024
+_known_blocks: dict[bytes, CallHeaders] = {}
+_BEGIN_OF_VARYING = b"\r\nlattice-call-id: "
+_VARYING = re.compile(
+    rb"\r\nlattice-call-id: ([A-Za-z0-9_-]{1,64})\r\nlattice-budget-ms: ([0-9]{1,8})"
+    rb"(?:\r\ntraceparent: ([0-9a-f-]{55}))?\r\n\r\n"
+)
+
+
+def _decode_block(raw: bytes) -> CallHeaders | None:
+    """The headers in a block as `header_block` writes it; None for others.
+
+    What stands before those that vary comes again in every call of its caller, and is remembered.
+    """
+    begin = raw.find(_BEGIN_OF_VARYING)
+    varying = _VARYING.fullmatch(raw, begin) if begin > 0 else None
+    if varying is None:
+        return None
+    call_id, budget, trace = varying.groups()
+    if (budget_ms := int(budget)) > MAX_BUDGET_MS:
+        return None
+    known = _known_blocks.get(raw[:begin]) or _learn(raw[:begin])
+    return CallHeaders(
+        content_type=known.content_type,
+        budget_ms=budget_ms,
+        idempotent=known.idempotent,
+        traceparent=known.traceparent if trace is None else check_traceparent(trace.decode()),
+        call_id=call_id.decode(),
+        caller=known.caller,
+        attempt=known.attempt,
+        hops=known.hops,
+        request_stream=known.request_stream,
+        accepts_stream=known.accepts_stream,
+        origin=known.origin,
+        link=known.link,
+        body_stream=known.body_stream,
+        accepts_body=known.accepts_body,
+    )
+
+
+def _learn(raw: bytes) -> CallHeaders:
+    known = decode_headers(HeaderBlock(raw))
+    if len(raw) <= _MAX_KNOWN_BYTES and known.request_stream is None and known.body_stream is None:
+        if len(_known_blocks) >= _MAX_KNOWN_BLOCKS:
+            _known_blocks.clear()
+        _known_blocks[raw] = known
+    return known
 
 
 def reply_headers(

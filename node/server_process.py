@@ -202,7 +202,7 @@ def _spawn(folder: Path, planned: ServerFile, alive: FileLock) -> int:
     return os.posix_spawn(
         binary,
         [binary, "-c", str(config)],
-        os.environ,
+        _environment(),
         setsid=True,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -211,6 +211,16 @@ def _spawn(folder: Path, planned: ServerFile, alive: FileLock) -> int:
             (os.POSIX_SPAWN_DUP2, alive.fileno(), held),
         ],
     )
+
+
+def _environment() -> dict[str, str]:
+    """The node's own; unless that says otherwise, half of the cores at most are the server's at a time.
+
+    The server's threads look for work on all cores that they may have, which takes a third of its time beside
+    nodes that need these cores.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return {"GOMAXPROCS": str(max(1, cores // 2)), **os.environ}
 
 
 def _wait_until_ready(folder: Path, pid: int, planned: ServerFile) -> None:

@@ -6,7 +6,7 @@ known by its interface, whichever component the call names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from lattice.caller import CallRequest, LocalReplicas, Reply
@@ -45,12 +45,12 @@ class Targets:
         """Call with encoded arguments; the reply has the same encoding."""
         return await self._of(request.component).call_encoded(request, body, content_type)
 
-    async def exchange(
+    def exchange(
         self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], body: ByteReceiver | None
-    ) -> Exchange:
+    ) -> Coroutine[Any, Any, Exchange]:
         """Call with byte streams beside arguments and value."""
         target = self._services.get(unversioned(request.interface)) or self._of(request.component)
-        return await target.exchange(request, args, body)
+        return target.exchange(request, args, body)
 
     def _of(self, component: str) -> LocalReplicas:
         """Whom to ask, and who says that there is nothing: the replicas, unless a provider has the name."""

@@ -148,7 +148,9 @@ class Dispatcher:
         finally:
             self._in_progress -= 1
 
-    async def _ask_others(self, component: str, request: HttpRequest, context: CallContext) -> HttpResponse:
+    def _ask_others(
+        self, component: str, request: HttpRequest, context: CallContext
+    ) -> Awaitable[HttpResponse]:
         deadline = context.deadline
         if not self._state.placements(component):
             deadline = min(deadline, now() + PATIENCE_SECONDS)
@@ -161,7 +163,7 @@ class Dispatcher:
             traceparent=context.traceparent,
             caller=self._name,
         )
-        return await remote.send(self._caller, call, request)
+        return remote.send(self._caller, call, request)
 
     # Failures
 

@@ -16,13 +16,12 @@ from collections import deque
 from collections.abc import Awaitable
 from random import getrandbits
 
-import anyio
 import structlog
 
 from lattice.errors import Interrupted, Invalid, LatticeError
 from lattice.failures import internal_failure
 from lattice.http import HttpRequest, HttpResponse
-from lattice.tasks import start_cancellable
+from lattice.tasks import PromptTask
 from node.http import failures
 from node.http.body import RequestBody
 from node.http.failures import Refusal
@@ -66,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._is_reading = True
         self._serving: Incoming | None = None
         self._owes_continue = False
-        self._scope: anyio.CancelScope | None = None
+        self._rest: PromptTask | None = None
         self._waiting = _Waiting.REQUEST
         self._unsent = 0
         self.deadline = NEVER
@@ -105,8 +104,8 @@ class Connection(asyncio.Protocol):
         self._site.closed(self)
         self.deadline = NEVER
         self._backlog.clear()
-        if self._scope is not None:
-            self._scope.cancel()  # first: what waits for the client is cancelled, it does not fail
+        if self._rest is not None:
+            self._rest.cancel()  # first: what waits for the client is cancelled, it does not fail
         self._inlet.end()
         self._outlet.lose()
 
@@ -172,8 +171,8 @@ class Connection(asyncio.Protocol):
             can_go_on = self._answer(incoming)
             if not isinstance(can_go_on, bool):
                 self._serving = incoming
-                scope = start_cancellable(self._site.tasks, self._serve(can_go_on))
-                self._scope = scope if self._serving is not None else None
+                rest = self._site.prompt_tasks.start(self._serve(can_go_on))
+                self._rest = rest if self._serving is not None else None
                 return
             if not self._goes_on(can_go_on):
                 return
@@ -195,7 +194,7 @@ class Connection(asyncio.Protocol):
                 return
         finally:
             self._serving = None
-            self._scope = None
+            self._rest = None
         self._watch_next()
 
     def _goes_on(self, can_go_on: bool) -> bool:

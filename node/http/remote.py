@@ -16,7 +16,7 @@ from lattice.exchange import Exchange
 from lattice.http import Headers, HttpRequest, HttpResponse
 from lattice.streams import ByteReceiver
 from node.engine.host import CallContext
-from node.http.handler import HttpHandler, response_of
+from node.http.handler import HttpHandler
 
 INTERFACE = "wasi:http/incoming-handler"
 FUNCTION = "handle"
@@ -33,7 +33,7 @@ async def send(caller: Caller, call: CallRequest, request: HttpRequest) -> HttpR
     The body of the request is the caller's from here. What nobody has begun is asked of another replica.
     """
     inline, body = (request.body, None) if isinstance(request.body, bytes) else (b"", request.body)
-    args = [request.method, request.scheme, request.authority, request.path, list(request.headers), inline]
+    args = [request.method, request.scheme, request.authority, request.path, request.headers, inline]
     exchange = await caller.exchange(call, args, body)
     try:
         status, headers, whole, trailers = _response(exchange.value)
@@ -60,24 +60,31 @@ async def serve(
         caller=request.caller,
     )
     try:
-        response = await response_of(handler, _request(args, body), context)
+        outcome = handler.handle(_request(args, body), context)
+        response = outcome if isinstance(outcome, HttpResponse) else await outcome
     except BaseException:
         if body is not None:
             await body.aclose()
         raise
-    headers = list(response.headers)
     if isinstance(response.body, bytes):
         if body is not None:
             await body.aclose()
-        return Exchange([response.status, headers, response.body, list(response.trailers)])
-    return Exchange([response.status, headers, b"", []], response.body)
+        return Exchange([response.status, response.headers, response.body, response.trailers])
+    return Exchange([response.status, response.headers, b"", ()], response.body)
 
 
 def _request(args: Sequence[Any] | Mapping[str, Any], body: ByteReceiver | None) -> HttpRequest:
     """Of another node's making, but by the same rules as a client's."""
-    if isinstance(args, Mapping) or len(args) < 6 or not all(isinstance(each, str) for each in args[:4]):
+    if args.__class__ not in (list, tuple) or len(args) < 6:
         raise Invalid("arguments must be method, scheme, authority, path, headers and body")
-    method, scheme, authority, path, headers, inline = args[:6]
+    method, scheme, authority, path, headers, inline = args[:6]  # type: ignore[index]  # is a sequence
+    if not (
+        method.__class__ is str
+        and scheme.__class__ is str
+        and authority.__class__ is str
+        and path.__class__ is str
+    ):
+        raise Invalid("method, scheme, authority and path must be strings")
     return HttpRequest(
         method=method,
         scheme=scheme,
@@ -96,11 +103,12 @@ def _response(value: Any) -> tuple[int, Headers, bytes, Headers]:
 
 def _headers(value: Any) -> Headers:
     try:
-        found = tuple((name, content) for name, content in value)
+        found = tuple([(name, content) for name, content in value])
     except (TypeError, ValueError):
         raise Invalid("headers must be pairs of name and value") from None
-    if not all(isinstance(name, str) and isinstance(content, bytes) for name, content in found):
-        raise Invalid("headers must be pairs of name and value")
+    for name, content in found:
+        if name.__class__ is not str or content.__class__ is not bytes:
+            raise Invalid("headers must be pairs of name and value")
     return found
 
 

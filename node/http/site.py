@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 
 from lattice.errors import LatticeError
 from lattice.http import HttpRequest, HttpResponse
+from lattice.tasks import PromptTasks
 from node.http.limits import HttpLimits
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Site:
         self.responder = responder
         self.limits = limits
         self.tasks = tasks
+        self.prompt_tasks = PromptTasks(tasks)
         self.trusts_forwarded = trusts_forwarded
         self.connections: set[Connection] = set()
         self.is_draining = False
@@ -62,11 +64,14 @@ class Site:
 
     async def run(self) -> None:
         """Keep the time and end what is overdue, until cancelled."""
-        while True:
-            self._tell_time()
-            for connection in [each for each in self.connections if each.deadline < self.clock]:
-                connection.expire()
-            await anyio.sleep(TICK_SECONDS)
+        try:
+            while True:
+                self._tell_time()
+                for connection in [each for each in self.connections if each.deadline < self.clock]:
+                    connection.expire()
+                await anyio.sleep(TICK_SECONDS)
+        finally:
+            self.prompt_tasks.close()
 
     async def drain(self) -> None:
         """Let each connection finish the request it is in, and return when all are closed."""

@@ -22,6 +22,7 @@ from lattice.exchange import Exchange
 from lattice.jobs import COMPONENT, FUNCTION, JobSpec, Started
 from lattice.model import ComponentSpec, Link
 from lattice.streams import ByteReceiver
+from lattice.tasks import own_task
 from node.artifacts import Artifacts
 from node.engine.binary import Kind, identify
 from node.engine.compiler import Compiler
@@ -113,6 +114,7 @@ class Jobs:
 
         `request.deadline` bounds its preparation. Raises `Unreachable` for a folder that this node lacks.
         """
+        await own_task()
         try:
             return await self._begin(request, _spec(request, args), body)
         except BaseException:

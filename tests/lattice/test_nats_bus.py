@@ -58,7 +58,7 @@ async def _start(server: NatsServer) -> None:
 
 def test_the_library_still_has_what_is_overridden_and_used() -> None:
     signatures = {
-        "_parse_header_lines": ["raw"],
+        "_process_headers": ["self", "headers"],
         "_build_message": ["self", "sid", "subject", "reply", "data", "headers"],
         "_select_next_server": ["self"],
         "_send_command": ["self", "cmd", "priority"],

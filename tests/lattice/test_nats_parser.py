@@ -12,19 +12,22 @@ Heard = list[tuple[object, ...]]
 
 PLAIN = b"MSG a.b 7 5\r\nhello\r\n"
 WITH_REPLY = b"MSG a.b 7 re.ply 3\r\nMSG\r\n"
-WITH_HEADERS = b"HMSG a.b 7 12 17\r\nNATS/1.0\r\n\r\nhello\r\n"
+BLOCK = b"NATS/1.0\r\na: b\r\n\r\n"
+WITH_HEADERS = b"HMSG a.b 7 18 23\r\n" + BLOCK + b"hello\r\n"
+WITH_BOTH = b"HMSG a.b 7 18 18 23\r\n" + BLOCK + b"hello\r\n"
 EMPTY = b"MSG a.b 8 0\r\n\r\n"
 NUMBER_AS_REPLY = b"MSG a.b 8 12 2\r\n\r\n\r\n"
 
 HEARD: Heard = [
-    (7, b"a.b", b"", b"hello"),
-    (7, b"a.b", b"re.ply", b"MSG"),
+    (7, b"a.b", b"", b"", b"hello"),
+    (7, b"a.b", b"re.ply", b"", b"MSG"),
     ("ping",),
-    (7, b"a.b", b"", b"hello"),
-    (8, b"a.b", b"", b""),
-    (8, b"a.b", b"12", b"\r\n"),
+    (7, b"a.b", b"", BLOCK, b"hello"),
+    (7, b"a.b", b"18", BLOCK, b"hello"),
+    (8, b"a.b", b"", b"", b""),
+    (8, b"a.b", b"12", b"", b"\r\n"),
 ]
-STREAM = PLAIN + WITH_REPLY + b"PING\r\n" + WITH_HEADERS + EMPTY + NUMBER_AS_REPLY
+STREAM = PLAIN + WITH_REPLY + b"PING\r\n" + WITH_HEADERS + WITH_BOTH + EMPTY + NUMBER_AS_REPLY
 
 
 class _Client:
@@ -33,11 +36,13 @@ class _Client:
     def __init__(self) -> None:
         self.heard: Heard = []
 
-    def hand_over(self, sid: int, subject: bytes, reply: bytes, data: bytes) -> None:
-        self.heard.append((sid, subject, reply, data))
+    def hand_over(self, sid: int, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
+        self.heard.append((sid, subject, reply, block, data))
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        self.hand_over(sid, subject, reply, data)
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
+        self.hand_over(sid, subject, reply, headers or b"", data)
 
     async def _process_ping(self) -> None:
         self.heard.append(("ping",))
@@ -65,20 +70,25 @@ async def test_finds_messages_however_they_are_cut(size: int) -> None:
 @pytest.mark.parametrize("size", [MAX_KEPT_BYTES - 1, MAX_KEPT_BYTES, MAX_KEPT_BYTES * 3])
 async def test_a_large_message_comes_whole_and_so_does_what_follows(size: int) -> None:
     message = f"MSG large 9 {size}\r\n".encode() + bytes(size) + b"\r\n"
-    stream = PLAIN + message + PLAIN
+    headed = f"HMSG large 9 18 {size + 18}\r\n".encode() + BLOCK + bytes(size) + b"\r\n"
+    stream = PLAIN + message + PLAIN + headed + PLAIN
     reads = [stream[at : at + 32768] for at in range(0, len(stream), 32768)]
-    assert await _heard(*reads) == [HEARD[0], (9, b"large", b"", bytes(size)), HEARD[0]]
+    larges = [(9, b"large", b"", block, bytes(size)) for block in (b"", BLOCK)]
+    assert await _heard(*reads) == [HEARD[0], larges[0], HEARD[0], larges[1], HEARD[0]]
 
 
-@pytest.mark.parametrize("line", [b"MSG\r\n", b"MSG a 1\r\n", b"MSG a b 3\r\n", b"what\r\n"])
+@pytest.mark.parametrize(
+    "line", [b"MSG\r\n", b"HMSG a 1 5\r\n", b"MSG a 1\r\n", b"MSG a b 3\r\n", b"what\r\n"]
+)
 async def test_the_library_refuses_what_is_no_message(line: bytes) -> None:
     with pytest.raises(ProtocolError):
         await _heard(PLAIN + line)
 
 
-async def test_a_line_without_end_is_not_kept_for_ever() -> None:
+@pytest.mark.parametrize("begin", [b"MSG ", b"HMSG "])
+async def test_a_line_without_end_is_not_kept_for_ever(begin: bytes) -> None:
     client = _Client()
     parser = MessageParser(client, client.hand_over)
     for _ in range(16):
-        await parser.parse(b"MSG " + b"a" * 1020)
+        await parser.parse(begin + b"a" * 1020)
     assert len(parser.buf) > 4096

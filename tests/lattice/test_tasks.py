@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from lattice.tasks import open_tasks, own_task, start_at_once, start_cancellable
+from lattice.tasks import Expected, PromptTasks, open_tasks, own_task, start_at_once
 
 
 async def test_what_never_waits_is_done_before_the_next_line() -> None:
@@ -106,26 +108,141 @@ async def test_later_errors_are_raised_by_the_group() -> None:
             start_at_once(tasks, fail())
 
 
+# Prompt tasks
+
+
 async def test_what_never_waits_cannot_be_cancelled() -> None:
     async def work() -> None:
         pass
 
     async with anyio.create_task_group() as tasks:
-        assert start_cancellable(tasks, work()) is None
+        assert PromptTasks(tasks).start(work()) is None
 
 
-async def test_what_waits_can_be_cancelled_alone() -> None:
+@pytest.mark.parametrize("kind", [asyncio.Future, Expected])
+async def test_what_waits_can_be_cancelled_alone(kind: type[asyncio.Future[None]]) -> None:
     ended = []
 
     async def wait() -> None:
         try:
-            await anyio.Event().wait()
+            await kind()
         finally:
+            await own_task()
+            with anyio.CancelScope(shield=True):
+                await checkpoint()
             ended.append("cleaned up")
 
     async with anyio.create_task_group() as tasks:
-        scope = start_cancellable(tasks, wait())
-        assert scope is not None
-        scope.cancel()
+        rest = PromptTasks(tasks).start(wait())
+        assert rest is not None
+        rest.cancel()
+        rest.cancel()
 
     assert ended == ["cleaned up"] and not tasks.cancel_scope.cancel_called
+
+
+async def test_what_is_expected_is_waited_for_without_a_task() -> None:
+    first, second, seen = Expected[str](), Expected[str](), []
+
+    async def wait() -> None:
+        seen.append((await first, asyncio.current_task()))
+        seen.append((await second, asyncio.current_task()))
+
+    async with anyio.create_task_group() as tasks:
+        assert PromptTasks(tasks).start(wait()) is not None
+        first.set_result("one")
+        await checkpoint()
+        second.set_result("two")
+        await checkpoint()
+
+        assert seen == [("one", None), ("two", None)]
+
+
+async def test_what_waits_for_more_afterwards_is_a_task_from_there() -> None:
+    expected, event, seen = Expected[str](), anyio.Event(), []
+
+    async def wait() -> None:
+        await expected
+        await own_task()
+        with anyio.CancelScope():
+            await event.wait()
+        seen.append(asyncio.current_task() is not None)
+
+    async with anyio.create_task_group() as tasks:
+        PromptTasks(tasks).start(wait())
+        expected.set_result("")
+        await checkpoint()
+        event.set()
+
+    assert seen == [True]
+
+
+async def test_cancelled_between_the_reply_and_what_follows_it_ends_there() -> None:
+    expected, seen = Expected[str](), []
+
+    async def wait() -> None:
+        try:
+            seen.append(await expected)
+            await checkpoint()
+            seen.append("not reached")
+        finally:
+            seen.append("ended")
+
+    async with anyio.create_task_group() as tasks:
+        rest = PromptTasks(tasks).start(wait())
+        assert rest is not None
+        expected.set_result("reply")
+        rest.cancel()
+
+    assert seen[-1] == "ended" and "not reached" not in seen
+
+
+async def test_closed_they_are_the_groups_to_cancel() -> None:
+    ended = []
+
+    async def wait() -> None:
+        try:
+            await Expected[None]()
+        finally:
+            ended.append(True)
+
+    async with anyio.create_task_group() as tasks:
+        prompt = PromptTasks(tasks)
+        prompt.start(wait())
+        prompt.close()
+        tasks.cancel_scope.cancel()
+
+    assert ended == [True]
+
+
+async def test_closed_they_are_the_groups_to_await() -> None:
+    expected, seen = Expected[str](), []
+
+    async def wait() -> None:
+        seen.append(await expected)
+
+    async with anyio.create_task_group() as tasks:
+        prompt = PromptTasks(tasks)
+        prompt.start(wait())
+        prompt.close()
+        await checkpoint()
+        expected.set_result("late")
+
+    assert seen == ["late"]
+
+
+async def test_errors_behind_a_reply_are_raised_by_the_group() -> None:
+    expected = Expected[None]()
+
+    async def fail() -> None:
+        await expected
+        raise ValueError("it failed")
+
+    async def run() -> None:
+        async with open_tasks() as tasks:
+            PromptTasks(tasks).start(fail())
+            expected.set_result(None)
+            await anyio.sleep_forever()
+
+    with pytest.raises(ValueError):
+        await run()

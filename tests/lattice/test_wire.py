@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from lattice import wire, wit
 from lattice.errors import BY_CODE, Failed, Interrupted, Invalid, LatticeError, NotFound
+from lattice.headers import HeaderBlock
 from lattice.wire import CallHeaders, StreamId
 from tests.lattice.wit_values import bits, json_data, typed_values, types
 
@@ -229,6 +231,39 @@ def test_an_unknown_content_type_is_refused() -> None:
 @given(call_headers)
 def test_headers_round_trip(call: CallHeaders) -> None:
     assert wire.decode_headers(wire.encode_headers(call)) == call
+
+
+@given(call_headers)
+def test_headers_survive_as_a_block(call: CallHeaders) -> None:
+    block = wire.header_block(call)
+
+    assert wire.decode_headers(block) == call
+    assert dict(HeaderBlock(block.raw)) == wire.encode_headers(call)
+
+
+@given(
+    call_headers,
+    st.sampled_from([b"lattice-Hops: 3\r\n", b"x: y\r\n", b"lattice-caller: \xff\r\n"]),
+    st.data(),
+)
+def test_a_block_means_what_its_lines_mean(call: CallHeaders, line: bytes, data: st.DataObject) -> None:
+    lines = wire.header_block(call).raw.splitlines(keepends=True)
+    lines.insert(data.draw(st.integers(1, len(lines) - 1)), line)
+    block = HeaderBlock(b"".join(lines))
+
+    assert _decoded(block) == _decoded(dict(block))
+
+
+def _decoded(headers: Mapping[str, str]) -> CallHeaders | str:
+    try:
+        return wire.decode_headers(headers)
+    except Invalid as error:
+        return error.message
+
+
+def test_an_id_with_an_end_of_line_is_not_sent() -> None:
+    with pytest.raises(Invalid, match="end of line"):
+        wire.header_block(CallHeaders(call_id="a\r\nlattice-hops: 0"))
 
 
 @given(call_headers)

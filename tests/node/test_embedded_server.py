@@ -126,6 +126,14 @@ async def test_nodes_of_one_machine_share_one_server(folder: Path) -> None:
         assert await one.watch_disconnects(lambda _: None)
 
 
+async def test_the_server_leaves_half_of_the_cores_to_the_nodes(folder: Path) -> None:
+    async with EmbeddedServer(folder, preferred_port=0):
+        pid = json.loads(await AsyncPath(folder / SERVER_FILE).read_text())["pid"]
+        environment = (await AsyncPath(f"/proc/{pid}/environ").read_bytes()).split(b"\0")
+
+    assert f"GOMAXPROCS={max(1, len(os.sched_getaffinity(0)) // 2)}".encode() in environment
+
+
 async def test_files_are_for_their_owner_only(folder: Path) -> None:
     async with EmbeddedServer(folder, preferred_port=0):
         assert stat.S_IMODE((await AsyncPath(folder).stat()).st_mode) == 0o700

@@ -45,7 +45,7 @@ async def test_a_small_body_travels_with_the_call() -> None:
     exchange = await remote.serve(handler, CALL, ARGS, None)
 
     assert exchange.body is None
-    assert exchange.value == [201, [("x", b"\xff")], b"body", [("t", b"v")]]
+    assert exchange.value == [201, (("x", b"\xff"),), b"body", (("t", b"v"),)]
     assert handler.request is not None and handler.context is not None
     assert handler.request.headers == (("x", b"1"), ("x", b"2"))
     assert (handler.request.method, handler.request.authority) == ("PUT", "a:1")
@@ -114,7 +114,7 @@ async def test_the_answer_is_read_back() -> None:
 
     assert (response.status, response.headers, response.body) == (200, (("a", b"b"),), b"x")
     assert response.trailers == (("t", b"v"),)
-    assert caller.asked[1:] == [["GET", "http", "a", "/", [("h", b"v")], b"q"], None]
+    assert caller.asked[1:] == [["GET", "http", "a", "/", (("h", b"v"),), b"q"], None]
 
 
 @pytest.mark.parametrize(
