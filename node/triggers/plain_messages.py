@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 
 import anyio
 from anyio.abc import TaskGroup
 
 from lattice.bus import Bus, Message
+from lattice.outcome import Done
 from lattice.tasks import start_at_once
 from node.triggers.message_calls import MessageCalls
 from node.triggers.message_settings import MessageSettings
@@ -59,14 +61,15 @@ class PlainMessages:
         return self._running < self._settings.concurrency and self._begun < MAX_IN_TURN
 
     def _begin(self, message: Message) -> None:
-        self._running += 1
         self._begun += 1
-        # What never waits needs no task, and a task costs a good part of a call.
-        start_at_once(self._tasks, self._handle(message))
+        outcome = self._calls.begin(message)
+        if not isinstance(outcome, Done):
+            self._running += 1
+            start_at_once(self._tasks, self._finish(outcome))
 
-    async def _handle(self, message: Message) -> None:
+    async def _finish(self, outcome: Awaitable[object]) -> None:
         try:
-            await self._calls.handle(message)
+            await outcome
         finally:
             self._running -= 1
             if self._waiting:
