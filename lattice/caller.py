@@ -25,6 +25,7 @@ from lattice import bodies, jobs, router, subjects, wire
 from lattice.bodies import Peer
 from lattice.bus import Bus, Message
 from lattice.clock import now
+from lattice.context import CallContext
 from lattice.errors import Denied, Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.exchange import Exchange, ExchangeTarget, Replayable
 from lattice.model import unversioned
@@ -54,20 +55,15 @@ Answer = TypeVar("Answer")
 
 
 @plain
-class CallRequest:
-    """A call as it was asked for, without its arguments."""
+class CallRequest(CallContext):
+    """A call as it was asked for, without its arguments. It is the context in which the callee runs."""
 
     component: str
     interface: str
     function: str
-    deadline: float
-    """By `lattice.clock.now`."""
     call_id: str
-    idempotent: bool = False
-    traceparent: str | None = None
-    caller: str | None = None
     attempt: int = 1
-    hops: int = 0
+    idempotent: bool = False
     link: str | None = None
     """The name of the link that the call is over; its source is `caller`, its target `component`."""
 
@@ -147,7 +143,8 @@ class Caller:
     def begin(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Outcome[Any]:
         """As `call`: one that a replica here answers at once is over when this returns."""
         local = self._local
-        if local is None or _is_job(request) or not local.serves(request.component):
+        may_be_job = request.interface.startswith(jobs.INTERFACE)
+        if local is None or may_be_job or not local.serves(request.component):
             return self._call(request, args, None)
         outcome = local.begin(request, args)
         return outcome if isinstance(outcome, Done) else self._call(request, args, outcome)
@@ -258,7 +255,7 @@ class Caller:
         begun: Awaitable[Answer] | None = None,
     ) -> Answer:
         """`begun`: what `ask` would give for the first attempt, which is on this node."""
-        if _is_job(request):
+        if unversioned(request.interface) == jobs.INTERFACE:
             raise Denied("a job is begun by a call to the node that shall run it: `latticectl run` makes one")
         excluded: set[str] = set()
         failure: LatticeError | None = None
@@ -507,10 +504,6 @@ async def _settled(
     if source is not None:
         await source.settle(is_over=exchange.body is None)
     return exchange
-
-
-def _is_job(request: CallRequest) -> bool:
-    return request.interface.startswith(jobs.INTERFACE) and unversioned(request.interface) == jobs.INTERFACE
 
 
 def _lost(node: str) -> str:

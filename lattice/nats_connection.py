@@ -103,9 +103,9 @@ class NatsConnection(Client):
         if (handler := self._handlers.get(sid)) is not None:
             handler(subject.decode(), data, headers, reply)
 
-    def _hand_over(self, sid: int, subject: bytes, reply: bytes, data: bytes) -> None:
+    def _hand_over(self, sid: int, subject: str, reply: bytes, data: bytes) -> None:
         if (handler := self._handlers.get(sid)) is not None:
-            handler(subject.decode(), data, None, reply)
+            handler(subject, data, None, reply)
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:

@@ -391,8 +391,12 @@ def _function(life: _Life, request: CallRequest) -> wit.Function:
 
 
 def _context(request: CallRequest, limits: Limits) -> CallContext:
+    """The request itself, unless it gives the call more time than the component has."""
+    latest = now() + limits.budget_seconds
+    if request.deadline <= latest:
+        return request
     return CallContext(
-        deadline=min(request.deadline, now() + limits.budget_seconds),
+        deadline=latest,
         call_id=request.call_id,
         traceparent=request.traceparent,
         hops=request.hops,

@@ -20,6 +20,7 @@ from node.capabilities.messaging import Replies
 
 HANDLER = "wasmcloud:messaging/handler@0.2.0"
 FUNCTION = "handle-message"
+_HANDLED: Done[str | None] = Done(None)
 REPORT_SECONDS = 1.0
 """Between two lines of the log about failed messages of one trigger; the second says how many there were."""
 
@@ -53,7 +54,7 @@ class MessageCalls:
 
     def begin(self, message: Message) -> Outcome[str | None]:
         """As `handle`; most messages are handled when this returns."""
-        reply = reply_subject(message)
+        reply = None if message.reply is None else reply_subject(message)
         request = self._request(message)
         value = {"subject": message.subject, "body": message.data, "reply-to": reply}
         if reply is not None:
@@ -66,7 +67,8 @@ class MessageCalls:
             return self._finish(message, request, outcome)
         if reply is not None:
             self._replies.revoke(request.call_id)
-        return Done(self._ended(message, outcome.value))
+        reason = self._ended(message, outcome.value)
+        return _HANDLED if reason is None else Done(reason)
 
     async def _finish(self, message: Message, request: CallRequest, outcome: Awaitable[Any]) -> str | None:
         try:

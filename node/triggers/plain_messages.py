@@ -48,14 +48,15 @@ class PlainMessages:
                 await subscription.unsubscribe()
 
     def _receive(self, message: Message) -> None:
-        if not self._waiting and self._has_place():
+        if not self._waiting and self._begun < MAX_IN_TURN and self._running < self._settings.concurrency:
             self._begin(message)
         elif len(self._waiting) < MAX_WAITING and self._waiting_bytes < MAX_WAITING_BYTES:
             self._waiting.append(message)
             self._waiting_bytes += len(message.data)
         else:
             self._calls.drop(message, len(self._waiting))
-        self._await_turn()
+        if not self._is_turn_awaited:
+            self._await_turn()
 
     def _has_place(self) -> bool:
         return self._running < self._settings.concurrency and self._begun < MAX_IN_TURN

@@ -17,12 +17,12 @@ EMPTY = b"MSG a.b 8 0\r\n\r\n"
 NUMBER_AS_REPLY = b"MSG a.b 8 12 2\r\n\r\n\r\n"
 
 HEARD: Heard = [
-    (7, b"a.b", b"", b"hello"),
-    (7, b"a.b", b"re.ply", b"MSG"),
+    (7, "a.b", b"", b"hello"),
+    (7, "a.b", b"re.ply", b"MSG"),
     ("ping",),
-    (7, b"a.b", b"", b"hello"),
-    (8, b"a.b", b"", b""),
-    (8, b"a.b", b"12", b"\r\n"),
+    (7, "a.b", b"", b"hello"),
+    (8, "a.b", b"", b""),
+    (8, "a.b", b"12", b"\r\n"),
 ]
 STREAM = PLAIN + WITH_REPLY + b"PING\r\n" + WITH_HEADERS + EMPTY + NUMBER_AS_REPLY
 
@@ -33,11 +33,11 @@ class _Client:
     def __init__(self) -> None:
         self.heard: Heard = []
 
-    def hand_over(self, sid: int, subject: bytes, reply: bytes, data: bytes) -> None:
+    def hand_over(self, sid: int, subject: str, reply: bytes, data: bytes) -> None:
         self.heard.append((sid, subject, reply, data))
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        self.hand_over(sid, subject, reply, data)
+        self.hand_over(sid, subject.decode(), reply, data)
 
     async def _process_ping(self) -> None:
         self.heard.append(("ping",))
@@ -67,7 +67,7 @@ async def test_a_large_message_comes_whole_and_so_does_what_follows(size: int) -
     message = f"MSG large 9 {size}\r\n".encode() + bytes(size) + b"\r\n"
     stream = PLAIN + message + PLAIN
     reads = [stream[at : at + 32768] for at in range(0, len(stream), 32768)]
-    assert await _heard(*reads) == [HEARD[0], (9, b"large", b"", bytes(size)), HEARD[0]]
+    assert await _heard(*reads) == [HEARD[0], (9, "large", b"", bytes(size)), HEARD[0]]
 
 
 @pytest.mark.parametrize("line", [b"MSG\r\n", b"MSG a 1\r\n", b"MSG a b 3\r\n", b"what\r\n"])
