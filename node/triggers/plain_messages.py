@@ -10,6 +10,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from lattice.bus import Bus, Message
+from lattice.clock import now
 from lattice.outcome import Done
 from lattice.tasks import start_at_once
 from node.triggers.message_calls import MessageCalls
@@ -18,8 +19,9 @@ from node.triggers.message_settings import MessageSettings
 MAX_WAITING = 65_536
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Messages that wait for a place; more are dropped, and told of."""
-MAX_IN_TURN = 16
-"""Messages that are begun in one turn of the event loop: a handler that never waits ends within it."""
+MAX_IN_TURN = 64
+TURN_SECONDS = 0.0005
+"""Messages that are begun in one turn of the event loop, and for how long: most handlers end within it."""
 
 
 class PlainMessages:
@@ -28,12 +30,14 @@ class PlainMessages:
     def __init__(self, bus: Bus, settings: MessageSettings, calls: MessageCalls, tasks: TaskGroup) -> None:
         self._bus = bus
         self._settings = settings
+        self._concurrency = settings.concurrency
         self._calls = calls
         self._tasks = tasks
         self._waiting: deque[Message] = deque()
         self._waiting_bytes = 0
         self._running = 0
         self._begun = 0
+        self._turn_began = 0.0
         self._is_turn_awaited = False
 
     async def run(self) -> None:
@@ -48,7 +52,7 @@ class PlainMessages:
                 await subscription.unsubscribe()
 
     def _receive(self, message: Message) -> None:
-        if not self._waiting and self._begun < MAX_IN_TURN and self._running < self._settings.concurrency:
+        if not self._waiting and self._has_place():
             self._begin(message)
         elif len(self._waiting) < MAX_WAITING and self._waiting_bytes < MAX_WAITING_BYTES:
             self._waiting.append(message)
@@ -59,9 +63,13 @@ class PlainMessages:
             self._await_turn()
 
     def _has_place(self) -> bool:
-        return self._running < self._settings.concurrency and self._begun < MAX_IN_TURN
+        return self._running < self._concurrency and (
+            not self._begun or (self._begun < MAX_IN_TURN and now() - self._turn_began < TURN_SECONDS)
+        )
 
     def _begin(self, message: Message) -> None:
+        if not self._begun:
+            self._turn_began = now()
         self._begun += 1
         outcome = self._calls.begin(message)
         if not isinstance(outcome, Done):
@@ -89,5 +97,5 @@ class PlainMessages:
             message = self._waiting.popleft()
             self._waiting_bytes -= len(message.data)
             self._begin(message)
-        if self._waiting and self._running < self._settings.concurrency:
+        if self._waiting and self._running < self._concurrency:
             self._await_turn()
