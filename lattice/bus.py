@@ -26,9 +26,9 @@ _SUBJECT = re.compile(r"[^\s\x00.]+(?:\.[^\s\x00.]+)*")
 _KEY = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
-    """One message as it was received."""
+    """One message as it was received. Nobody changes one; it is not frozen, as that doubles its price."""
 
     subject: str
     data: bytes = b""

@@ -25,11 +25,13 @@ from lattice import bodies, jobs, router, subjects, wire
 from lattice.bodies import Peer
 from lattice.bus import Bus, Message
 from lattice.clock import now
+from lattice.context import CallContext
 from lattice.errors import Denied, Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.exchange import Exchange, ExchangeTarget, Replayable
 from lattice.model import unversioned
 from lattice.names import did_you_mean
 from lattice.open_streams import OpenStreams, ReplyBody, Upload
+from lattice.outcome import Done, Outcome, ended
 from lattice.plain import plain
 from lattice.state import LatticeState
 from lattice.streams import ByteReceiver
@@ -53,20 +55,15 @@ Answer = TypeVar("Answer")
 
 
 @plain
-class CallRequest:
-    """A call as it was asked for, without its arguments."""
+class CallRequest(CallContext):
+    """A call as it was asked for, without its arguments. It is the context in which the callee runs."""
 
     component: str
     interface: str
     function: str
-    deadline: float
-    """By `lattice.clock.now`."""
     call_id: str
-    idempotent: bool = False
-    traceparent: str | None = None
-    caller: str | None = None
     attempt: int = 1
-    hops: int = 0
+    idempotent: bool = False
     link: str | None = None
     """The name of the link that the call is over; its source is `caller`, its target `component`."""
 
@@ -85,9 +82,9 @@ class Reply:
 
 
 class LocalReplicas(ExchangeTarget, Protocol):
-    """The replicas on the caller's own node. Its methods raise `Unreachable` when there is none."""
+    """The replicas on the caller's own node. Calls fail with `Unreachable` when there is none."""
 
-    async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
+    def begin(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Outcome[Any]:
         """Call with values."""
 
     async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
@@ -140,12 +137,31 @@ class Caller:
 
     async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
         """The result of a call with values. Raises any `LatticeError`."""
+        outcome = self.begin(request, args)
+        return outcome.value if isinstance(outcome, Done) else await outcome
+
+    def begin(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Outcome[Any]:
+        """As `call`: one that a replica here answers at once is over when this returns."""
+        local = self._local
+        may_be_job = request.interface.startswith(jobs.INTERFACE)
+        if local is None or may_be_job or not local.serves(request.component):
+            return self._call(request, args, None)
+        outcome = local.begin(request, args)
+        return outcome if isinstance(outcome, Done) else self._call(request, args, outcome)
+
+    async def _call(
+        self,
+        request: CallRequest,
+        args: Sequence[Any] | Mapping[str, Any],
+        begun: Awaitable[Any] | None,
+    ) -> Any:
+        """`begun`: the first attempt, on this node."""
         body: bytes | None = None
 
         async def ask(node: str, attempt: int) -> Any:
             nonlocal body
             if node == self._node and self._local is not None:
-                return await self._local.call(request, args)
+                return await ended(self._local.begin(request, args))
             if body is None:
                 body = wire.encode_arguments(args)
             reply = await self._ask(node, request, body, wire.MSGPACK, attempt)
@@ -155,7 +171,7 @@ class Caller:
                 lambda: wire.decode_result(None, reply.data, reply.content_type, max_bytes=limit),
             )
 
-        return await self._route(request, ask)
+        return await self._route(request, ask, begun=begun)
 
     async def exchange(
         self,
@@ -238,21 +254,24 @@ class Caller:
         request: CallRequest,
         ask: Callable[[str, int], Awaitable[Answer]],
         body: Replayable | None = None,
+        begun: Awaitable[Answer] | None = None,
     ) -> Answer:
+        """`begun`: what `ask` would give for the first attempt, which is on this node."""
         if unversioned(request.interface) == jobs.INTERFACE:
             raise Denied("a job is begun by a call to the node that shall run it: `latticectl run` makes one")
         excluded: set[str] = set()
         failure: LatticeError | None = None
         attempt = request.attempt
         while True:
-            node = self._choose(request.component, excluded)
+            node = self._choose(request.component, excluded) if begun is None else self._node
             if node is None:
                 failure = self._give_up(request, failure)
                 await self._wait(request, failure)
                 excluded.clear()
                 continue
+            asked, begun = begun or ask(node, attempt), None
             try:
-                return await ask(node, attempt)
+                return await asked
             except (Unreachable, Overloaded) as error:
                 if body is not None and not body.is_whole:
                     raise

@@ -73,7 +73,7 @@ class Limits(Value):
     """Of a call's arguments, and of its result."""
     reuse: int = 1
     """Calls that one instance serves before it is replaced; 1 is a fresh instance per call."""
-    prewarm: int = 8
+    prewarm: int = 16
     """Instances made ahead per busy component and node."""
     log_bytes_per_second: int = 64 * KIB
     """Of one component on one node; what is above is dropped and counted."""

@@ -114,9 +114,9 @@ class NatsConnection(Client):
         if (handler := self._handlers.get(sid)) is not None:
             handler(subject.decode(), data, headers, reply)
 
-    def _hand_over(self, sid: int, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
+    def _hand_over(self, sid: int, subject: str, reply: bytes, block: bytes, data: bytes) -> None:
         if (handler := self._handlers.get(sid)) is not None:
-            handler(subject.decode(), data, HeaderBlock(block) if block else None, reply)
+            handler(subject, data, HeaderBlock(block) if block else None, reply)
 
     async def _select_next_server(self) -> None:
         server = self._server_pool[0]

@@ -10,24 +10,42 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
-HandOver = Callable[[int, bytes, bytes, bytes, bytes], None]
+HandOver = Callable[[int, str, bytes, bytes, bytes], None]
 """Takes a message: the subscription's number, subject, reply, block of headers (both may be empty), data."""
 
 MAX_LINE_BYTES = 4096
 MAX_KEPT_BYTES = 64 * 1024
 """An unfinished message that is larger goes to the library, which appends to it without copying it anew."""
+MAX_KNOWN_LINES = 1024
 
-_MESSAGE = re.compile(rb"MSG ([^\s]+) ([0-9]+) (?:([^\s]+) )?([0-9]+)()\r\n")
-_WITH_HEADERS = re.compile(rb"HMSG ([^\s]+) ([0-9]+) (?:([^\s]+) )?([0-9]+) ([0-9]+)\r\n")
+_MESSAGE = re.compile(rb"MSG ([^\s]+) ([0-9]+) (?:([^\s]+) )?()([0-9]+)")
+_WITH_HEADERS = re.compile(rb"HMSG ([^\s]+) ([0-9]+) (?:([^\s]+) )?([0-9]+) ([0-9]+)")
+
+
+class _Line(NamedTuple):
+    """What precedes the data of a message, read."""
+
+    number: int
+    subject: str
+    reply: bytes
+    headers: int
+    """Bytes of the block of headers, with which the message begins."""
+    length: int
+    """Of all that follows the line."""
 
 
 class Messages:
-    """The mutable state is the beginning of a message whose end is still to come."""
+    """The mutable state is the beginning of a message whose end is still to come, and lines that may recur.
+
+    Messages of one subject and size, which come in numbers, have the same line; its meaning is looked up.
+    """
 
     def __init__(self, hand_over: HandOver) -> None:
         self._hand_over = hand_over
         self._kept = b""
+        self._known: dict[bytes, _Line] = {}
 
     def reset(self) -> None:
         """Forget what came: another connection begins."""
@@ -39,21 +57,34 @@ class Messages:
         The next read belongs to the library, too, until it has used up what it was given.
         """
         data, self._kept = self._kept + data if self._kept else data, b""
-        at, size = 0, len(data)
+        at, size, known, hand_over = 0, len(data), self._known, self._hand_over
         while at < size:
-            line = _MESSAGE.match(data, at) or _WITH_HEADERS.match(data, at)
+            stop = data.find(b"\r\n", at, at + MAX_LINE_BYTES)
+            line = known.get(data[at:stop]) or self._read(data[at:stop]) if stop >= 0 else None
             if line is None:
                 rest = data[at:]
                 return self._keep(rest, MAX_LINE_BYTES) if _may_begin(rest) else rest
-            subject, number, reply, length, whole_length = line.groups()
-            begin = line.end()
-            end = begin + int(whole_length or length)
+            number, subject, reply, headers, length = line
+            begin = stop + 2
+            middle, end = begin + headers, begin + length
             if end + 2 > size:
                 return self._keep(data[at:], MAX_KEPT_BYTES if end - at < MAX_KEPT_BYTES else 0)
-            middle = begin + int(length) if whole_length else begin
-            self._hand_over(int(number), subject, reply or b"", data[begin:middle], data[middle:end])
+            hand_over(number, subject, reply, data[begin:middle], data[middle:end])
             at = end + 2
         return b""
+
+    def _read(self, text: bytes) -> _Line | None:
+        """What a line says; None if it is no message's. Where replies go differs: such lines do not recur."""
+        found = _MESSAGE.fullmatch(text) or _WITH_HEADERS.fullmatch(text)
+        if found is None:
+            return None
+        subject, number, reply, headers, length = found.groups()
+        line = _Line(int(number), subject.decode(), reply or b"", int(headers or 0), int(length))
+        if not reply:
+            if len(self._known) >= MAX_KNOWN_LINES:
+                self._known.clear()
+            self._known[text] = line
+        return line
 
     def _keep(self, rest: bytes, most: int) -> bytes:
         """Keep what is not whole for the next read; returns it if it is too large."""

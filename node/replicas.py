@@ -32,6 +32,7 @@ from lattice.inventory import Delta
 from lattice.model import Limits
 from lattice.names import did_you_mean
 from lattice.orders import Order, OrderReply
+from lattice.outcome import Outcome, ended, failed
 from lattice.streams import ByteReceiver
 from node.artifacts import Artifacts
 from node.capabilities.http.handler import make_handler
@@ -136,10 +137,18 @@ class Replicas:
         self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], *, takes_objects: bool = False
     ) -> Any:
         """The result of a call with values; `takes_objects` as the pool's, for this node's own triggers."""
-        life = self._life(request.component)
+        return await ended(self.begin(request, args, takes_objects=takes_objects))
+
+    def begin(
+        self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], *, takes_objects: bool = False
+    ) -> Outcome[Any]:
+        """A call with values, as `ComponentPool.begin`."""
+        life = self._serving.get(request.component)
+        if life is None:
+            return failed(_nothing_runs(request.component))
         assert life.pool is not None
         context = _context(request, life.step.spec.limits)
-        return await life.pool.call(
+        return life.pool.begin(
             request.interface, request.function, args, context, takes_objects=takes_objects
         )
 
@@ -185,7 +194,7 @@ class Replicas:
     def _life(self, component: str) -> _Life:
         life = self._serving.get(component)
         if life is None:
-            raise Unreachable(f"no replica of {component!r} runs on this node")
+            raise _nothing_runs(component)
         return life
 
     # Orders
@@ -365,6 +374,10 @@ class Replicas:
         self._serving.clear()
 
 
+def _nothing_runs(component: str) -> Unreachable:
+    return Unreachable(f"no replica of {component!r} runs on this node")
+
+
 def _function(life: _Life, request: CallRequest) -> wit.Function:
     """The type of the function that the request names; JSON can't be read without it."""
     assert life.compiled is not None
@@ -378,8 +391,12 @@ def _function(life: _Life, request: CallRequest) -> wit.Function:
 
 
 def _context(request: CallRequest, limits: Limits) -> CallContext:
+    """The request itself, unless it gives the call more time than the component has."""
+    latest = now() + limits.budget_seconds
+    if request.deadline <= latest:
+        return request
     return CallContext(
-        deadline=min(request.deadline, now() + limits.budget_seconds),
+        deadline=latest,
         call_id=request.call_id,
         traceparent=request.traceparent,
         hops=request.hops,

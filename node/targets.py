@@ -12,6 +12,7 @@ from typing import Any
 from lattice.caller import CallRequest, LocalReplicas, Reply
 from lattice.exchange import Exchange, ExchangeTarget
 from lattice.model import unversioned
+from lattice.outcome import Outcome
 from lattice.streams import ByteReceiver
 
 
@@ -37,9 +38,9 @@ class Targets:
         """Whether a replica or provider of that name takes calls here now."""
         return self._replicas.serves(component) or self._provides(component)
 
-    async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
+    def begin(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Outcome[Any]:
         """Call with values."""
-        return await self._of(request.component).call(request, args)
+        return self._of(request.component).begin(request, args)
 
     async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
         """Call with encoded arguments; the reply has the same encoding."""

@@ -22,6 +22,7 @@ from lattice.errors import Invalid, NotFound, TimedOut, Unreachable
 from lattice.exchange import Exchange
 from lattice.inventory import Offer
 from lattice.model import MIB, Link
+from lattice.outcome import Outcome
 from lattice.streams import ByteReceiver
 from lattice.tasks import open_tasks, own_task
 from providers.bindings import FLAT_PACKAGES, Bindings, LinkSettings, LinksOf, PlainSettings, Spawn
@@ -156,6 +157,10 @@ class Providers:
         """Whether it takes calls here now."""
         hosted = self._hosted.get(component)
         return hosted is not None and hosted.is_running and not self._is_component(component)
+
+    def begin(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Outcome[Any]:
+        """As `call`; providers wait for what they stand before, so none is over at once."""
+        return self.call(request, args)
 
     async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
         """Call with values; whoever calls within the process ends the call at its deadline."""

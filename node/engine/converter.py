@@ -51,6 +51,8 @@ class Converter:
             raise Invalid(f"{self._expectation()}, got {len(arguments)}")
         lowered: list[bytes] = []
         try:
+            if self.count == 1:
+                return self._lowers[0](arguments[0], lender)
             for lower, argument in zip(self._lowers, arguments, strict=True):
                 lowered.append(lower(argument, lender))
         except Mismatch as mismatch:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from lattice.plain import plain
+from lattice.context import CallContext as CallContext
 
 HostFunction: TypeAlias = Callable[..., Any]
 """`fn(call: GuestCall, *args) -> value | Awaitable[value]`; it runs on the event loop, never on a thread.
@@ -70,19 +70,6 @@ PAUSE = _Pause()
 
 Whoever called gets a `PausedCall`, and gives the function's result when the guest is to go on.
 """
-
-
-@plain
-class CallContext:
-    """What accompanies a call from its caller to its end."""
-
-    deadline: float
-    """In the event loop's time, as given by `anyio.current_time()`."""
-    call_id: str = ""
-    traceparent: str | None = None
-    hops: int = 0
-    attempt: int = 0
-    caller: str | None = None
 
 
 class GuestInstance(Protocol):

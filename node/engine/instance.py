@@ -98,7 +98,7 @@ def lower_call(
 
     Objects of the host among them become handles of the instance `owner`.
     """
-    lender = Lender(owner, may_be_heavy=may_be_heavy)
+    lender = Lender(owner, may_be_heavy)
     try:
         values = export.converter.lower_arguments(arguments, lender)
     except BaseException:
@@ -507,7 +507,7 @@ class Instance:
             raise self._failed(bound.name, mismatch) from None
 
     def _resume(self, bound: BoundFunction, value: Any, *, may_be_heavy: bool) -> None:
-        lender = Lender(self, may_be_heavy=may_be_heavy)
+        lender = Lender(self, may_be_heavy)
         try:
             self._store.resume(bound.converter.lower_result(value, lender))
         finally:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from lattice import wit
 from lattice.errors import Invalid
-from node.engine.capi import PAYLOAD, VALUE_SIZE, Kind, Lender, bytes_address
+from node.engine.capi import BYTES_OFFSET, PAYLOAD, VALUE_SIZE, Kind, Lender, bytes_address
 
 Lower: TypeAlias = Callable[[Any, Lender], bytes]
 
@@ -83,9 +83,12 @@ CODES: Mapping[str, Any] = {
 }  # fmt: skip
 """Of `struct`, `array` and `memoryview` alike."""
 
+_STRING, _LIST, _RECORD, _OPTION = int(Kind.STRING), int(Kind.LIST), int(Kind.RECORD), int(Kind.OPTION)
+"""Plain numbers: looking up a member of an enumeration takes longer than packing it."""
+
 _TRUE = Struct("<B7x?23x").pack(Kind.BOOL, True)
 _FALSE = Struct("<B7x?23x").pack(Kind.BOOL, False)
-_NONE = _pack_pointer(Kind.OPTION, 0)
+_NONE = _pack_pointer(_OPTION, 0)
 
 
 def _lower_bool(value: Any, _: Lender) -> bytes:
@@ -116,10 +119,12 @@ def _lower_string(value: Any, lender: Lender) -> bytes:
 
 def _lower_text_as_bytes(value: Any, lender: Lender) -> bytes:
     """A string to an adapter, where it crosses as its UTF-8 bytes do: as latin-1 characters."""
-    if isinstance(value, str) and value.isascii():
-        return _lower_string(value, lender)
     if not isinstance(value, str):
         raise Mismatch(f"{shown(value)} is not a string")
+    if value.isascii():
+        if len(value) > HEAVY_STRING_BYTES and not lender.may_be_heavy:
+            raise Heavy
+        return _lend_string(value.encode(), lender)
     try:
         return _lower_bytes_as_string(value.encode(), lender)
     except UnicodeEncodeError as error:
@@ -131,7 +136,8 @@ def _lend_string(data: bytes, lender: Lender) -> bytes:
     if size > MAX_STRING_BYTES:
         raise Mismatch(f"{size} bytes are more than one call can carry ({MAX_STRING_BYTES})")
     lender.lent_bytes += size
-    return _pack_slice(Kind.STRING, size, lender.address(data))
+    lender.kept.append(data)
+    return _pack_slice(_STRING, size, id(data) + BYTES_OFFSET)
 
 
 def _as_bytes(value: Any) -> bytes:
@@ -148,7 +154,7 @@ def _as_bytes(value: Any) -> bytes:
 
 
 def _lower_bytes_as_string(value: Any, lender: Lender) -> bytes:
-    data = _as_bytes(value)
+    data = value if type(value) is bytes else _as_bytes(value)
     if len(data) > HEAVY_STRING_BYTES and not lender.may_be_heavy:
         raise Heavy
     if not data.isascii():
@@ -169,7 +175,7 @@ def _lower_bytes_as_list(value: Any, lender: Lender) -> bytes:
     lender.lent_bytes += size
     elements = bytearray(_U8_ELEMENT) * size
     elements[PAYLOAD::VALUE_SIZE] = data
-    return _pack_slice(Kind.LIST, size, lender.address(elements))
+    return _pack_slice(_LIST, size, lender.address(elements))
 
 
 _U8_ELEMENT = bytes([Kind.U8]) + bytes(VALUE_SIZE - 1)
@@ -274,7 +280,7 @@ class _Compiler:
                     index += 1
             except Mismatch as mismatch:
                 raise mismatch.within(f"[{index}]") from None
-            return _pack_slice(Kind.LIST, index, lender.address(b"".join(elements)))
+            return _pack_slice(_LIST, index, lender.address(b"".join(elements)))
 
         return lower
 
@@ -300,7 +306,7 @@ class _Compiler:
                 return one_by_one(value, lender)
             elements = bytearray(template) * size
             memoryview(elements).cast(code)[places] = memoryview(numbers)
-            return _pack_slice(Kind.LIST, size, lender.address(elements))
+            return _pack_slice(_LIST, size, lender.address(elements))
 
         return lower
 
@@ -315,7 +321,7 @@ class _Compiler:
                 if not isinstance(value, (list, tuple)) or len(value) != 1:
                     raise Mismatch(f"{shown(value)} must be nil or a list of one, for the option inside")
                 value = value[0]
-            return _pack_pointer(Kind.OPTION, lender.address(lower_some(value, lender)))
+            return _pack_pointer(_OPTION, lender.address(lower_some(value, lender)))
 
         return lower
 
@@ -343,17 +349,16 @@ class _Compiler:
         def lower(value: Any, lender: Lender) -> bytes:
             if not isinstance(value, dict) or len(value) != size:
                 raise _field_mismatch(value, names)
-            entries = []
+            entries: list[bytes] = []
             name = ""
             try:
                 for name, prefix, _, lower_field in steps:
-                    entries.append(prefix)
-                    entries.append(lower_field(value[name], lender))
+                    entries += prefix, lower_field(value[name], lender)
             except KeyError:
                 raise _field_mismatch(value, names) from None
             except Mismatch as mismatch:
                 raise mismatch.within(f".{name}") from None
-            return _pack_slice(Kind.RECORD, size, lender.address(b"".join(entries)))
+            return _pack_slice(_RECORD, size, lender.address(b"".join(entries)))
 
         return lower
 

@@ -14,6 +14,7 @@ from lattice import wit
 from lattice.clock import now
 from lattice.errors import Invalid, LatticeError, NotFound, TimedOut, Unreachable
 from lattice.names import did_you_mean
+from lattice.outcome import Done, Outcome
 from node.engine.compiled import CompiledComponent
 from node.engine.converter import Converter
 from node.engine.engine import Engine
@@ -121,9 +122,78 @@ class ComponentPool:
         `Failed`, or what a host function raised. Cancelling ends the guest; if it runs on a thread just then,
         that is waited for, some milliseconds at most.
         """
-        began = time.monotonic()
-        self._calls += 1
+        outcome = self.begin(interface, function, args, context, takes_objects=takes_objects)
+        return outcome.value if isinstance(outcome, Done) else await outcome
+
+    def begin(
+        self,
+        interface: str,
+        function: str,
+        args: Sequence[Any] | Mapping[str, Any],
+        context: CallContext,
+        *,
+        takes_objects: bool = False,
+    ) -> Outcome[Any]:
+        """As `call`: most calls of a function that has been quick so far are over when this returns."""
+        export = self._exports.get((interface, function))
+        if export is not None and not export.has_objects and self._may_be_quick(export):
+            outcome = self._begin_on_shelf(export, args, context)
+            if outcome is not None:
+                return outcome
+        return self._call(interface, function, args, context, takes_objects)
+
+    def _begin_on_shelf(
+        self, export: Export, args: Sequence[Any] | Mapping[str, Any], context: CallContext
+    ) -> Outcome[Any] | None:
+        """None for a call that has not begun: it needs more, or will be refused."""
         try:
+            lowered = lower_call(export, args, self.limits.payload_bytes, may_be_heavy=False)
+        except (Heavy, LatticeError):
+            return None
+        began = self._engine.stopwatch.begin()
+        found = self._stock.serve(lowered) if began <= context.deadline else None
+        if found is None:
+            return None
+        self._calls += 1
+        if isinstance(found, Instance):
+            self._permits.acquire_nowait()  # there is one, and a call on the shelf takes none
+            return self._go_through(found, lowered, context, began)
+        self._judge(export, began)
+        try:
+            return Done(export.converter.lift_result(found, _LIGHT_READER))
+        except Heavy:
+            self._permits.acquire_nowait()
+            return self._lift_away(self._stock.keep_last(), export.converter)
+
+    async def _go_through(
+        self, instance: Instance, lowered: LoweredCall, context: CallContext, began: float
+    ) -> Any:
+        """The rest of a call that has begun on the shelf."""
+        with self._counted(began):
+            try:
+                return await self._invoke(instance, lowered, context, began)
+            finally:
+                self._permits.release()
+
+    async def _lift_away(self, instance: Instance, converter: Converter) -> Any:
+        """The result of a call that has ended on the shelf."""
+        with self._counted():
+            try:
+                return await instance.lift(converter)
+            finally:
+                self._stock.give_back(instance)
+                self._permits.release()
+
+    async def _call(
+        self,
+        interface: str,
+        function: str,
+        args: Sequence[Any] | Mapping[str, Any],
+        context: CallContext,
+        takes_objects: bool,
+    ) -> Any:
+        self._calls += 1
+        with self._counted():
             if self._is_draining:  # first: once that is over, the component's code is gone
                 raise Unreachable(f"the component {self.name} is being moved away from this node")
             export = self._exports.get((interface, function)) or self._find(interface, function)
@@ -138,11 +208,6 @@ class ComponentPool:
                 return await self._serve(export, args, context)
             finally:
                 self._permits.release()
-        except BaseException as error:
-            self._errors[_code(error)] += 1
-            raise
-        finally:
-            self._busy_seconds += time.monotonic() - began
 
     def ask(
         self, export: Export, text: bytes, context: CallContext, state: Mapping[Any, Any] = _NO_STATE
@@ -154,7 +219,8 @@ class ComponentPool:
         (`PAUSE`), the call is not over: its slot is taken until the `PausedCall` is.
         """
         began = self._engine.stopwatch.begin()
-        if state or not self._may_be_quick(export, text) or began > context.deadline:
+        is_quick = self._may_be_quick(export) and len(text) <= self.limits.payload_bytes
+        if state or not is_quick or began > context.deadline:
             return self._ask(export, text, context, state)
         answer = self._stock.ask(export.index, text)
         if answer is None:
@@ -166,17 +232,14 @@ class ComponentPool:
         self._judge(export, began)
         return answer
 
-    def _may_be_quick(self, export: Export, text: bytes) -> bool:
+    def _may_be_quick(self, export: Export) -> bool:
         """Whether a call may begin at once, on the shelf."""
         return (
-            self._has_shelf_for(export)
+            self._stock.shelf is not None
+            and export.pace.standing is Standing.TRUSTED
             and not self._is_draining
             and self._permits.has_free
-            and len(text) <= self.limits.payload_bytes
         )
-
-    def _has_shelf_for(self, export: Export) -> bool:
-        return self._stock.shelf is not None and export.pace.standing is Standing.TRUSTED
 
     def _judge(self, export: Export, began: float) -> None:
         """After a call on the shelf."""
@@ -313,37 +376,16 @@ class ComponentPool:
         except Heavy:
             lowered = await self._lower_away(export, args)
         try:
-            return await self._invoke(lowered, context)
+            instance = self._stock.take() or await self._stock.make(context)
+            return await self._invoke(instance, lowered, context, None)
         finally:
             lowered.close()
 
-    async def _invoke(self, lowered: LoweredCall, context: CallContext) -> Any:
-        export, stock = lowered.export, self._stock
-        instance, begun = None, None
-        if self._has_shelf_for(export) and not lowered.lender.may_be_heavy:
-            begun = self._engine.stopwatch.begin()
-            outcome = stock.serve(lowered)
-            if outcome is not None and not isinstance(outcome, Instance):
-                self._judge(export, begun)
-                return await self._lift(export.converter, outcome)
-            instance = outcome
-        if instance is None:
-            begun, instance = None, stock.take() or await stock.make(context)
+    async def _invoke(
+        self, instance: Instance, lowered: LoweredCall, context: CallContext, begun: float | None
+    ) -> Any:
         try:
             return await instance.invoke(lowered, self._new_call(context, instance), begun=begun)
-        finally:
-            stock.give_back(instance)
-
-    async def _lift(self, converter: Converter, result: int) -> Any:
-        """The result of a call on the shelf, where it stays until the next call."""
-        if not converter.results:
-            return None
-        try:
-            return converter.lift_result(result, _LIGHT_READER)
-        except Heavy:
-            instance = self._stock.keep_last()
-        try:
-            return await instance.lift(converter)
         finally:
             self._stock.give_back(instance)
 

@@ -140,7 +140,7 @@ class Stock:
         assert self.shelf is not None
         converter, arguments = lowered.export.converter, bytes_address(lowered.values)
         result = self.shelf.serve(lowered.export.index, arguments, converter.count, converter.results)
-        return result if isinstance(result, int) else self._left(result)
+        return result if result.__class__ is int else self._left(cast("DrivenStore | None", result))
 
     def _left(self, store: DrivenStore | None) -> Instance | None:
         """The instance of a sandbox that has left the shelf, if a call is under way in it."""
@@ -226,7 +226,8 @@ class Stock:
         if began - self._noted > NOTE_SECONDS:
             self._noted = began
             self._engine.keep_spares(self)
-        self._tidy_soon()
+        if not self._is_tidied_soon:
+            self._tidy_soon()
 
     # Order
 

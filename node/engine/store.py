@@ -388,7 +388,8 @@ class Shelf:
         """Call a function: where its result is until the next call, else as `ask`."""
         outcome = self._serve(self._address, export, arguments, count, results)
         if not outcome:  # DONE
-            return cast("int", self._said.given) + _RESULT
+            given: int = self._said.given
+            return given + _RESULT
         return self._given(outcome)
 
     def _given(self, outcome: int) -> DrivenStore | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -12,11 +14,13 @@ from lattice.caller import Caller, CallRequest, new_call_id
 from lattice.clock import now
 from lattice.errors import LatticeError
 from lattice.model import Trigger
+from lattice.outcome import Done, Outcome, ended, failed
 from lattice.patterns import takes_replies
 from node.capabilities.messaging import Replies
 
 HANDLER = "wasmcloud:messaging/handler@0.2.0"
 FUNCTION = "handle-message"
+_HANDLED: Done[str | None] = Done(None)
 REPORT_SECONDS = 1.0
 """Between two lines of the log about failed messages of one trigger; the second says how many there were."""
 
@@ -46,29 +50,51 @@ class MessageCalls:
 
     async def handle(self, message: Message) -> str | None:
         """Call with a message; None when it was handled, else why not."""
-        reply = reply_subject(message)
-        call_id = new_call_id()
-        request = CallRequest(
-            component=self.trigger.component,
-            interface=HANDLER,
-            function=FUNCTION,
-            deadline=now() + self._caller.budget_seconds(self.trigger.component),
-            call_id=call_id,
-            traceparent=message.headers.get("traceparent"),
-            caller=self._name,
-        )
+        return await ended(self.begin(message))
+
+    def begin(self, message: Message) -> Outcome[str | None]:
+        """As `handle`; most messages are handled when this returns."""
+        reply = None if message.reply is None else reply_subject(message)
+        request = self._request(message)
         value = {"subject": message.subject, "body": message.data, "reply-to": reply}
+        if reply is not None:
+            self._replies.grant(request.call_id, reply)
         try:
-            if reply is None:
-                result = await self._caller.call(request, [value])
-            else:
-                with self._replies.granted(call_id, reply):
-                    result = await self._caller.call(request, [value])
+            outcome = self._caller.begin(request, [value])
+        except Exception as error:
+            outcome = failed(error)
+        if not isinstance(outcome, Done):
+            return self._finish(message, request, outcome)
+        if reply is not None:
+            self._replies.revoke(request.call_id)
+        reason = self._ended(message, outcome.value)
+        return _HANDLED if reason is None else Done(reason)
+
+    async def _finish(self, message: Message, request: CallRequest, outcome: Awaitable[Any]) -> str | None:
+        try:
+            result = await outcome
         except LatticeError as error:
             return self._fail(message, error.message)
         except Exception:
             log.exception("message.broke", component=self.trigger.component, subject=message.subject)
             return self._fail(message, "it broke inside the node; its log says why")
+        finally:
+            self._replies.revoke(request.call_id)
+        return self._ended(message, result)
+
+    def _request(self, message: Message) -> CallRequest:
+        return CallRequest(
+            component=self.trigger.component,
+            interface=HANDLER,
+            function=FUNCTION,
+            deadline=now() + self._caller.budget_seconds(self.trigger.component),
+            call_id=new_call_id(),
+            traceparent=message.headers.get("traceparent"),
+            caller=self._name,
+        )
+
+    def _ended(self, message: Message, result: Any) -> str | None:
+        """Count a message whose handler has returned."""
         if isinstance(result, dict) and "err" in result:
             return self._fail(message, str(result["err"]))
         self.counts.handled += 1

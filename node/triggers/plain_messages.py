@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 
 import anyio
 from anyio.abc import TaskGroup
 
 from lattice.bus import Bus, Message
+from lattice.clock import now
+from lattice.outcome import Done
 from lattice.tasks import start_at_once
 from node.triggers.message_calls import MessageCalls
 from node.triggers.message_settings import MessageSettings
@@ -16,8 +19,9 @@ from node.triggers.message_settings import MessageSettings
 MAX_WAITING = 65_536
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Messages that wait for a place; more are dropped, and told of."""
-MAX_IN_TURN = 16
-"""Messages that are begun in one turn of the event loop: a handler that never waits ends within it."""
+MAX_IN_TURN = 64
+TURN_SECONDS = 0.0005
+"""Messages that are begun in one turn of the event loop, and for how long: most handlers end within it."""
 
 
 class PlainMessages:
@@ -26,12 +30,14 @@ class PlainMessages:
     def __init__(self, bus: Bus, settings: MessageSettings, calls: MessageCalls, tasks: TaskGroup) -> None:
         self._bus = bus
         self._settings = settings
+        self._concurrency = settings.concurrency
         self._calls = calls
         self._tasks = tasks
         self._waiting: deque[Message] = deque()
         self._waiting_bytes = 0
         self._running = 0
         self._begun = 0
+        self._turn_began = 0.0
         self._is_turn_awaited = False
 
     async def run(self) -> None:
@@ -53,20 +59,26 @@ class PlainMessages:
             self._waiting_bytes += len(message.data)
         else:
             self._calls.drop(message, len(self._waiting))
-        self._await_turn()
+        if not self._is_turn_awaited:
+            self._await_turn()
 
     def _has_place(self) -> bool:
-        return self._running < self._settings.concurrency and self._begun < MAX_IN_TURN
+        return self._running < self._concurrency and (
+            not self._begun or (self._begun < MAX_IN_TURN and now() - self._turn_began < TURN_SECONDS)
+        )
 
     def _begin(self, message: Message) -> None:
-        self._running += 1
+        if not self._begun:
+            self._turn_began = now()
         self._begun += 1
-        # What never waits needs no task, and a task costs a good part of a call.
-        start_at_once(self._tasks, self._handle(message))
+        outcome = self._calls.begin(message)
+        if not isinstance(outcome, Done):
+            self._running += 1
+            start_at_once(self._tasks, self._finish(outcome))
 
-    async def _handle(self, message: Message) -> None:
+    async def _finish(self, outcome: Awaitable[object]) -> None:
         try:
-            await self._calls.handle(message)
+            await outcome
         finally:
             self._running -= 1
             if self._waiting:
@@ -85,5 +97,5 @@ class PlainMessages:
             message = self._waiting.popleft()
             self._waiting_bytes -= len(message.data)
             self._begin(message)
-        if self._waiting and self._running < self._settings.concurrency:
+        if self._waiting and self._running < self._concurrency:
             self._await_turn()

@@ -200,7 +200,7 @@ async def test_a_silent_node_ends_the_call_with_its_budget(world: World) -> None
 
 async def test_a_local_replica_is_called_without_the_bus(world: World) -> None:
     class Local:
-        async def call(self, request: CallRequest, args: Any) -> Any:
+        async def begin(self, request: CallRequest, args: Any) -> Any:
             return ["local", *args]
 
         def serves(self, component: str) -> bool:

@@ -59,7 +59,7 @@ class Target:
             raise
         return found if isinstance(found, Exchange) else Exchange(found)
 
-    async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
+    async def begin(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
         return (await self.exchange(request, args, None)).value
 
     async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:

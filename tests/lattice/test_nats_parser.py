@@ -19,13 +19,13 @@ EMPTY = b"MSG a.b 8 0\r\n\r\n"
 NUMBER_AS_REPLY = b"MSG a.b 8 12 2\r\n\r\n\r\n"
 
 HEARD: Heard = [
-    (7, b"a.b", b"", b"", b"hello"),
-    (7, b"a.b", b"re.ply", b"", b"MSG"),
+    (7, "a.b", b"", b"", b"hello"),
+    (7, "a.b", b"re.ply", b"", b"MSG"),
     ("ping",),
-    (7, b"a.b", b"", BLOCK, b"hello"),
-    (7, b"a.b", b"18", BLOCK, b"hello"),
-    (8, b"a.b", b"", b"", b""),
-    (8, b"a.b", b"12", b"", b"\r\n"),
+    (7, "a.b", b"", BLOCK, b"hello"),
+    (7, "a.b", b"18", BLOCK, b"hello"),
+    (8, "a.b", b"", b"", b""),
+    (8, "a.b", b"12", b"", b"\r\n"),
 ]
 STREAM = PLAIN + WITH_REPLY + b"PING\r\n" + WITH_HEADERS + WITH_BOTH + EMPTY + NUMBER_AS_REPLY
 
@@ -36,13 +36,13 @@ class _Client:
     def __init__(self) -> None:
         self.heard: Heard = []
 
-    def hand_over(self, sid: int, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
+    def hand_over(self, sid: int, subject: str, reply: bytes, block: bytes, data: bytes) -> None:
         self.heard.append((sid, subject, reply, block, data))
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
     ) -> None:
-        self.hand_over(sid, subject, reply, headers or b"", data)
+        self.hand_over(sid, subject.decode(), reply, headers or b"", data)
 
     async def _process_ping(self) -> None:
         self.heard.append(("ping",))
@@ -73,7 +73,7 @@ async def test_a_large_message_comes_whole_and_so_does_what_follows(size: int) -
     headed = f"HMSG large 9 18 {size + 18}\r\n".encode() + BLOCK + bytes(size) + b"\r\n"
     stream = PLAIN + message + PLAIN + headed + PLAIN
     reads = [stream[at : at + 32768] for at in range(0, len(stream), 32768)]
-    larges = [(9, b"large", b"", block, bytes(size)) for block in (b"", BLOCK)]
+    larges = [(9, "large", b"", block, bytes(size)) for block in (b"", BLOCK)]
     assert await _heard(*reads) == [HEARD[0], larges[0], HEARD[0], larges[1], HEARD[0]]
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from node.engine.host import GuestCall
 
 
@@ -14,14 +11,13 @@ class Replies:
     def __init__(self) -> None:
         self._subjects: dict[str, str] = {}
 
-    @contextmanager
-    def granted(self, call_id: str, subject: str) -> Iterator[None]:
-        """Let the call of this id reply there, while within."""
+    def grant(self, call_id: str, subject: str) -> None:
+        """Let the call of this id reply there, until `revoke`."""
         self._subjects[call_id] = subject
-        try:
-            yield
-        finally:
-            self._subjects.pop(call_id, None)
+
+    def revoke(self, call_id: str) -> None:
+        """The call has ended."""
+        self._subjects.pop(call_id, None)
 
     def of(self, call: GuestCall) -> list[str]:
         """Where the call may reply."""

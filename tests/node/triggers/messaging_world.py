@@ -123,7 +123,7 @@ class Node:
     def budget_seconds(self, component: str) -> float:
         return 5.0
 
-    async def call(self, request: CallRequest, args: Any) -> Any:
+    async def begin(self, request: CallRequest, args: Any) -> Any:
         world = self._world
         world.handled.append(Handled(self.name, args[0], request))
         world.running += 1
