@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
-from types import TracebackType
 from typing import Any
 
 import anyio
@@ -28,7 +27,7 @@ from lattice.failures import FailureLog, internal_failure
 from lattice.open_streams import OpenStreams, pump
 from lattice.patterns import takes_replies
 from lattice.streams import ByteReceiver
-from lattice.tasks import own_task, start_at_once
+from lattice.tasks import PromptTask, PromptTasks, own_task
 
 log = structlog.get_logger()
 
@@ -45,29 +44,18 @@ END_SECONDS = 1.0
 
 
 class _Call:
-    """A call taken: the context of its task, if it waits at all, in which it can be cancelled."""
+    """A call taken: who waits for it, and the rest of it if it waits itself."""
 
-    __slots__ = ("_scope", "key")
+    __slots__ = ("key", "rest")
 
     def __init__(self) -> None:
-        self._scope: anyio.CancelScope | None = None
         self.key: CallKey = (None, None)
+        self.rest: PromptTask | None = None
 
     def cancel(self) -> None:
-        """End it, where it waits for the first time at the earliest; nobody is answered."""
-        if self._scope is None:
-            self._scope = anyio.CancelScope()
-        self._scope.cancel()
-
-    def __enter__(self) -> None:
-        self._scope = self._scope or anyio.CancelScope()
-        self._scope.__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        assert self._scope is not None
-        return self._scope.__exit__(kind, error, trace)
+        """End it where it waits; nobody is answered."""
+        if self.rest is not None:
+            self.rest.cancel()
 
 
 class Serving:
@@ -99,6 +87,7 @@ class Serving:
         self._in_progress = 0
         self._idle = anyio.Event()
         self._tasks: TaskGroup | None = None
+        self._prompt_tasks: PromptTasks | None = None
         self._entrance: AsyncExitStack = AsyncExitStack()
         self._direct: AsyncExitStack = AsyncExitStack()
 
@@ -113,6 +102,8 @@ class Serving:
         Who is no entrance takes only calls that name it.
         """
         self._tasks = tasks
+        self._prompt_tasks = PromptTasks(tasks)
+        tasks.start_soon(self._prompt_tasks.keep)
         if self._streams is not self._caller.streams:
             tasks.start_soon(self._streams.run)
         await self._bus.subscribe(subjects.node_cancel(self._lattice, self._node), self._cancel)
@@ -150,12 +141,13 @@ class Serving:
 
     def _take(self, message: Message) -> None:
         assert self._tasks is not None
+        assert self._prompt_tasks is not None
         if message.reply and not takes_replies(message.reply):
             log.debug("call.reply-refused", subject=message.subject, reply=message.reply)
         elif self._in_progress < self._max_calls:
             self._in_progress += 1
             call = _Call()
-            start_at_once(self._tasks, self._serve(message, call), within=call)
+            call.rest = self._prompt_tasks.start(self._serve(message, call))
         elif message.reply:
             self._tasks.start_soon(
                 self._refuse,

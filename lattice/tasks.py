@@ -13,8 +13,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import AsyncGenerator, Coroutine, Generator
-from contextlib import AbstractContextManager, asynccontextmanager
-from functools import partial
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import anyio
@@ -41,21 +40,14 @@ async def open_tasks() -> AsyncGenerator[anyio.abc.TaskGroup]:
         raise error from error.__cause__
 
 
-def start_at_once(
-    tasks: anyio.abc.TaskGroup,
-    coroutine: Coroutine[Any, Any, None],
-    *,
-    within: AbstractContextManager[object] | None = None,
-) -> None:
+def start_at_once(tasks: anyio.abc.TaskGroup, coroutine: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine up to where it first waits; the rest, if any, becomes a task of the group.
 
-    What it raises before it waits is raised here. The task enters `within` first, a cancel scope say.
+    What it raises before it waits is raised here.
     """
     waits_for = _begin(coroutine)
     if waits_for is not _OVER:
-        tasks.start_soon(
-            _continue if within is None else partial(_continue_within, within), coroutine, waits_for
-        )
+        tasks.start_soon(_continue, coroutine, waits_for)
 
 
 class Expected(asyncio.Future[T]):
@@ -65,7 +57,7 @@ class Expected(asyncio.Future[T]):
 class PromptTasks:
     """Coroutines that begin at once, and are tasks of a group if they wait for more than what is `Expected`.
 
-    The mutable state is those that wait without being tasks. A task of the group calls `close` in its end.
+    The mutable state is those that wait without being tasks. A task of the group runs `keep`.
     """
 
     def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
@@ -87,10 +79,13 @@ class PromptTasks:
         waits_for = _begin(coroutine)
         return None if waits_for is _OVER else PromptTask(self, coroutine, waits_for)
 
-    def close(self) -> None:
-        """Make tasks of those that wait, which the group awaits or cancels."""
-        for each in list(self._waiting):
-            each.become_task()
+    async def keep(self) -> None:
+        """Run until cancelled, which makes tasks of those that wait, for the group to cancel."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            for each in list(self._waiting):
+                each.become_task()
 
 
 class PromptTask:
@@ -179,9 +174,9 @@ async def _continue(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> Non
 
 
 async def _continue_within(
-    within: AbstractContextManager[object], coroutine: Coroutine[Any, Any, None], waits_for: Any
+    scope: anyio.CancelScope, coroutine: Coroutine[Any, Any, None], waits_for: Any
 ) -> None:
-    with within:
+    with scope:
         await _rest(coroutine, waits_for)
 
 

@@ -77,7 +77,7 @@ def _request(args: Sequence[Any] | Mapping[str, Any], body: ByteReceiver | None)
     """Of another node's making, but by the same rules as a client's."""
     if args.__class__ not in (list, tuple) or len(args) < 6:
         raise Invalid("arguments must be method, scheme, authority, path, headers and body")
-    method, scheme, authority, path, headers, inline = args[:6]  # type: ignore[index]  # is a sequence
+    method, scheme, authority, path, headers, inline = args[:6]
     if not (
         method.__class__ is str
         and scheme.__class__ is str

@@ -64,14 +64,12 @@ class Site:
 
     async def run(self) -> None:
         """Keep the time and end what is overdue, until cancelled."""
-        try:
-            while True:
-                self._tell_time()
-                for connection in [each for each in self.connections if each.deadline < self.clock]:
-                    connection.expire()
-                await anyio.sleep(TICK_SECONDS)
-        finally:
-            self.prompt_tasks.close()
+        self.tasks.start_soon(self.prompt_tasks.keep)
+        while True:
+            self._tell_time()
+            for connection in [each for each in self.connections if each.deadline < self.clock]:
+                connection.expire()
+            await anyio.sleep(TICK_SECONDS)
 
     async def drain(self) -> None:
         """Let each connection finish the request it is in, and return when all are closed."""

@@ -197,38 +197,27 @@ async def test_cancelled_between_the_reply_and_what_follows_it_ends_there() -> N
     assert seen[-1] == "ended" and "not reached" not in seen
 
 
-async def test_closed_they_are_the_groups_to_cancel() -> None:
+async def test_a_group_that_is_cancelled_cancels_them() -> None:
     ended = []
 
     async def wait() -> None:
         try:
             await Expected[None]()
         finally:
+            await own_task()
+            with anyio.CancelScope(shield=True):
+                await checkpoint()
             ended.append(True)
 
     async with anyio.create_task_group() as tasks:
         prompt = PromptTasks(tasks)
+        tasks.start_soon(prompt.keep)
         prompt.start(wait())
-        prompt.close()
+        await checkpoint()
+        assert len(prompt) == 1
         tasks.cancel_scope.cancel()
 
-    assert ended == [True]
-
-
-async def test_closed_they_are_the_groups_to_await() -> None:
-    expected, seen = Expected[str](), []
-
-    async def wait() -> None:
-        seen.append(await expected)
-
-    async with anyio.create_task_group() as tasks:
-        prompt = PromptTasks(tasks)
-        prompt.start(wait())
-        prompt.close()
-        await checkpoint()
-        expected.set_result("late")
-
-    assert seen == ["late"]
+    assert ended == [True] and not len(prompt)
 
 
 async def test_errors_behind_a_reply_are_raised_by_the_group() -> None:
