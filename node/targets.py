@@ -40,7 +40,10 @@ class Targets:
 
     def begin(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Outcome[Any]:
         """Call with values."""
-        return self._of(request.component).begin(request, args)
+        providers = self._providers
+        if providers is not None and providers.serves(request.component):
+            return providers.begin(request, args)
+        return self._replicas.begin(request, args)
 
     async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
         """Call with encoded arguments; the reply has the same encoding."""

@@ -8,7 +8,7 @@ from typing import Any
 from lattice import wit
 from lattice.errors import Invalid
 from node.engine.capi import VALUE_SIZE, Lender, read
-from node.engine.lifting import Reader, compile_lift
+from node.engine.lifting import Data, Reader, compile_lift
 from node.engine.lowering import Mismatch, compile_lower, shown
 
 
@@ -75,11 +75,9 @@ class Converter:
             raise Mismatch(f"{shown(value)} was returned by a function without a result")
         return None
 
-    def lift_result(self, address: int, reader: Reader) -> Any:
-        """The result that a guest gave, or None for a function without one."""
-        if self._lift_result is None:
-            return None
-        return self._lift_result(read(address, VALUE_SIZE), 0, reader)
+    def lift_result(self, data: Data, reader: Reader) -> Any:
+        """The result that a guest gave as a C value, or None for a function without one."""
+        return None if self._lift_result is None else self._lift_result(data, 0, reader)
 
     def _by_position(self, arguments: Any) -> list[Any]:
         if not isinstance(arguments, Mapping):

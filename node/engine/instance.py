@@ -473,9 +473,9 @@ class Instance:
         """The result of the call that has ended, which is freed."""
         store = self._store
         try:
-            return converter.lift_result(store.result, Reader(self, False))
+            return converter.lift_result(store.result(), Reader(self, False))
         except Heavy:
-            return await self._engine.workers.run(lambda: converter.lift_result(store.result, self.reader))
+            return await self._engine.workers.run(lambda: converter.lift_result(store.result(), self.reader))
         finally:
             store.free_result()
 

@@ -39,7 +39,8 @@ class NoHandles:
         raise AssertionError("a handle in a value whose type has none")
 
 
-Lift: TypeAlias = Callable[[bytes, int, Reader], Any]
+Data: TypeAlias = bytes | memoryview
+Lift: TypeAlias = Callable[[Data, int, Reader], Any]
 
 _unpack_slice = Struct("<QQ").unpack_from
 _unpack_variant = Struct("<QQQ").unpack_from
@@ -84,22 +85,22 @@ def _optional(type_: wit.Type | None, is_adapted: bool) -> Lift | None:
     return None if type_ is None else compile_lift(type_, is_adapted)
 
 
-def _lift_bool(data: bytes, offset: int, _: Reader) -> bool:
+def _lift_bool(data: Data, offset: int, _: Reader) -> bool:
     return data[offset + PAYLOAD] != 0
 
 
-def _lift_char(data: bytes, offset: int, _: Reader) -> str:
+def _lift_char(data: Data, offset: int, _: Reader) -> str:
     return chr(_unpack_char(data, offset + PAYLOAD)[0])
 
 
-def _lift_string(data: bytes, offset: int, reader: Reader) -> str:
+def _lift_string(data: Data, offset: int, reader: Reader) -> str:
     size, address = _unpack_slice(data, offset + PAYLOAD)
     if size > HEAVY_STRING_BYTES and not reader.may_be_heavy:
         raise Heavy
     return read(address, size).decode()
 
 
-def _lift_bytes_from_string(data: bytes, offset: int, reader: Reader) -> bytes:
+def _lift_bytes_from_string(data: Data, offset: int, reader: Reader) -> bytes:
     size, address = _unpack_slice(data, offset + PAYLOAD)
     if size > HEAVY_STRING_BYTES and not reader.may_be_heavy:
         raise Heavy
@@ -107,12 +108,12 @@ def _lift_bytes_from_string(data: bytes, offset: int, reader: Reader) -> bytes:
     return raw if raw.isascii() else raw.decode().encode("latin-1")
 
 
-def _lift_text_from_bytes(data: bytes, offset: int, reader: Reader) -> str:
+def _lift_text_from_bytes(data: Data, offset: int, reader: Reader) -> str:
     """A string from an adapter, where it crosses as its UTF-8 bytes do: as latin-1 characters."""
     return str(_lift_bytes_from_string(data, offset, reader), "utf-8")
 
 
-def _lift_bytes_from_list(data: bytes, offset: int, reader: Reader) -> bytes:
+def _lift_bytes_from_list(data: Data, offset: int, reader: Reader) -> bytes:
     size, address = _unpack_slice(data, offset + PAYLOAD)
     if size > HEAVY_BYTES and not reader.may_be_heavy:
         raise Heavy
@@ -137,7 +138,7 @@ def _numbers(name: str) -> Lift:
     width = Struct(f"<{code}").size
     places = slice(PAYLOAD // width, None, VALUE_SIZE // width)
 
-    def lift(data: bytes, offset: int, reader: Reader) -> list[Any]:
+    def lift(data: Data, offset: int, reader: Reader) -> list[Any]:
         size, address = _unpack_slice(data, offset + PAYLOAD)
         if size > HEAVY_BYTES and not reader.may_be_heavy:
             raise Heavy
@@ -150,7 +151,7 @@ def _numbers(name: str) -> Lift:
 
 
 def _list(lift_element: Lift) -> Lift:
-    def lift(data: bytes, offset: int, reader: Reader) -> list[Any]:
+    def lift(data: Data, offset: int, reader: Reader) -> list[Any]:
         size, address = _unpack_slice(data, offset + PAYLOAD)
         if size > HEAVY_ELEMENTS and not reader.may_be_heavy:
             raise Heavy
@@ -162,7 +163,7 @@ def _list(lift_element: Lift) -> Lift:
 
 
 def _option(lift_some: Lift, is_wrapped: bool) -> Lift:
-    def lift(data: bytes, offset: int, reader: Reader) -> Any:
+    def lift(data: Data, offset: int, reader: Reader) -> Any:
         (address,) = _unpack_pointer(data, offset + PAYLOAD)
         if not address:
             return None
@@ -173,7 +174,7 @@ def _option(lift_some: Lift, is_wrapped: bool) -> Lift:
 
 
 def _result(lift_ok: Lift | None, lift_err: Lift | None) -> Lift:
-    def lift(data: bytes, offset: int, reader: Reader) -> Any:
+    def lift(data: Data, offset: int, reader: Reader) -> Any:
         is_ok, address = _unpack_result(data, offset + PAYLOAD)
         lift_payload = lift_ok if is_ok else lift_err
         payload = None
@@ -188,7 +189,7 @@ def _tuple(lifts: list[Lift]) -> Lift:
     steps = [(lift, index * VALUE_SIZE) for index, lift in enumerate(lifts)]
     length = len(lifts) * VALUE_SIZE
 
-    def lift(data: bytes, offset: int, reader: Reader) -> list[Any]:
+    def lift(data: Data, offset: int, reader: Reader) -> list[Any]:
         _, address = _unpack_slice(data, offset + PAYLOAD)
         items = read(address, length)
         return [lift_item(items, at, reader) for lift_item, at in steps]
@@ -202,7 +203,7 @@ def _record(fields: list[tuple[str, Lift]]) -> Lift:
     ]
     length = len(fields) * ENTRY_SIZE
 
-    def lift(data: bytes, offset: int, reader: Reader) -> dict[str, Any]:
+    def lift(data: Data, offset: int, reader: Reader) -> dict[str, Any]:
         _, address = _unpack_slice(data, offset + PAYLOAD)
         entries = read(address, length)
         return {name: lift_field(entries, at, reader) for name, lift_field, at in steps}
@@ -211,7 +212,7 @@ def _record(fields: list[tuple[str, Lift]]) -> Lift:
 
 
 def _variant(cases: Mapping[bytes, tuple[str, Lift | None]]) -> Lift:
-    def lift(data: bytes, offset: int, reader: Reader) -> dict[str, Any]:
+    def lift(data: Data, offset: int, reader: Reader) -> dict[str, Any]:
         size, name_address, address = _unpack_variant(data, offset + PAYLOAD)
         name, lift_payload = cases[read(name_address, size)]
         if lift_payload is None:
@@ -222,7 +223,7 @@ def _variant(cases: Mapping[bytes, tuple[str, Lift | None]]) -> Lift:
 
 
 def _enum(cases: Mapping[bytes, str]) -> Lift:
-    def lift(data: bytes, offset: int, _: Reader) -> str:
+    def lift(data: Data, offset: int, _: Reader) -> str:
         size, address = _unpack_slice(data, offset + PAYLOAD)
         return cases[read(address, size)]
 
@@ -232,7 +233,7 @@ def _enum(cases: Mapping[bytes, str]) -> Lift:
 def _flags(names: Mapping[bytes, str]) -> Lift:
     order = {name: index for index, name in enumerate(names.values())}
 
-    def lift(data: bytes, offset: int, _: Reader) -> list[str]:
+    def lift(data: Data, offset: int, _: Reader) -> list[str]:
         size, address = _unpack_slice(data, offset + PAYLOAD)
         entries = read(address, size * NAME_SIZE)
         found = []
@@ -244,5 +245,5 @@ def _flags(names: Mapping[bytes, str]) -> Lift:
     return lift
 
 
-def _lift_handle(data: bytes, offset: int, reader: Reader) -> Any:
+def _lift_handle(data: Data, offset: int, reader: Reader) -> Any:
     return reader.owner.take(_unpack_pointer(data, offset + PAYLOAD)[0])

@@ -15,6 +15,7 @@ from lattice.clock import now
 from lattice.errors import Invalid, LatticeError, NotFound, TimedOut, Unreachable
 from lattice.names import did_you_mean
 from lattice.outcome import Done, Outcome
+from node.engine.capi import Lender
 from node.engine.compiled import CompiledComponent
 from node.engine.converter import Converter
 from node.engine.engine import Engine
@@ -146,24 +147,27 @@ class ComponentPool:
         self, export: Export, args: Sequence[Any] | Mapping[str, Any], context: CallContext
     ) -> Outcome[Any] | None:
         """None for a call that has not begun: it needs more, or will be refused."""
+        converter, lender = export.converter, Lender(None, False)
         try:
-            lowered = lower_call(export, args, self.limits.payload_bytes, may_be_heavy=False)
-        except (Heavy, LatticeError):
+            values = converter.lower_arguments(args, lender)
+        except (Heavy, Invalid):
             return None
         began = self._engine.stopwatch.begin()
-        found = self._stock.serve(lowered) if began <= context.deadline else None
+        if began > context.deadline or lender.lent_bytes > self.limits.payload_bytes:
+            return None
+        found = self._stock.serve(export, values)
         if found is None:
             return None
         self._calls += 1
         if isinstance(found, Instance):
             self._permits.acquire_nowait()  # there is one, and a call on the shelf takes none
-            return self._go_through(found, lowered, context, began)
+            return self._go_through(found, LoweredCall(export, values, lender), context, began)
         self._judge(export, began)
         try:
-            return Done(export.converter.lift_result(found, _LIGHT_READER))
+            return Done(converter.lift_result(found, _LIGHT_READER))
         except Heavy:
             self._permits.acquire_nowait()
-            return self._lift_away(self._stock.keep_last(), export.converter)
+            return self._lift_away(self._stock.keep_last(), converter)
 
     async def _go_through(
         self, instance: Instance, lowered: LoweredCall, context: CallContext, began: float

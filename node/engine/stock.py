@@ -22,11 +22,11 @@ import structlog
 
 from lattice.clock import now
 from lattice.errors import LatticeError, Overloaded
-from node.engine.capi import bytes_address
+from node.engine.capi import BYTES_OFFSET
 from node.engine.driver import NativeTicker, Recipe
 from node.engine.engine import Engine
 from node.engine.host import CallContext, GuestCall
-from node.engine.instance import LOOP_TICKS, Instance, LoweredCall
+from node.engine.instance import LOOP_TICKS, Export, Instance
 from node.engine.limits import InstanceLimits
 from node.engine.linker import Bindings
 from node.engine.pace import Pace, Standing, Trial
@@ -135,12 +135,15 @@ class Stock:
             return answer
         return self._left(cast("DrivenStore | None", answer))
 
-    def serve(self, lowered: LoweredCall) -> int | Instance | None:
-        """A call on the shelf: where its result is until the next one, or the instance that it is in."""
+    def serve(self, export: Export, values: bytes) -> memoryview | Instance | None:
+        """A call on the shelf: its result, which is there until the next one, or the instance that it is in.
+
+        `values`, the lowered arguments, must be kept until the call has ended.
+        """
         assert self.shelf is not None
-        converter, arguments = lowered.export.converter, bytes_address(lowered.values)
-        result = self.shelf.serve(lowered.export.index, arguments, converter.count, converter.results)
-        return result if result.__class__ is int else self._left(cast("DrivenStore | None", result))
+        converter, address = export.converter, id(values) + BYTES_OFFSET
+        found = self.shelf.serve(export.index, address, converter.count, converter.results)
+        return found if isinstance(found, memoryview) else self._left(found)
 
     def _left(self, store: DrivenStore | None) -> Instance | None:
         """The instance of a sandbox that has left the shelf, if a call is under way in it."""

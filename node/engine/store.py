@@ -185,9 +185,9 @@ class Store:
             self._cells.error = None
             error_delete(error)
 
-    @property
-    def result(self) -> int:
-        return self._address + _RESULT
+    def result(self) -> bytes:
+        """A copy of the value that the last call gave; its parts stay where they are."""
+        return read(self._address + _RESULT, VALUE_SIZE)
 
     def text_result(self) -> bytes:
         """A copy of a result that is a text; the result is freed."""
@@ -361,6 +361,7 @@ class Shelf:
         if not self._address:
             raise MemoryError("no room for a shelf")
         self._said = driver.ShelfHead.from_address(self._address)
+        self._result = memoryview(self._said.result).cast("B")
         _shelves[self._address] = self
 
     def __len__(self) -> int:
@@ -384,12 +385,11 @@ class Shelf:
             return read(said.text, said.size)
         return self._given(outcome)
 
-    def serve(self, export: int, arguments: int, count: int, results: int) -> int | DrivenStore | None:
-        """Call a function: where its result is until the next call, else as `ask`."""
+    def serve(self, export: int, arguments: int, count: int, results: int) -> memoryview | DrivenStore | None:
+        """Call a function: its result, which is there until the next call, else as `ask`."""
         outcome = self._serve(self._address, export, arguments, count, results)
         if not outcome:  # DONE
-            given: int = self._said.given
-            return given + _RESULT
+            return self._result
         return self._given(outcome)
 
     def _given(self, outcome: int) -> DrivenStore | None:
@@ -443,7 +443,7 @@ class Shelf:
         """Free it; it must be empty."""
         address, self._address = self._address, 0
         if address:
-            del self._said, _shelves[address]
+            del self._said, self._result, _shelves[address]
             self._driver.free_shelf(address)
 
 

@@ -19,8 +19,8 @@ from node.triggers.message_settings import MessageSettings
 MAX_WAITING = 65_536
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Messages that wait for a place; more are dropped, and told of."""
-MAX_IN_TURN = 64
-TURN_SECONDS = 0.0005
+MAX_IN_TURN = 128
+TURN_SECONDS = 0.001
 """Messages that are begun in one turn of the event loop, and for how long: most handlers end within it."""
 
 

@@ -10,14 +10,26 @@ from typing import Any
 import anyio
 import pytest
 
-from lattice import subjects, wire
+from lattice import jobs, subjects, wire
 from lattice.bus import Message
 from lattice.caller import Caller, CallRequest, Reply
-from lattice.errors import Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Trapped, Unreachable
+from lattice.errors import (
+    Denied,
+    Interrupted,
+    LatticeError,
+    NotFound,
+    Overloaded,
+    TimedOut,
+    Trapped,
+    Unreachable,
+)
+from lattice.exchange import Exchange
 from lattice.inventory import Offer
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.model import ComponentSpec, new_application
+from lattice.outcome import Done, Outcome, ended, failed
 from lattice.state import LatticeState
+from lattice.streams import ByteReceiver
 
 LATTICE = "test"
 DIGEST = "sha256:" + "0" * 64
@@ -214,6 +226,53 @@ async def test_a_local_replica_is_called_without_the_bus(world: World) -> None:
 
     assert await caller.call(request(), [1]) == ["local", 1]
     assert (await caller.forward(request(), b"", wire.MSGPACK)).data == b"encoded"
+
+
+async def test_what_a_local_replica_answers_at_once_is_over_at_once(world: World) -> None:
+    caller = world.caller(node="ME", local=AtOnce(lambda args: Done(args[0] + 1)))
+
+    outcome = caller.begin(request(), [1])
+
+    assert isinstance(outcome, Done)
+    assert outcome.value == 2
+    assert await caller.call(request(), [2]) == 3
+
+
+@pytest.mark.parametrize("error", [Unreachable("being moved"), Overloaded("full")])
+async def test_what_a_local_replica_could_not_begin_goes_elsewhere(world: World, error: LatticeError) -> None:
+    await world.serve("N1", lambda message: wire.decode_headers(message.headers).attempt)
+    caller = world.caller(node="ME", local=AtOnce(lambda args: failed(error)))
+
+    outcome = caller.begin(request(), [])
+
+    assert not isinstance(outcome, Done)
+    assert await outcome == 2
+
+
+async def test_a_job_is_begun_by_no_call(world: World) -> None:
+    caller = world.caller(node="ME", local=AtOnce(lambda args: Done("begun")))
+
+    with pytest.raises(Denied):
+        await ended(caller.begin(request(interface=jobs.INTERFACE), []))
+
+
+@dataclass
+class AtOnce:
+    """Replicas on the caller's node that answer as the test says."""
+
+    answer: Callable[[Any], Outcome[Any]]
+
+    def begin(self, request: CallRequest, args: Any) -> Outcome[Any]:
+        return self.answer(args)
+
+    async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
+        return Reply(data=body)
+
+    async def exchange(self, request: CallRequest, args: Any, body: ByteReceiver | None) -> Exchange:
+        return Exchange(await ended(self.begin(request, args)))
+
+    def serves(self, component: str) -> bool:
+        return True
 
 
 async def test_hops_and_attempts_are_counted(world: World) -> None:

@@ -6,7 +6,7 @@ import pytest
 from nats.errors import ProtocolError
 
 from lattice.nats_connection import MessageParser
-from lattice.nats_parser import MAX_KEPT_BYTES
+from lattice.nats_parser import MAX_KEPT_BYTES, MAX_KNOWN_LINES, Messages
 
 Heard = list[tuple[object, ...]]
 
@@ -83,6 +83,21 @@ async def test_a_large_message_comes_whole_and_so_does_what_follows(size: int) -
 async def test_the_library_refuses_what_is_no_message(line: bytes) -> None:
     with pytest.raises(ProtocolError):
         await _heard(PLAIN + line)
+
+
+async def test_lines_that_recur_are_known_and_no_more_than_so_many() -> None:
+    heard: Heard = []
+    messages = Messages(lambda *message: heard.append(message))
+    for number in range(MAX_KNOWN_LINES + 2):
+        messages.take(b"MSG a.%d 7 1\r\nx\r\nMSG a.%d 7 1\r\ny\r\nMSG a 7 re.%d 0\r\n\r\n" % ((number,) * 3))
+
+    last = MAX_KNOWN_LINES + 1
+    assert heard[-3:] == [
+        (7, f"a.{last}", b"", b"", b"x"),
+        (7, f"a.{last}", b"", b"", b"y"),
+        (7, "a", b"re.%d" % last, b"", b""),
+    ]
+    assert len(messages._known) == 2
 
 
 @pytest.mark.parametrize("begin", [b"MSG ", b"HMSG "])

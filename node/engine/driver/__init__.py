@@ -59,6 +59,7 @@ class ShelfHead(ctypes.Structure):
         ("text", _Address),
         ("size", ctypes.c_uint64),
         ("served", ctypes.c_uint64),
+        ("result", ctypes.c_uint8 * 32),
     )
 
 

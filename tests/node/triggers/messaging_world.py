@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,7 @@ from anyio.abc import TaskGroup
 from lattice.bus import Bus, Message
 from lattice.caller import CallRequest
 from lattice.model import Trigger, TriggerKind
+from lattice.outcome import Done, Outcome, failed
 from node.capabilities.messaging import Replies
 from node.triggers.messaging import MessagingTriggers
 
@@ -63,6 +66,8 @@ class World:
 
     tasks: TaskGroup
     behave: Behave = well
+    answers_at_once: bool = False
+    """Whether a handler that does not wait has returned when its call has been begun."""
     handled: list[Handled] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
@@ -123,7 +128,11 @@ class Node:
     def budget_seconds(self, component: str) -> float:
         return 5.0
 
-    async def begin(self, request: CallRequest, args: Any) -> Any:
+    def begin(self, request: CallRequest, args: Any) -> Outcome[Any]:
+        call = self._call(request, args)
+        return _begun(call) if self._world.answers_at_once else call
+
+    async def _call(self, request: CallRequest, args: Any) -> Any:
         world = self._world
         world.handled.append(Handled(self.name, args[0], request))
         world.running += 1
@@ -132,6 +141,31 @@ class Node:
             return await world.behave(args[0], world.texts().count(args[0]["body"].decode()))
         finally:
             world.running -= 1
+
+
+def _begun(call: Coroutine[Any, Any, Any]) -> Outcome[Any]:
+    try:
+        waits_for = call.send(None)
+    except StopIteration as end:
+        return Done(end.value)
+    except Exception as error:
+        return failed(error)
+    return _rest(call, waits_for)
+
+
+@types.coroutine
+def _rest(call: Coroutine[Any, Any, Any], waits_for: Any) -> Generator[Any, Any, Any]:
+    while True:
+        try:
+            yield waits_for
+        except BaseException as error:
+            step = partial(call.throw, error)
+        else:
+            step = partial(call.send, None)
+        try:
+            waits_for = step()
+        except StopIteration as end:
+            return end.value
 
 
 async def listened(bus: Bus, subject: str) -> list[Message]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from lattice.bus import Bus
@@ -23,10 +26,10 @@ from tests.servers import NatsServer
 MakeServer = Callable[..., NatsServer]
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
+@pytest.fixture(params=["at once", "in time"])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     async with anyio.create_task_group() as tasks:
-        yield World(tasks)
+        yield World(tasks, answers_at_once=request.param == "at once")
         tasks.cancel_scope.cancel()
 
 
@@ -173,6 +176,36 @@ async def test_nobody_sends_by_way_of_a_component_where_it_may_not_itself(
     await world.until(lambda: world.handled)
 
     assert world.handled[0].message["reply-to"] is None
+
+
+async def test_a_thousand_messages_at_once_leave_others_their_turn(
+    world: World, buses: list[Bus], lattice_name: str
+) -> None:
+    others: list[int] = []
+
+    async def compute(message: dict[str, Any], count: int) -> Any:
+        began = time.perf_counter()
+        while time.perf_counter() - began < 0.0001:
+            pass
+        return {"ok": None}
+
+    async def other() -> None:
+        while True:
+            others.append(len(world.handled))
+            await anyio.lowlevel.checkpoint()
+
+    world.behave = compute
+    await world.start("one", buses[0])
+    world.put(subject=f"{lattice_name}.x")
+    await subscribed(world, buses[2], f"{lattice_name}.x")
+
+    world.tasks.start_soon(other)
+    for number in range(1000):
+        buses[2].publish_nowait(f"{lattice_name}.x", str(number).encode())
+    await world.until(lambda: len(world.handled) == 1000)
+
+    assert world.texts() == [str(number) for number in range(1000)]
+    assert max(later - earlier for earlier, later in itertools.pairwise(others)) <= 100
 
 
 async def test_a_node_without_a_replica_takes_no_messages(
