@@ -16,8 +16,9 @@ from node.engine.host import GuestCall, HostInterface
 from node.engine.pool import ComponentPool
 from node.engine.store import DRIVER
 from tests.node.engine.components import ADD, KEY_VALUE
-from tests.node.engine.conftest import SMALL, Bench, context, until
+from tests.node.engine.conftest import SMALL, Bench, context
 from tests.node.engine.test_driver import FILLS
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(DRIVER is None, reason="without the native helper each call takes its time")
 

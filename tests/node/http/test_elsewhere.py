@@ -32,8 +32,9 @@ from node.http.protocol import Connection
 from node.http.routes import Route, RouteTable
 from node.http.site import Site
 from node.runner import HttpReplicas
-from tests.node.http.sites import Client, until
+from tests.node.http.sites import Client
 from tests.servers import NatsServer
+from tests.waiting import until
 
 Handle = Callable[[HttpRequest], HttpResponse | Awaitable[HttpResponse]]
 GET = b"GET /path?query HTTP/1.1\r\nHost: a.example\r\n\r\n"
