@@ -25,7 +25,9 @@ import structlog
 
 from lattice.errors import Failed, Invalid, LatticeError, TimedOut, Trapped
 from lattice.tasks import own_task
+from node.engine.byte_store import ByteStore, Chunks
 from node.engine.capi import Kind, Lender, WasmError, bytes_address
+from node.engine.channels import Channel
 from node.engine.converter import Converter
 from node.engine.engine import Engine
 from node.engine.host import PAUSE, GuestCall, Returned
@@ -116,6 +118,7 @@ class Instance:
     """A sandbox; serves one call at a time. After an error it is broken: only `close` is left."""
 
     __slots__ = (
+        "_channels",
         "_engine",
         "_hot_turns",
         "_is_broken",
@@ -152,6 +155,7 @@ class Instance:
         self._is_closed = False
         self._is_paused = False
         self._lent: tuple[bytes, bytes] | None = None
+        self._channels: list[Channel] = []
         self.state: dict[Any, Any] = {}
         self.call: GuestCall
         self.calls = 0
@@ -438,9 +442,14 @@ class Instance:
         return has_ended
 
     def _poll_slice(self) -> tuple[bool, float]:
+        store = self._store
         self._engine.ticker.note()
         began = time.thread_time()
-        has_ended = self._store.poll(WORKER_TICKS)
+        if self._channels:
+            cast("DrivenStore", store).let_wait(True)
+        has_ended = store.poll(WORKER_TICKS)
+        if self._channels:
+            cast("DrivenStore", store).let_wait(False)
         return has_ended, time.thread_time() - began
 
     def _begin_turn(self) -> None:
@@ -530,6 +539,24 @@ class Instance:
         return Failed(
             f"the host function {name} failed; the log has more under {error_id}", error_id=error_id
         )
+
+    # Channels: streams of bytes that the driver moves
+
+    def new_store(self, number: int, *, is_input: bool) -> ByteStore:
+        """Bytes for the guest to read, or to write, under a number of its; `part_stores` in the end."""
+        store, bell = self._store, self._engine.doorbell
+        if bell is None or not isinstance(store, DrivenStore):
+            return Chunks()
+        channel = Channel(bell)
+        store.join(channel.address, number, is_input=is_input)
+        self._channels.append(channel)
+        return channel
+
+    def part_stores(self) -> None:
+        """Take the channels from the guest, which must not be running."""
+        if self._channels:
+            cast("DrivenStore", self._store).part()
+            self._channels.clear()
 
     # Resources: objects of the host that the guest holds handles to
 

@@ -6,7 +6,6 @@ window ahead of the guest, which reads without waiting.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from node.capabilities.http.errors import BodyFailed, HttpError, from_lattice
 from node.capabilities.http.fields import Fields
 from node.capabilities.wasi.pollables import Disarm, Signal, Watched
 from node.capabilities.wasi.streams import InputStream, StreamClosed
+from node.engine.byte_store import ByteStore, Chunks
 
 WINDOW_BYTES = 256 * 1024
 """What is received ahead of a guest that does not read."""
@@ -27,7 +27,7 @@ WINDOW_BYTES = 256 * 1024
 class BodyBuffer:
     """What came of a body and has not been read."""
 
-    # The mutable state: the chunks, how far the first one was read, and how the body ended.
+    # The mutable state: what has not been read, and how the body ended.
 
     def __init__(
         self,
@@ -39,10 +39,11 @@ class BodyBuffer:
     ) -> None:
         """What waits here counts against `allowance`, if it is for a guest's request; raises `Trapped`."""
         self._allowance = allowance
-        self._size = 0
-        self._hold(len(data))
-        self._chunks: deque[bytes] = deque([data] if data else ())
-        self._position = 0
+        self._held = 0
+        self._store: ByteStore = Chunks()
+        if data:
+            self._hold(len(data))
+            self._store.add(data)
         self._is_complete = is_complete
         self._is_discarding = False
         self.trailers = trailers
@@ -57,34 +58,38 @@ class BodyBuffer:
 
     @property
     def is_readable(self) -> bool:
-        return bool(self._chunks) or self.has_ended
+        return self._store.size > 0 or self.has_ended
 
     def arm(self, wake: Callable[[], None]) -> Disarm:
         return self._came.arm(wake)
 
     def read(self, limit: int) -> bytes:
         """Up to so many bytes that are here; raises `StreamClosed` at the end, `BodyFailed` if it broke."""
-        if not self._chunks:
+        part = self._store.take(limit)
+        if not part:
             if self.error is not None:
                 raise BodyFailed(self.error)
             if self._is_complete:
                 raise StreamClosed
-            return b""
-        first = self._chunks[0]
-        part = first[self._position : self._position + limit]
-        self._position += len(part)
-        if self._position == len(first):
-            self._chunks.popleft()
-            self._position = 0
-        self._took(len(part))
+        self._hold(-len(part))
+        if self._store.size < WINDOW_BYTES:
+            self._room.set()
         return part
+
+    def move_to(self, store: ByteStore) -> None:
+        """Keep what has not been read there from now on; for bodies that count against no allowance."""
+        assert self._allowance is None
+        former, self._store = self._store, store
+        while part := former.take(former.size):
+            store.add(part)
+        self._room.set()  # whoever waits for some asks the other store from now on
 
     def discard(self) -> None:
         """Nobody reads any more: only the trailers are wanted."""
         self._is_discarding = True
-        self._chunks.clear()
-        self._position = 0
-        self._took(self._size)
+        self._store.clear()
+        self._hold(-self._held)
+        self._room.set()
         self._came.notify()
 
     async def pump(self, receiver: ByteReceiver) -> None:
@@ -104,24 +109,20 @@ class BodyBuffer:
         if self._is_discarding:
             return
         self._hold(len(chunk))
-        self._chunks.append(chunk)
+        self._store.add(chunk)
         self._came.notify()
-        while self._size >= WINDOW_BYTES and not self._is_discarding:
+        while self._store.size >= WINDOW_BYTES and not self._is_discarding:
             self._room = anyio.Event()
-            await self._room.wait()
+            if not self._store.await_room(self._room.set):
+                await self._room.wait()
 
     def __del__(self) -> None:
-        self._hold(-self._size)
+        self._hold(-self._held)
 
     def _hold(self, size: int) -> None:
         if self._allowance is not None:
             self._allowance.take(size)
-        self._size += size
-
-    def _took(self, size: int) -> None:
-        self._hold(-size)
-        if self._size < WINDOW_BYTES:
-            self._room.set()
+            self._held += size
 
 
 class BodyInput(InputStream):
