@@ -23,10 +23,10 @@ class ByteStore(Protocol):
         """Drop what waits."""
 
     def await_data(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called when the guest has added some: true if there are some, and it won't be."""
+        """Have `wake` called, maybe for nothing, when the guest has added some: true if there are some already."""
 
     def await_room(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called when the guest has taken some: true if there is room, and it won't be."""
+        """Have `wake` called, maybe for nothing, when the guest has taken some: true if there is room already."""
 
     def close(self) -> None:
         """The guest is to ask Python from now on."""

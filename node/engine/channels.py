@@ -22,7 +22,7 @@ _FOR_DATA, _FOR_ROOM = 1, 2
 class Doorbell:
     """Tells an event loop what guests have done with channels."""
 
-    # The mutable state is the channels that wait, by their addresses.
+    # The mutable state is whom to wake for which channel, by their addresses.
 
     def __init__(self, driver: Driver, loop: asyncio.AbstractEventLoop) -> None:
         self.driver = driver
@@ -35,7 +35,7 @@ class Doorbell:
     def _on_ring(self) -> None:
         os.eventfd_read(self._descriptor)
         while address := self.driver.rung(self.address):
-            wake = self.waiting.pop(address, None)
+            wake = self.waiting.get(address)  # it may wait for something else by now, so it stays
             if wake is not None:
                 wake()
 
@@ -90,7 +90,7 @@ class Channel:
     def _watch(self, for_what: int, wake: Callable[[], None]) -> bool:
         if self._driver.watch(self.address, for_what):
             return True
-        self._bell.waiting[self.address] = wake
+        self._bell.waiting[self.address] = wake  # maybe called for nothing, too
         return False
 
     def close(self) -> None:

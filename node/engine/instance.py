@@ -53,6 +53,10 @@ LONG_SECONDS = 0.005
 """A poll on the loop that took longer was not interrupted in time, as when it copies much memory at once."""
 HOT_TURNS = 4
 """So many turns in a row, all spent running: the guest moves to a worker as if it had overrun."""
+HOT_SHARE = 1 / 2
+"""Of a turn that counts as spent running."""
+STREAMING_SHARE = 1 / 5
+"""The same for a guest with channels: on a worker it gets at its bytes by itself, beside the loop."""
 SHORT_SECONDS = 0.0005
 """The turns of a guest that has had so many, so that others come sooner."""
 AWAY_SECONDS = 0.0005
@@ -122,6 +126,7 @@ class Instance:
         "_engine",
         "_hot_turns",
         "_is_broken",
+        "_is_away",
         "_is_closed",
         "_is_heavy",
         "_is_paused",
@@ -355,6 +360,7 @@ class Instance:
     def _begin(self, pace: Pace, start: Start) -> None:
         self.has_overrun = False
         self._is_heavy = False
+        self._is_away = False
         self._turn_polling = 0.0
         self._turn_polls = 0
         self._pace = pace
@@ -397,6 +403,7 @@ class Instance:
             if has_ended:
                 return
             if store.host_call:
+                self._is_away = False
                 self._start = self._pace.suspended(self._start)
                 await self._serve_host_call()
                 if self._is_paused:
@@ -407,7 +414,7 @@ class Instance:
 
     def _may_be_here(self, is_here: bool) -> bool:
         """Calls follow their function's standing: to a worker if another overran, back once it is trusted."""
-        if self.has_overrun or self._is_heavy or self._pace.standing is Standing.SLOW:
+        if self.has_overrun or self._is_heavy or self._is_away or self._pace.standing is Standing.SLOW:
             return False
         return is_here or self._pace.standing is Standing.TRUSTED
 
@@ -463,13 +470,19 @@ class Instance:
         if time.perf_counter() - self._turn_began < most:
             return True
         self._turns += 1
-        is_hot = self._turn_polling > most / 2 and self._turn_polling > self._turn_polls * AWAY_SECONDS
+        streams = bool(self._channels)
+        is_hot = self._turn_polling > most * (STREAMING_SHARE if streams else HOT_SHARE)
+        if not streams and self._turn_polling < self._turn_polls * AWAY_SECONDS:
+            is_hot = False
         self._hot_turns = self._hot_turns + 1 if is_hot else 0
         await anyio.lowlevel.checkpoint()
         self._begin_turn()
         if self._hot_turns < HOT_TURNS:
             return True
-        self._overran()
+        if streams:
+            self._is_away = True  # until it has to wait for long
+        else:
+            self._overran()
         return False
 
     def _finish(self) -> None:

@@ -6,7 +6,7 @@ window ahead of the guest, which reads without waiting.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
@@ -49,7 +49,7 @@ class BodyBuffer:
         self.trailers = trailers
         self.error: HttpError | None = None
         self._came = Signal()
-        self._room = anyio.Event()
+        self._on_room: Callable[[], None] | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -72,8 +72,8 @@ class BodyBuffer:
             if self._is_complete:
                 raise StreamClosed
         self._hold(-len(part))
-        if self._store.size < WINDOW_BYTES:
-            self._room.set()
+        if self._on_room is not None and self._has_room():
+            self._tell_of_room()
         return part
 
     def move_to(self, store: ByteStore) -> None:
@@ -82,39 +82,71 @@ class BodyBuffer:
         former, self._store = self._store, store
         while part := former.take(former.size):
             store.add(part)
-        self._room.set()  # whoever waits for some asks the other store from now on
+        self._tell_of_room()  # who waits for some looks for himself
 
     def discard(self) -> None:
         """Nobody reads any more: only the trailers are wanted."""
         self._is_discarding = True
         self._store.clear()
         self._hold(-self._held)
-        self._room.set()
+        self._tell_of_room()
         self._came.notify()
 
     async def pump(self, receiver: ByteReceiver) -> None:
         """Receive the whole body, a window ahead of the guest at most; never raises for a broken body."""
         try:
             async for chunk in receiver:
-                await self._give(chunk)
+                self.add(chunk)
+                while self._store.size >= WINDOW_BYTES:
+                    room = anyio.Event()
+                    if not self.await_room(room.set):
+                        await room.wait()
         except LatticeError as error:
-            self.error = from_lattice(error)
+            self.break_off(error)
         else:
-            self._is_complete = True
-            found = [(name, value.encode("latin-1", "replace")) for name, value in receiver.trailers.items()]
-            self.trailers = Fields.received(found) if found else None
-        self._came.notify()
+            self.end(receiver.trailers)
 
-    async def _give(self, chunk: bytes) -> None:
+    # What a receiver does that pours into it
+
+    @property
+    def size(self) -> int:
+        """The bytes that wait."""
+        return self._store.size
+
+    def add(self, data: bytes) -> None:
+        """These came."""
         if self._is_discarding:
             return
-        self._hold(len(chunk))
-        self._store.add(chunk)
+        self._hold(len(data))
+        self._store.add(data)
         self._came.notify()
-        while self._store.size >= WINDOW_BYTES and not self._is_discarding:
-            self._room = anyio.Event()
-            if not self._store.await_room(self._room.set):
-                await self._room.wait()
+
+    def end(self, trailers: Mapping[str, str]) -> None:
+        """These were all."""
+        self._is_complete = True
+        found = [(name, value.encode("latin-1", "replace")) for name, value in trailers.items()]
+        self.trailers = Fields.received(found) if found else None
+        self._came.notify()
+
+    def break_off(self, error: LatticeError) -> None:
+        """No more will come."""
+        self.error = from_lattice(error)
+        self._came.notify()
+
+    def await_room(self, wake: Callable[[], None]) -> bool:
+        """Have `wake` called, maybe for nothing, when there may be room: true if there is, and it won't be."""
+        if self._is_discarding or self._has_room() or self._store.await_room(wake):
+            return True
+        self._on_room = wake
+        return False
+
+    def _has_room(self) -> bool:
+        return self._store.size * 2 <= WINDOW_BYTES
+
+    def _tell_of_room(self) -> None:
+        wake, self._on_room = self._on_room, None
+        if wake is not None:
+            wake()
 
     def __del__(self) -> None:
         self._hold(-self._held)

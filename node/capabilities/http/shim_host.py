@@ -16,7 +16,7 @@ import anyio
 
 from lattice.errors import Failed, LatticeError, Trapped
 from lattice.http import INLINE_BYTES, Body, Headers, HttpRequest, HttpResponse
-from lattice.streams import ByteReceiver
+from lattice.streams import ByteReceiver, Pouring
 from node.capabilities.http import shim_text
 from node.capabilities.http.client import HttpClient, RequestOptions
 from node.capabilities.http.errors import BodyFailed, HttpError, from_lattice
@@ -76,7 +76,7 @@ class ShimExchange:
 
     # The mutable state: the streams by their numbers, and the requests. Nothing of it outlives the call.
 
-    __slots__ = ("call", "fetches", "head", "inputs", "outputs", "pump")
+    __slots__ = ("_body", "_pump", "call", "fetches", "head", "inputs", "outputs")
 
     def __init__(self) -> None:
         self.call: GuestCall | None = None
@@ -85,19 +85,26 @@ class ShimExchange:
         self.inputs: dict[int, BodyBuffer] = {}
         self.outputs: dict[int, BodyPipe] = {}
         self.fetches: dict[int, _Fetch] = {}
-        self.pump: anyio.CancelScope | None = None
+        self._body: tuple[ByteReceiver, Callable[..., None]] | None = None
+        self._pump: anyio.CancelScope | None = None
 
     def read_from(self, body: ByteReceiver, start_soon: Callable[..., None]) -> None:
-        """Let the guest read a stream as the request's body."""
-        self.inputs[0] = buffer = BodyBuffer(is_complete=False)
-        self.pump = anyio.CancelScope()
-        start_soon(_pump, buffer, body, self.pump)
+        """Let the guest read a stream as the request's body, once it asks for anything."""
+        self._body = body, start_soon
 
     def begin(self, call: GuestCall) -> None:
         """Bind it to the guest's call, which reads the request's body from a channel from now on."""
         self.call = call
-        if 0 in self.inputs:
-            self.add_input(0, self.inputs[0])
+        if self._body is None:
+            return
+        body, start_soon = self._body
+        self.inputs[0] = buffer = BodyBuffer(is_complete=False)
+        self.add_input(0, buffer)
+        if isinstance(body, Pouring):
+            body.pour_into(buffer)
+            return
+        self._pump = anyio.CancelScope()
+        start_soon(_pump, buffer, body, self._pump)
 
     def add_input(self, number: int, buffer: BodyBuffer) -> None:
         """Let the guest read a body as a stream of that number."""
@@ -116,8 +123,8 @@ class ShimExchange:
         """Give up whatever is still under way."""
         if self.call is not None:
             self.call.instance.part_stores()
-        if self.pump is not None:
-            self.pump.cancel()
+        if self._pump is not None:
+            self._pump.cancel()
         for fetch in self.fetches.values():
             fetch.scope.cancel()
         for number, pipe in self.outputs.items():
