@@ -15,8 +15,6 @@ from typing import cast
 from node.engine.capi import bytes_address, new_bytes
 from node.engine.driver import Driver
 
-WINDOW_BYTES = 256 * 1024
-"""What may wait in a channel before there is no room."""
 _FOR_DATA, _FOR_ROOM = 1, 2
 
 class Doorbell:
@@ -54,10 +52,11 @@ class Channel:
 
     __slots__ = ("_bell", "_driver", "_size", "address")
 
-    def __init__(self, bell: Doorbell) -> None:
+    def __init__(self, bell: Doorbell, window: int) -> None:
+        """There is room for the guest while fewer than `window` bytes wait, and again for others at half of it."""
         self._bell = bell
         self._driver = bell.driver
-        self.address = cast("int", self._driver.new_channel(bell.address, WINDOW_BYTES))
+        self.address = cast("int", self._driver.new_channel(bell.address, window))
         if not self.address:
             raise MemoryError("no room for a channel")
         self._size = ctypes.c_uint64.from_address(self.address)

@@ -95,8 +95,11 @@ class GuestInstance(Protocol):
     def state(self) -> MutableMapping[Any, Any]:
         """What capabilities keep for this sandbox; it lives as long as the sandbox does."""
 
-    def new_store(self, number: int, *, is_input: bool) -> ByteStore:
-        """Bytes for the guest to read, or to write: a channel where there are any, until `part_stores`."""
+    def new_store(self, number: int, window: int, *, is_input: bool) -> ByteStore:
+        """Bytes for the guest to read, or to write: a channel where there are any, until `part_stores`.
+
+        A channel has room while fewer than `window` bytes wait.
+        """
 
     def part_stores(self) -> None:
         """The guest has no channels any more."""

@@ -444,7 +444,7 @@ class Instance:
 
     async def _poll_away(self) -> bool:
         has_ended, seconds = await self._engine.workers.run(self._poll_slice)
-        if seconds > LOOP_SECONDS and not self._is_heavy:
+        if seconds > LOOP_SECONDS and not self._is_heavy and not self._is_away:
             self._overran()
         return has_ended
 
@@ -555,12 +555,12 @@ class Instance:
 
     # Channels: streams of bytes that the driver moves
 
-    def new_store(self, number: int, *, is_input: bool) -> ByteStore:
+    def new_store(self, number: int, window: int, *, is_input: bool) -> ByteStore:
         """Bytes for the guest to read, or to write, under a number of its; `part_stores` in the end."""
         store, bell = self._store, self._engine.doorbell
         if bell is None or not isinstance(store, DrivenStore):
             return Chunks()
-        channel = Channel(bell)
+        channel = Channel(bell, window)
         store.join(channel.address, number, is_input=is_input)
         self._channels.append(channel)
         return channel

@@ -19,7 +19,7 @@ from node.capabilities.wasi.pollables import Disarm, Signal
 from node.capabilities.wasi.streams import OutputStream, StreamClosed
 from node.engine.byte_store import ByteStore, Chunks
 
-WINDOW_BYTES = 256 * 1024
+WINDOW_BYTES = 512 * 1024
 """What a guest may be ahead of who sends its body."""
 
 UNSENT_BYTES = 1024 * 1024

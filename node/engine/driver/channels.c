@@ -282,9 +282,8 @@ static bool answered(const head *cells, const text_value *question, text_value *
   while (text < end && *text >= '0' && *text <= '9') number = number * 10 + (*text++ - '0');
   channel *asked = find(cells, number, is_read);
   if (asked == NULL) return false;
-  bool may_wait = cells->may_wait && (letter == 'r' || letter == 'w');
-  if (is_read) return give_part(asked, may_wait, answer);
-  return text < end && *text == '\n' && take_part(asked, may_wait, text + 1, end - text - 1, answer);
+  if (is_read) return give_part(asked, cells->may_wait, answer);
+  return text < end && *text == '\n' && take_part(asked, cells->may_wait, text + 1, end - text - 1, answer);
 }
 
 // A host function from text to text, as wasmtime calls it
