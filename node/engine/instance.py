@@ -419,7 +419,10 @@ class Instance:
         return is_here or self._pace.standing is Standing.TRUSTED
 
     def _poll_here(self) -> bool:
-        return self._watched(lambda: self._store.poll(LOOP_TICKS))
+        has_ended = self._watched(lambda: self._store.poll(LOOP_TICKS))
+        if self._channels:
+            cast("DrivenStore", self._store).tell()
+        return has_ended
 
     def _watched(self, poll: Callable[[], bool]) -> bool:
         """Poll, by way of `poll`, and find out whether the guest has overrun."""
@@ -457,6 +460,7 @@ class Instance:
         has_ended = store.poll(WORKER_TICKS)
         if self._channels:
             cast("DrivenStore", store).let_wait(False)
+            cast("DrivenStore", store).tell()
         return has_ended, time.thread_time() - began
 
     def _begin_turn(self) -> None:
