@@ -48,7 +48,7 @@ class HostInterface:
     Objects that a guest still holds when its instance ends are dropped then.
     """
     channelled: frozenset[str] = frozenset()
-    """Functions from text to text that ask about channels: the driver answers what it can, the function the rest."""
+    """Functions from text to text that ask about channels: the driver answers what it can, they the rest."""
 
 
 class Returned(Exception):

@@ -98,7 +98,7 @@ class ShimExchange:
         if self._body is None:
             return
         body, start_soon = self._body
-        self.inputs[0] = buffer = BodyBuffer(is_complete=False)
+        buffer = BodyBuffer(is_complete=False)
         self.add_input(0, buffer)
         if isinstance(body, Pouring):
             body.pour_into(buffer)
@@ -115,7 +115,8 @@ class ShimExchange:
     def add_output(self, number: int) -> BodyPipe:
         """Let the guest write a body as a stream of that number."""
         assert self.call is not None
-        pipe = BodyPipe(store=self.call.instance.new_store(number, outgoing_body.WINDOW_BYTES, is_input=False))
+        store = self.call.instance.new_store(number, outgoing_body.WINDOW_BYTES, is_input=False)
+        pipe = BodyPipe(store=store)
         self.outputs[number] = pipe
         return pipe
 

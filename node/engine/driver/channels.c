@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_PART = 1 << 16, LEAST_PIECE = 4096, BATCH = 1 << 17, PATIENCE_NANOSECONDS = 1000000 };
+enum { MOST_PART = 1 << 16, LEAST_PIECE = 4096, BATCH = 1 << 16, PATIENCE_NANOSECONDS = 1000000 };
 
 typedef struct piece {
   struct piece *next;
@@ -46,6 +46,7 @@ typedef struct bell {
   pthread_mutex_t lock;
   channel *first;
   int descriptor;
+  _Atomic uint32_t owners; // Python's object, and each channel: they may go in any order
 } bell;
 
 EXPORT bell *driver_new_bell(int descriptor) {
@@ -53,12 +54,15 @@ EXPORT bell *driver_new_bell(int descriptor) {
   if (self == NULL) return NULL;
   pthread_mutex_init(&self->lock, NULL);
   self->descriptor = descriptor;
+  self->owners = 1;
   return self;
 }
 
 EXPORT void driver_mute_bell(bell *self) { self->descriptor = -1; }
 
-EXPORT void driver_free_bell(bell *self) { free(self); }
+EXPORT void driver_free_bell(bell *self) {
+  if (atomic_fetch_sub(&self->owners, 1) == 1) free(self);
+}
 
 static void ring(channel *for_whom) {
   bell *self = for_whom->bell;
@@ -105,6 +109,7 @@ EXPORT channel *driver_new_channel(bell *bell, uint64_t window) {
   pthread_cond_init(&self->changed, &clock);
   pthread_mutex_init(&self->lock, NULL);
   self->bell = bell;
+  atomic_fetch_add(&bell->owners, 1);
   self->window = window;
   return self;
 }
@@ -119,6 +124,7 @@ static void drop_first(channel *self) {
 // Both ends may use it at any time until it is freed; it must be in no list then.
 EXPORT void driver_free_channel(channel *self) {
   silence(self);
+  driver_free_bell(self->bell);
   while (self->first != NULL) drop_first(self);
   free(self);
 }
