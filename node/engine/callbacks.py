@@ -22,7 +22,7 @@ from node.engine.capi import (
     resource_type_delete,
     resource_type_new,
 )
-from node.engine.store import Store, store_of
+from node.engine.store import DRIVER, Store, store_of
 
 _Address = ctypes.c_void_p
 _Size = ctypes.c_size_t
@@ -30,6 +30,10 @@ _Size = ctypes.c_size_t
 
 class HostBinding(Protocol):
     """What a host function is bound as."""
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether it is from text to text, and asks about channels, which the driver may answer."""
 
     def lift(self, address: int, store: Store) -> tuple[Any, ...]:
         """The arguments at `address` as Python values."""
@@ -64,6 +68,9 @@ _host_callback = ctypes.CFUNCTYPE(
 _drop = ctypes.CFUNCTYPE(_Size, _Address, _Address, ctypes.c_uint32)(_on_drop)
 _host_call_address = ctypes.cast(_host_callback, _Address).value
 _drop_address = ctypes.cast(_drop, _Address).value
+_question_address = _host_call_address if DRIVER is None else DRIVER.on_question
+if DRIVER is not None:
+    DRIVER.answer_before(_host_call_address)
 
 
 class Linker:
@@ -108,7 +115,8 @@ class Linker:
             check(add_resource(instance, name, len(name), type_, _drop_address, number, None))
         for text, function in functions.items():
             name, number = text.encode(), self._register(function)
-            check(add_function(instance, name, len(name), _host_call_address, number, None))
+            address = _question_address if function.has_channels else _host_call_address
+            check(add_function(instance, name, len(name), address, number, None))
 
     def _register(self, binding: Any) -> int:
         number = next(_binding_numbers)

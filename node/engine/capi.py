@@ -138,6 +138,16 @@ def view(address: int, size: int) -> memoryview:
     return cast("memoryview", _view(address, size, 0x100))
 
 
+_new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
+_new_bytes.restype = ctypes.py_object
+_new_bytes.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t]
+
+
+def new_bytes(size: int) -> bytes:
+    """Bytes for C to write, at `bytes_address`, before anybody else sees them; more than one."""
+    return cast("bytes", _new_bytes(None, size))
+
+
 _bytearray_address = ctypes.pythonapi.PyByteArray_AsString
 _bytearray_address.restype = ctypes.c_void_p
 _bytearray_address.argtypes = [ctypes.py_object]

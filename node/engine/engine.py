@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
@@ -15,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from lattice.errors import Invalid, Overloaded
 from node.engine import capi, store
+from node.engine.channels import Doorbell
 from node.engine.compiled import CompiledComponent
 from node.engine.configuration import (
     MAX_ADDRESS_SPACE_BYTES,
@@ -85,6 +87,7 @@ class Engine(AsyncContextManagerMixin):
         self.workers = Workers(self._threads)
         self.ticker = self._start_ticker()
         self.maker = None if store.DRIVER is None else Maker(store.DRIVER, has_thread=self._has_spare_core)
+        self.doorbell = None if store.DRIVER is None else Doorbell(store.DRIVER, asyncio.get_running_loop())
         try:
             async with _body_errors_as_they_are(), anyio.create_task_group() as tasks:
                 self._tasks = tasks
@@ -97,6 +100,8 @@ class Engine(AsyncContextManagerMixin):
             self._tasks = None
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._stop_threads)
+            if self.doorbell is not None:
+                self.doorbell.close()
 
     @property
     def handicap(self) -> Absence | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from lattice.context import CallContext as CallContext
+from node.engine.byte_store import ByteStore
 
 HostFunction: TypeAlias = Callable[..., Any]
 """`fn(call: GuestCall, *args) -> value | Awaitable[value]`; it runs on the event loop, never on a thread.
@@ -46,6 +47,8 @@ class HostInterface:
 
     Objects that a guest still holds when its instance ends are dropped then.
     """
+    channelled: frozenset[str] = frozenset()
+    """Functions from text to text that ask about channels: the driver answers what it can, they the rest."""
 
 
 class Returned(Exception):
@@ -78,6 +81,15 @@ class GuestInstance(Protocol):
     @property
     def state(self) -> MutableMapping[Any, Any]:
         """What capabilities keep for this sandbox; it lives as long as the sandbox does."""
+
+    def new_store(self, number: int, window: int, *, is_input: bool) -> ByteStore:
+        """Bytes for the guest to read, or to write: a channel where there are any, until `part_stores`.
+
+        A channel has room while fewer than `window` bytes wait.
+        """
+
+    def part_stores(self) -> None:
+        """The guest has no channels any more."""
 
     @property
     def call(self) -> GuestCall | None:

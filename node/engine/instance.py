@@ -25,7 +25,9 @@ import structlog
 
 from lattice.errors import Failed, Invalid, LatticeError, TimedOut, Trapped
 from lattice.tasks import own_task
+from node.engine.byte_store import ByteStore, Chunks
 from node.engine.capi import Kind, Lender, WasmError, bytes_address
+from node.engine.channels import Channel
 from node.engine.converter import Converter
 from node.engine.engine import Engine
 from node.engine.host import PAUSE, GuestCall, Returned
@@ -35,6 +37,7 @@ from node.engine.lowering import Heavy, Mismatch
 from node.engine.pace import Pace, Standing, Start
 from node.engine.store import DrivenStore, Store
 from node.engine.traps import explain
+from node.engine.turns import LOOP_SECONDS, Turns
 
 log = structlog.get_logger()
 
@@ -43,19 +46,10 @@ LOOP_TICKS = 2
 SLICE_SECONDS = 0.0005
 """What a guest has computed at the least when its slice on the loop ended because of itself."""
 WORKER_TICKS = 10
-LOOP_SECONDS = 0.0015
-"""How long the event loop serves one guest's calls to the host before others get their turn."""
 MAX_OBJECTS = 16_384
 """Objects of the host that one guest may hold: each costs the host some hundred bytes."""
 LONG_SECONDS = 0.005
 """A poll on the loop that took longer was not interrupted in time, as when it copies much memory at once."""
-HOT_TURNS = 4
-"""So many turns in a row, all spent running: the guest moves to a worker as if it had overrun."""
-SHORT_SECONDS = 0.0005
-"""The turns of a guest that has had so many, so that others come sooner."""
-AWAY_SECONDS = 0.0005
-"""About what it costs to hand a poll to a worker and back: a guest that runs for less between its calls to
-the host, as when it hands on bytes, stays on the loop, with a turn like all others."""
 
 
 _TEXT = struct.Struct("<B7xQQ8x")
@@ -116,8 +110,9 @@ class Instance:
     """A sandbox; serves one call at a time. After an error it is broken: only `close` is left."""
 
     __slots__ = (
+        "_channels",
         "_engine",
-        "_hot_turns",
+        "_is_away",
         "_is_broken",
         "_is_closed",
         "_is_heavy",
@@ -130,9 +125,6 @@ class Instance:
         "_resources",
         "_start",
         "_store",
-        "_turn_began",
-        "_turn_polling",
-        "_turn_polls",
         "_turns",
         "call",
         "calls",
@@ -151,7 +143,10 @@ class Instance:
         self._is_broken = False
         self._is_closed = False
         self._is_paused = False
+        self._is_away = False
+        self._turns = Turns()
         self._lent: tuple[bytes, bytes] | None = None
+        self._channels: list[Channel] = []
         self.state: dict[Any, Any] = {}
         self.call: GuestCall
         self.calls = 0
@@ -351,8 +346,8 @@ class Instance:
     def _begin(self, pace: Pace, start: Start) -> None:
         self.has_overrun = False
         self._is_heavy = False
-        self._turn_polling = 0.0
-        self._turn_polls = 0
+        self._come_back()
+        self._turns.begin()
         self._pace = pace
         self._start = start
 
@@ -380,8 +375,7 @@ class Instance:
     async def _go_on(self) -> None:
         """Serve the fiber and poll it until it has ended; on the loop, the first poll has been done."""
         store = self._store
-        self._hot_turns = self._turns = 0
-        self._begin_turn()
+        self._turns = Turns()
         is_here = self._start is not Start.WORKER
         has_ended = store.has_ended if is_here else await self._poll_away()
         self._is_heavy = False
@@ -393,6 +387,7 @@ class Instance:
             if has_ended:
                 return
             if store.host_call:
+                self._come_back()
                 self._start = self._pace.suspended(self._start)
                 await self._serve_host_call()
                 if self._is_paused:
@@ -403,12 +398,25 @@ class Instance:
 
     def _may_be_here(self, is_here: bool) -> bool:
         """Calls follow their function's standing: to a worker if another overran, back once it is trusted."""
-        if self.has_overrun or self._is_heavy or self._pace.standing is Standing.SLOW:
+        if self.has_overrun or self._is_heavy or self._is_away or self._pace.standing is Standing.SLOW:
             return False
         return is_here or self._pace.standing is Standing.TRUSTED
 
+    def _go_away(self) -> None:
+        """Have a guest with channels go on on a worker, until it has to wait."""
+        self._is_away = True
+        cast("DrivenStore", self._store).lengthen(WORKER_TICKS)
+
+    def _come_back(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            cast("DrivenStore", self._store).lengthen(1)
+
     def _poll_here(self) -> bool:
-        return self._watched(lambda: self._store.poll(LOOP_TICKS))
+        has_ended = self._watched(lambda: self._store.poll(LOOP_TICKS))
+        if self._channels:
+            cast("DrivenStore", self._store).tell()
+        return has_ended
 
     def _watched(self, poll: Callable[[], bool]) -> bool:
         """Poll, by way of `poll`, and find out whether the guest has overrun."""
@@ -422,8 +430,7 @@ class Instance:
         """After a poll on the loop: whether the guest has overrun."""
         stopwatch, store = self._engine.stopwatch, self._store
         seconds = time.perf_counter() - began
-        self._turn_polling += seconds
-        self._turn_polls += 1
+        self._turns.note(seconds)
         # A thread that was kept waiting by others of the machine has not overrun: look at what it computed.
         if seconds > LONG_SECONDS:
             if stopwatch.computed_seconds() > LONG_SECONDS / 2:
@@ -433,34 +440,36 @@ class Instance:
 
     async def _poll_away(self) -> bool:
         has_ended, seconds = await self._engine.workers.run(self._poll_slice)
-        if seconds > LOOP_SECONDS and not self._is_heavy:
+        if seconds > LOOP_SECONDS and not self._is_heavy and not self._is_away:
             self._overran()
         return has_ended
 
     def _poll_slice(self) -> tuple[bool, float]:
+        store = self._store
         self._engine.ticker.note()
         began = time.thread_time()
-        has_ended = self._store.poll(WORKER_TICKS)
+        if self._channels:
+            cast("DrivenStore", store).let_wait(True)
+        has_ended = store.poll(WORKER_TICKS)
+        if self._channels:
+            cast("DrivenStore", store).let_wait(False)
+            cast("DrivenStore", store).tell()
         return has_ended, time.thread_time() - began
-
-    def _begin_turn(self) -> None:
-        self._turn_began = time.perf_counter()
-        self._turn_polling = 0.0
-        self._turn_polls = 0
 
     async def _may_stay(self) -> bool:
         """Let others have the loop when this guest's turn is over; false when it has had too many."""
-        most = LOOP_SECONDS if self._turns < HOT_TURNS else SHORT_SECONDS
-        if time.perf_counter() - self._turn_began < most:
+        turns, streams = self._turns, bool(self._channels)
+        if not turns.is_over():
             return True
-        self._turns += 1
-        is_hot = self._turn_polling > most / 2 and self._turn_polling > self._turn_polls * AWAY_SECONDS
-        self._hot_turns = self._hot_turns + 1 if is_hot else 0
+        turns.end(streams=streams)
         await anyio.lowlevel.checkpoint()
-        self._begin_turn()
-        if self._hot_turns < HOT_TURNS:
+        turns.begin()
+        if not turns.are_hot:
             return True
-        self._overran()
+        if streams:
+            self._go_away()
+        else:
+            self._overran()
         return False
 
     def _finish(self) -> None:
@@ -530,6 +539,24 @@ class Instance:
         return Failed(
             f"the host function {name} failed; the log has more under {error_id}", error_id=error_id
         )
+
+    # Channels: streams of bytes that the driver moves
+
+    def new_store(self, number: int, window: int, *, is_input: bool) -> ByteStore:
+        """Bytes for the guest to read, or to write, under a number of its; `part_stores` in the end."""
+        store, bell = self._store, self._engine.doorbell
+        if bell is None or not isinstance(store, DrivenStore):
+            return Chunks()
+        channel = Channel(bell, window)
+        store.join(channel.address, number, is_input=is_input)
+        self._channels.append(channel)
+        return channel
+
+    def part_stores(self) -> None:
+        """Take the channels from the guest, which must not be running."""
+        if self._channels:
+            cast("DrivenStore", self._store).part()
+            self._channels.clear()
 
     # Resources: objects of the host that the guest holds handles to
 

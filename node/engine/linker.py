@@ -43,6 +43,7 @@ class BoundFunction:
     name: str
     function: HostFunction
     converter: Converter
+    has_channels: bool = False
 
     def lift(self, address: int, store: Store) -> tuple[Any, ...]:
         """Called while the guest's fiber is on the stack: it only copies."""
@@ -134,6 +135,7 @@ class Bindings:
                 f"{interface.name}#{name}",
                 offer.functions[name] if offer else _unoffered,
                 Converter(function, is_adapted=is_adapted and wit.carries_bytes(function), resources=numbers),
+                offer is not None and name in offer.channelled,
             )
             for name, function in interface.functions.items()
         }

@@ -289,6 +289,26 @@ class DrivenStore(Store):
         self._fiber = 0 if ended else self._cells.head.fiber
         return ended
 
+    def join(self, channel: int, number: int, *, is_input: bool) -> None:
+        """Let the guest have a channel under that number, until `part`; its fiber must not be running."""
+        self._driver.join(self._address, channel, number, is_input)
+
+    def part(self) -> None:
+        """Take all channels from the guest."""
+        self._driver.part(self._address)
+
+    def lengthen(self, ticks: int) -> None:
+        """Give a guest that has spent a poll's ticks so many in the next, whatever that says; at first 1."""
+        yield_at_deadline(self.context, ticks)
+
+    def tell(self) -> None:
+        """The guest has stopped: have the bell rung for what it has written."""
+        self._driver.tell(self._address)
+
+    def let_wait(self, may_wait: bool) -> None:
+        """Whether the guest may wait on its thread, for a moment, when it reads or writes a channel."""
+        self._cells.head.may_wait = may_wait
+
     def finish(self) -> None:
         self._cells.head.fiber = None
         super().finish()

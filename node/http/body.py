@@ -10,17 +10,19 @@ import anyio
 
 from lattice.errors import Interrupted, LatticeError
 from lattice.http import HttpRequest
-from lattice.streams import Receiving
+from lattice.streams import Pouring, Sink
 from node.http.failures import Refusal
 
 WINDOW_BYTES = 256 * 1024
 """Above this the connection is not read; it goes on below a quarter of it."""
+POURED_BYTES = 128 * 1024
+"""The same for a sink, which says itself when it has room again: so much stays in the processor's cache."""
 
 
-class RequestBody(Receiving):
-    """Implements `lattice.streams.ByteReceiver`. One task receives at a time.
+class RequestBody(Pouring):
+    """Implements `lattice.streams.ByteReceiver`. One task receives at a time, or what comes is poured.
 
-    The mutable state is what came and was not taken, and how the body ended.
+    The mutable state is what came and was not taken, where it goes, and how the body ended.
     """
 
     def __init__(self, wanted: Callable[[], None], taken: Callable[[], None]) -> None:
@@ -28,14 +30,26 @@ class RequestBody(Receiving):
         self._wanted = wanted
         self._taken = taken
         self._chunks: deque[bytes] = deque()
+        self._chunks_bytes = 0
+        self._sink: Sink | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._trailers: Mapping[str, str] | None = None
         self._error: LatticeError | None = None
-        self.waiting_bytes = 0
-        """What came and was not taken."""
         self.taken_bytes = 0
         self.refusal: Refusal | None = None
         """What to tell the client instead of a response, should the body have been refused half-way."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What came and was not taken."""
+        return self._chunks_bytes if self._sink is None else self._sink.size
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should come for now."""
+        if self._sink is None:
+            return self._chunks_bytes >= WINDOW_BYTES
+        return self._sink.size >= POURED_BYTES
 
     @property
     def trailers(self) -> Mapping[str, str]:
@@ -44,7 +58,8 @@ class RequestBody(Receiving):
     @property
     def is_awaited(self) -> bool:
         """Whether somebody waits for more."""
-        return self._waiter is not None
+        sink = self._sink
+        return self._waiter is not None or (sink is not None and sink.size < POURED_BYTES)
 
     @property
     def is_over(self) -> bool:
@@ -53,14 +68,20 @@ class RequestBody(Receiving):
 
     def feed(self, data: bytes) -> None:
         """Add bytes that came; dropped when nobody wants them any more."""
-        if self._error is None:
-            self._chunks.append(data)
-            self.waiting_bytes += len(data)
-            self._wake()
+        if self._error is not None:
+            return
+        if self._sink is not None:
+            self._pour(self._sink, data)
+            return
+        self._chunks.append(data)
+        self._chunks_bytes += len(data)
+        self._wake()
 
     def end(self, trailers: Mapping[str, str]) -> None:
         """Say that these were all."""
         self._trailers = trailers
+        if self._sink is not None and self._error is None:
+            self._sink.end(trailers)
         self._wake()
 
     async def receive(self) -> bytes:
@@ -71,21 +92,46 @@ class RequestBody(Receiving):
                 raise anyio.EndOfStream
             await self._wait()
         chunk = self._chunks.popleft()
-        self.waiting_bytes -= len(chunk)
+        self._chunks_bytes -= len(chunk)
         self.taken_bytes += len(chunk)
-        if self.waiting_bytes < WINDOW_BYTES // 4:
+        if self._chunks_bytes < WINDOW_BYTES // 4:
             self._taken()
         return chunk
 
+    def pour_into(self, sink: Sink) -> None:
+        chunks = tuple(self._chunks)
+        self._chunks.clear()
+        self._sink = sink
+        for chunk in chunks:
+            self._pour(sink, chunk)
+        if self._error is not None:
+            sink.break_off(self._error)
+        elif self._trailers is not None:
+            sink.end(self._trailers)
+        elif not chunks:
+            self._wanted()
+        if sink.size < POURED_BYTES:
+            self._taken()
+
+    def _pour(self, sink: Sink, data: bytes) -> None:
+        self.taken_bytes += len(data)
+        sink.add(data)
+        if sink.size >= POURED_BYTES:
+            sink.await_room(self._taken)
+
     def abort(self, error: LatticeError) -> None:
-        if self._trailers is None:
-            self._error = self._error or error
+        if self._trailers is None and self._error is None:
+            self._error = error
+            if self._sink is not None:
+                self._sink.break_off(error)
         self._wake()
 
     async def aclose(self) -> None:
         self._chunks.clear()
-        self.waiting_bytes = 0
+        self._chunks_bytes = 0
         self.abort(Interrupted("the body of the request is not wanted any more"))
+        if self._sink is not None:
+            self._sink.discard()
         self._taken()
 
     async def _wait(self) -> None:

@@ -19,7 +19,7 @@ import structlog
 
 from lattice.errors import Interrupted, Invalid
 from lattice.http import FORBIDDEN_TRAILERS, INLINE_BYTES
-from node.http.body import WINDOW_BYTES, RequestBody
+from node.http.body import RequestBody
 from node.http.failures import Refusal
 from node.http.limits import HttpLimits
 from node.http.requests import Fields, Head, Peer
@@ -101,7 +101,7 @@ class Inlet:
     def is_full(self) -> bool:
         """Whether nothing more should be read for now."""
         stream = self.stream
-        return len(self.ready) >= MAX_WAITING or (stream is not None and stream.waiting_bytes >= WINDOW_BYTES)
+        return len(self.ready) >= MAX_WAITING or (stream is not None and stream.is_full)
 
     @property
     def is_discarding(self) -> bool:
@@ -118,8 +118,36 @@ class Inlet:
                 self._feed(data)
                 if len(self.ready) == before + 1:
                     self._remember(data, self.ready[-1])
+        elif self.takes_as_it_is:
+            self._pass_on(data)
         elif self.phase is not Phase.ENDED:
             self._feed(data)
+
+    @property
+    def takes_as_it_is(self) -> bool:
+        """Whether what comes is a body of known length, in which there is nothing to be parsed."""
+        current = self._current
+        return (
+            self.phase is Phase.BODY
+            and self.stream is not None
+            and current is not None
+            and current.head is not None
+            and not current.head.is_chunked
+        )
+
+    def _pass_on(self, data: bytes | memoryview) -> None:
+        """Take a part of a body without the parser, which would copy it; another one reads what is behind."""
+        assert self._current is not None
+        assert self._current.head is not None
+        left = self._current.head.content_length - self._body_bytes
+        rest = data[left:]
+        self.on_body(bytes(data[:left] if rest else data))
+        self._silent_bytes = 0
+        if self._body_bytes >= self._current.head.content_length and self.phase is Phase.BODY:
+            self._parser = httptools.HttpRequestParser(self)
+            self.on_message_complete()
+        if rest:
+            self.feed(rest)
 
     def _remember(self, data: bytes | memoryview, request: Incoming) -> None:
         """Keep a request that was all of the data: clients often send the very same head again and again."""

@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._watch(_Waiting.REQUEST)
 
     def data_received(self, data: bytes) -> None:
-        if len(data) <= HEAD_SLICE_BYTES and not self._backlog:
+        if not self._backlog and (len(data) <= HEAD_SLICE_BYTES or self._inlet.takes_as_it_is):
             self._inlet.feed(data)
         else:
             self._backlog.append(memoryview(data))

@@ -6,8 +6,7 @@ window ahead of the guest, which reads without waiting.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
@@ -19,15 +18,16 @@ from node.capabilities.http.errors import BodyFailed, HttpError, from_lattice
 from node.capabilities.http.fields import Fields
 from node.capabilities.wasi.pollables import Disarm, Signal, Watched
 from node.capabilities.wasi.streams import InputStream, StreamClosed
+from node.engine.byte_store import ByteStore, Chunks
 
-WINDOW_BYTES = 256 * 1024
+WINDOW_BYTES = 128 * 1024
 """What is received ahead of a guest that does not read."""
 
 
 class BodyBuffer:
     """What came of a body and has not been read."""
 
-    # The mutable state: the chunks, how far the first one was read, and how the body ended.
+    # The mutable state: what has not been read, and how the body ended.
 
     def __init__(
         self,
@@ -39,16 +39,17 @@ class BodyBuffer:
     ) -> None:
         """What waits here counts against `allowance`, if it is for a guest's request; raises `Trapped`."""
         self._allowance = allowance
-        self._size = 0
-        self._hold(len(data))
-        self._chunks: deque[bytes] = deque([data] if data else ())
-        self._position = 0
+        self._held = 0
+        self._store: ByteStore = Chunks()
+        if data:
+            self._hold(len(data))
+            self._store.add(data)
         self._is_complete = is_complete
         self._is_discarding = False
         self.trailers = trailers
         self.error: HttpError | None = None
         self._came = Signal()
-        self._room = anyio.Event()
+        self._on_room: Callable[[], None] | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -57,71 +58,103 @@ class BodyBuffer:
 
     @property
     def is_readable(self) -> bool:
-        return bool(self._chunks) or self.has_ended
+        return self._store.size > 0 or self.has_ended
 
     def arm(self, wake: Callable[[], None]) -> Disarm:
         return self._came.arm(wake)
 
     def read(self, limit: int) -> bytes:
         """Up to so many bytes that are here; raises `StreamClosed` at the end, `BodyFailed` if it broke."""
-        if not self._chunks:
+        part = self._store.take(limit)
+        if not part:
             if self.error is not None:
                 raise BodyFailed(self.error)
             if self._is_complete:
                 raise StreamClosed
-            return b""
-        first = self._chunks[0]
-        part = first[self._position : self._position + limit]
-        self._position += len(part)
-        if self._position == len(first):
-            self._chunks.popleft()
-            self._position = 0
-        self._took(len(part))
+        self._hold(-len(part))
+        if self._on_room is not None and self._has_room():
+            self._tell_of_room()
         return part
+
+    def move_to(self, store: ByteStore) -> None:
+        """Keep what has not been read there from now on; for bodies that count against no allowance."""
+        assert self._allowance is None
+        former, self._store = self._store, store
+        while part := former.take(former.size):
+            store.add(part)
+        self._tell_of_room()  # who waits for some looks for himself
 
     def discard(self) -> None:
         """Nobody reads any more: only the trailers are wanted."""
         self._is_discarding = True
-        self._chunks.clear()
-        self._position = 0
-        self._took(self._size)
+        self._store.clear()
+        self._hold(-self._held)
+        self._tell_of_room()
         self._came.notify()
 
     async def pump(self, receiver: ByteReceiver) -> None:
         """Receive the whole body, a window ahead of the guest at most; never raises for a broken body."""
         try:
             async for chunk in receiver:
-                await self._give(chunk)
+                self.add(chunk)
+                while self._store.size >= WINDOW_BYTES:
+                    room = anyio.Event()
+                    if not self.await_room(room.set):
+                        await room.wait()
         except LatticeError as error:
-            self.error = from_lattice(error)
+            self.break_off(error)
         else:
-            self._is_complete = True
-            found = [(name, value.encode("latin-1", "replace")) for name, value in receiver.trailers.items()]
-            self.trailers = Fields.received(found) if found else None
-        self._came.notify()
+            self.end(receiver.trailers)
 
-    async def _give(self, chunk: bytes) -> None:
+    # What a receiver does that pours into it
+
+    @property
+    def size(self) -> int:
+        """The bytes that wait."""
+        return self._store.size
+
+    def add(self, data: bytes) -> None:
+        """These came."""
         if self._is_discarding:
             return
-        self._hold(len(chunk))
-        self._chunks.append(chunk)
+        self._hold(len(data))
+        self._store.add(data)
         self._came.notify()
-        while self._size >= WINDOW_BYTES and not self._is_discarding:
-            self._room = anyio.Event()
-            await self._room.wait()
+
+    def end(self, trailers: Mapping[str, str]) -> None:
+        """These were all."""
+        self._is_complete = True
+        found = [(name, value.encode("latin-1", "replace")) for name, value in trailers.items()]
+        self.trailers = Fields.received(found) if found else None
+        self._came.notify()
+
+    def break_off(self, error: LatticeError) -> None:
+        """No more will come."""
+        self.error = from_lattice(error)
+        self._came.notify()
+
+    def await_room(self, wake: Callable[[], None]) -> bool:
+        """Have `wake` called, maybe for nothing, when there may be room: true if there is already."""
+        if self._is_discarding or self._has_room() or self._store.await_room(wake):
+            return True
+        self._on_room = wake
+        return False
+
+    def _has_room(self) -> bool:
+        return self._store.size * 2 <= WINDOW_BYTES
+
+    def _tell_of_room(self) -> None:
+        wake, self._on_room = self._on_room, None
+        if wake is not None:
+            wake()
 
     def __del__(self) -> None:
-        self._hold(-self._size)
+        self._hold(-self._held)
 
     def _hold(self, size: int) -> None:
         if self._allowance is not None:
             self._allowance.take(size)
-        self._size += size
-
-    def _took(self, size: int) -> None:
-        self._hold(-size)
-        if self._size < WINDOW_BYTES:
-            self._room.set()
+            self._held += size
 
 
 class BodyInput(InputStream):

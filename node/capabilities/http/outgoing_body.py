@@ -6,7 +6,7 @@ end, as from any byte stream. So the guest waits for the slowest peer, and holds
 
 from __future__ import annotations
 
-from collections import deque
+import asyncio
 from collections.abc import Callable, Mapping
 
 import anyio
@@ -18,8 +18,9 @@ from node.capabilities.http.errors import BodyFailed, HttpError
 from node.capabilities.http.fields import Fields
 from node.capabilities.wasi.pollables import Disarm, Signal
 from node.capabilities.wasi.streams import OutputStream, StreamClosed
+from node.engine.byte_store import ByteStore, Chunks
 
-WINDOW_BYTES = 256 * 1024
+WINDOW_BYTES = 512 * 1024
 """What a guest may be ahead of who sends its body."""
 
 UNSENT_BYTES = 1024 * 1024
@@ -34,18 +35,17 @@ class BodyPipe(Receiving):
 
     # The mutable state: what was written and not received, and how the stream ended, at either end.
 
-    def __init__(self, allowance: Allowance | None = None) -> None:
-        """What waits here counts against `allowance`, that of the guest."""
+    def __init__(self, allowance: Allowance | None = None, store: ByteStore | None = None) -> None:
+        """What waits here counts against `allowance`, that of the guest, unless it waits in a channel."""
         self._allowance = allowance
         self.on_abandoned: Callable[[], None] | None = None
         """Called if the receiving end is closed before the guest has finished."""
-        self._chunks: deque[bytes] = deque()
-        self._size = 0
+        self._store = store or Chunks(SMALL_CHUNK_BYTES)
         self._trailers: Mapping[str, str] | None = None
         self._error: LatticeError | None = None
         self._is_abandoned = False
         self._is_sent = False
-        self._written = anyio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self._taken = Signal()
 
     # The guest's end: never waits
@@ -63,13 +63,13 @@ class BodyPipe(Receiving):
     @property
     def size(self) -> int:
         """The bytes that wait here."""
-        return self._size
+        return self._store.size
 
     def room(self) -> int:
         """How many bytes may be written; raises `StreamClosed` when nobody wants any."""
         if self.is_over:
             raise StreamClosed
-        return max(0, (WINDOW_BYTES if self._is_sent else UNSENT_BYTES) - self._size)
+        return max(0, (WINDOW_BYTES if self._is_sent else UNSENT_BYTES) - self._store.size)
 
     def write(self, data: bytes) -> None:
         """Take bytes for which there is room."""
@@ -77,20 +77,15 @@ class BodyPipe(Receiving):
             return
         if self._allowance is not None:
             self._allowance.take(len(data))
-        if self._chunks and len(self._chunks[-1]) + len(data) <= SMALL_CHUNK_BYTES:
-            self._chunks[-1] += data
-        else:
-            self._chunks.append(data)
-        self._size += len(data)
+        self._store.add(data)
         self._notify()
 
-    def _took(self, size: int) -> None:
-        self._size -= size
+    def _give_back(self, size: int) -> None:
         if self._allowance is not None:
             self._allowance.give(size)
 
     def __del__(self) -> None:
-        self._took(self._size)
+        self._give_back(self._store.size)
 
     def finish(self, trailers: Mapping[str, str] | None = None) -> None:
         """Say that these were all bytes."""
@@ -102,12 +97,14 @@ class BodyPipe(Receiving):
         """Break the stream unless it is over: what was written is received, then `error` is raised."""
         if not self.is_over:
             self._error = error
+            self._store.close()
             self._notify()
 
     def explain(self, error: LatticeError) -> None:
         """Say why a stream that was not finished never will be: a better reason than its being dropped."""
         if not self.is_finished and not self._is_abandoned:
             self._error = error
+            self._store.close()
             self._notify()
 
     def arm(self, wake: Callable[[], None]) -> Disarm:
@@ -116,14 +113,20 @@ class BodyPipe(Receiving):
 
     def take_all(self) -> bytes:
         """All that waits here; for a body that is finished."""
-        data = b"".join(self._chunks)
-        self._chunks.clear()
-        self._took(self._size)
+        parts = []
+        while part := self._store.take(UNSENT_BYTES):
+            parts.append(part)
+        data = b"".join(parts)
+        self._give_back(len(data))
         return data
 
     def _notify(self) -> None:
-        self._written.set()
+        self._wake()
         self._taken.notify()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     # The receiving end
 
@@ -133,19 +136,25 @@ class BodyPipe(Receiving):
 
     async def receive(self) -> bytes:
         self._is_sent = True
-        while not self._chunks:
+        while not (chunk := self._store.take(UNSENT_BYTES)):
             if self._error is not None:
                 raise self._error
             if self._trailers is not None:
                 raise anyio.EndOfStream
             if self._is_abandoned:
                 raise Interrupted("the body was given up")
-            self._written = anyio.Event()
-            await self._written.wait()
-        chunk = self._chunks.popleft()
-        self._took(len(chunk))
+            if not self._store.await_data(self._wake):
+                await self._wait()
+        self._give_back(len(chunk))
         self._taken.notify()
         return chunk
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
     def abort(self, error: LatticeError) -> None:
         self.fail(error)
@@ -157,8 +166,9 @@ class BodyPipe(Receiving):
         """The receiving end wants no more: the guest's next write meets the end of the stream."""
         is_early = not self.is_over
         self._is_abandoned = True
-        self._chunks.clear()
-        self._took(self._size)
+        self._store.close()
+        self._give_back(self._store.size)
+        self._store.clear()
         self._notify()
         if is_early and self.on_abandoned is not None:
             self.on_abandoned()

@@ -16,8 +16,8 @@ import anyio
 
 from lattice.errors import Failed, LatticeError, Trapped
 from lattice.http import INLINE_BYTES, Body, Headers, HttpRequest, HttpResponse
-from lattice.streams import ByteReceiver
-from node.capabilities.http import shim_text
+from lattice.streams import ByteReceiver, Pouring
+from node.capabilities.http import incoming_body, outgoing_body, shim_text
 from node.capabilities.http.client import HttpClient, RequestOptions
 from node.capabilities.http.errors import BodyFailed, HttpError, from_lattice
 from node.capabilities.http.incoming_body import BodyBuffer
@@ -28,6 +28,7 @@ from node.capabilities.wasi.cli import Exited
 from node.capabilities.wasi.pollables import Deadline, Disarm, Signal, Source, wait_any
 from node.capabilities.wasi.streams import StreamClosed
 from node.engine.host import PAUSE, GuestCall, HostInterface
+from node.engine.packing import unpack
 from node.engine.shim_text import HOST_INTERFACE
 
 Answer = str | Awaitable[str]
@@ -58,14 +59,15 @@ def shim_interface(settings: ShimSettings) -> HostInterface:
             exchange = _exchange(call, exchange)
         return _OPERATIONS[question[0]](exchange, settings, question[1:])
 
-    return HostInterface(name=HOST_INTERFACE, functions={"ask": ask})
+    return HostInterface(name=HOST_INTERFACE, functions={"ask": ask}, channelled=frozenset({"ask"}))
 
 
 def _exchange(call: GuestCall, known: ShimExchange | None) -> ShimExchange:
     """The exchange of a call, which is bound to it at its first question; other exports have one too."""
     exchange = known if known is not None and known.call is None else ShimExchange()
-    exchange.call = call
     call.instance.state[EXCHANGE] = exchange
+    exchange.begin(call)
+    call.at_end(call.instance.part_stores)  # once: after it the sandbox may be in another call
     call.at_end(exchange.close)
     return exchange
 
@@ -75,7 +77,7 @@ class ShimExchange:
 
     # The mutable state: the streams by their numbers, and the requests. Nothing of it outlives the call.
 
-    __slots__ = ("call", "fetches", "head", "inputs", "outputs", "pump")
+    __slots__ = ("_body", "_pump", "call", "fetches", "head", "inputs", "outputs")
 
     def __init__(self) -> None:
         self.call: GuestCall | None = None
@@ -84,18 +86,45 @@ class ShimExchange:
         self.inputs: dict[int, BodyBuffer] = {}
         self.outputs: dict[int, BodyPipe] = {}
         self.fetches: dict[int, _Fetch] = {}
-        self.pump: anyio.CancelScope | None = None
+        self._body: tuple[ByteReceiver, Callable[..., None]] | None = None
+        self._pump: anyio.CancelScope | None = None
 
     def read_from(self, body: ByteReceiver, start_soon: Callable[..., None]) -> None:
-        """Let the guest read a stream as the request's body."""
-        self.inputs[0] = buffer = BodyBuffer(is_complete=False)
-        self.pump = anyio.CancelScope()
-        start_soon(_pump, buffer, body, self.pump)
+        """Let the guest read a stream as the request's body, once it asks for anything."""
+        self._body = body, start_soon
+
+    def begin(self, call: GuestCall) -> None:
+        """Bind it to the guest's call, which reads the request's body from a channel from now on."""
+        self.call = call
+        if self._body is None:
+            return
+        body, start_soon = self._body
+        buffer = BodyBuffer(is_complete=False)
+        self.add_input(0, buffer)
+        if isinstance(body, Pouring):
+            body.pour_into(buffer)
+            return
+        self._pump = anyio.CancelScope()
+        start_soon(_pump, buffer, body, self._pump)
+
+    def add_input(self, number: int, buffer: BodyBuffer) -> None:
+        """Let the guest read a body as a stream of that number."""
+        assert self.call is not None
+        self.inputs[number] = buffer
+        buffer.move_to(self.call.instance.new_store(number, incoming_body.WINDOW_BYTES, is_input=True))
+
+    def add_output(self, number: int) -> BodyPipe:
+        """Let the guest write a body as a stream of that number."""
+        assert self.call is not None
+        store = self.call.instance.new_store(number, outgoing_body.WINDOW_BYTES, is_input=False)
+        pipe = BodyPipe(store=store)
+        self.outputs[number] = pipe
+        return pipe
 
     def close(self) -> None:
         """Give up whatever is still under way."""
-        if self.pump is not None:
-            self.pump.cancel()
+        if self._pump is not None:
+            self._pump.cancel()
         for fetch in self.fetches.values():
             fetch.scope.cancel()
         for number, pipe in self.outputs.items():
@@ -142,6 +171,11 @@ def _split(text: str) -> tuple[int, str]:
     return int(number), rest
 
 
+def _data(text: str) -> tuple[int, bytes]:
+    number, rest = _split(text)
+    return number, unpack(rest.encode())
+
+
 def _give(pipe: BodyPipe, data: bytes) -> str:
     try:
         pipe.room()
@@ -156,19 +190,16 @@ async def _write_when_taken(pipe: BodyPipe, data: bytes) -> str:
     return _give(pipe, data)
 
 
-def _write(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_coded: bool = False) -> Answer:
-    number, rest = _split(text)
-    data = shim_text.decoded(rest) if is_coded else rest.encode()
+def _write(exchange: ShimExchange, settings: ShimSettings, text: str) -> Answer:
+    number, data = _data(text)
     pipe = exchange.outputs[number]
     return _give(pipe, data) if _Writing(pipe).is_ready() else _write_when_taken(pipe, data)
 
 
-def _offer(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_coded: bool = False) -> str:
-    number, rest = _split(text)
+def _offer(exchange: ShimExchange, settings: ShimSettings, text: str) -> str:
+    number, data = _data(text)
     pipe = exchange.outputs[number]
-    if not _Writing(pipe).is_ready():
-        return "n"
-    return _give(pipe, shim_text.decoded(rest) if is_coded else rest.encode())
+    return _give(pipe, data) if _Writing(pipe).is_ready() else "n"
 
 
 def _end(exchange: ShimExchange, settings: ShimSettings, text: str) -> str:
@@ -217,11 +248,11 @@ class _Writing:
 
 
 def _begin_response(
-    exchange: ShimExchange, settings: ShimSettings, text: str, *, is_coded: bool = False
+    exchange: ShimExchange, settings: ShimSettings, text: str, *, is_packed: bool = False
 ) -> object:
     """The response leaves while the guest runs: whoever waits for it gets its head now."""
-    exchange.head = shim_text.read_head(shim_text.decoded(text) if is_coded else text.encode())
-    exchange.outputs[0] = BodyPipe()
+    exchange.head = shim_text.read_head(unpack(text.encode()) if is_packed else text.encode())
+    exchange.add_output(0)
     return PAUSE
 
 
@@ -278,8 +309,8 @@ class _Fetch:
             await self.buffer.pump(body)
 
 
-def _fetch(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_coded: bool = False) -> str:
-    data = shim_text.decoded(text) if is_coded else text.encode()
+def _fetch(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_packed: bool = False) -> str:
+    data = unpack(text.encode()) if is_packed else text.encode()
     *lines, rest = data.split(b"\n", 9)
     number = int(lines[0])
     fetch = exchange.fetches[number] = _Fetch()
@@ -307,7 +338,7 @@ def _fetch_body(exchange: ShimExchange, number: int, *, has_more: bool, rest: by
     trailers, data = shim_text.take_fields(rest)
     if not has_more and not trailers:
         return data
-    pipe = exchange.outputs[number] = BodyPipe()
+    pipe = exchange.add_output(number)
     pipe.write(data)
     if not has_more:
         pipe.finish({name: value.decode("latin-1") for name, value in trailers})
@@ -335,7 +366,7 @@ def _take(exchange: ShimExchange, settings: ShimSettings, text: str) -> str:
     if fetch.answer is None:
         return "n"
     if fetch.buffer is not None:
-        exchange.inputs[number] = fetch.buffer
+        exchange.add_input(number, fetch.buffer)
     return fetch.answer
 
 
@@ -365,11 +396,10 @@ def _log(
     text: str,
     *,
     stream: str = "stdout",
-    is_coded: bool = False,
 ) -> str:
-    _, data = _split(text)
+    _, data = _data(text)
     assert exchange.call is not None
-    exchange.call.log(stream, shim_text.decoded(data) if is_coded else data.encode())
+    exchange.call.log(stream, data)
     return ""
 
 
@@ -390,25 +420,21 @@ _OPERATIONS: Mapping[str, Callable[[ShimExchange, ShimSettings, str], object]] =
     "r": _read,
     "R": _read_now,
     "h": _begin_response,
-    "H": partial(_begin_response, is_coded=True),
+    "H": partial(_begin_response, is_packed=True),
     "w": _write,
-    "W": partial(_write, is_coded=True),
     "o": _offer,
-    "O": partial(_offer, is_coded=True),
     "e": _end,
     "a": _break,
     "s": _fetch,
-    "S": partial(_fetch, is_coded=True),
+    "S": partial(_fetch, is_packed=True),
     "t": _take,
     "p": _wait,
     "m": lambda *_: str(time.monotonic_ns()),
     "y": lambda *_: str(time.time_ns()),
-    "k": lambda *_: shim_text.coded(os.urandom(SEED_BYTES)).decode(),
+    "k": lambda *_: os.urandom(SEED_BYTES).hex(),
     "v": _environment,
     "1": _log,
     "2": partial(_log, stream="stderr"),
-    "3": partial(_log, is_coded=True),
-    "4": partial(_log, stream="stderr", is_coded=True),
     "q": _exit,
     "!": _fault,
 }

@@ -19,6 +19,7 @@ LIBRARY = Path(__file__).parent / "driver.so"
 FUNCTIONS = (
     "wasmtime_store_new",
     "wasmtime_store_context",
+    "wasmtime_context_get_data",
     "wasmtime_store_limiter",
     "wasmtime_store_delete",
     "wasmtime_context_epoch_deadline_async_yield_and_update",
@@ -31,8 +32,9 @@ FUNCTIONS = (
     "wasmtime_component_val_delete",
     "wasmtime_error_delete",
     "wasmtime_engine_increment_epoch",
+    "wasm_byte_vec_new_uninitialized",
 )
-"""What it calls, in the order of `api` in driver.c."""
+"""What it calls, in the order of `api` in driver.h."""
 
 _Address = ctypes.c_void_p
 
@@ -45,9 +47,11 @@ class Head(ctypes.Structure):
         ("context", _Address),
         ("fiber", _Address),
         ("shelf", _Address),
+        ("channels", _Address),
         ("state", ctypes.c_uint32),
         ("has_result", ctypes.c_uint32),
         ("is_taken", ctypes.c_uint32),
+        ("may_wait", ctypes.c_uint32),
     )
 
 
@@ -73,7 +77,7 @@ class Outcome(enum.IntEnum):
 
 
 class Layout(NamedTuple):
-    """Where in the cells of a sandbox is what, in the order of `layout` in driver.c."""
+    """Where in the cells of a sandbox is what, in the order of `layout` in driver.h."""
 
     instance: int
     function: int
@@ -144,6 +148,28 @@ class Driver:
         self.start_ticker = _bind(held, "driver_start_ticker", [_Address, ctypes.c_int64], _Address)
         self.wake_ticker = _bind(held, "driver_wake_ticker", [_Address], None)
         self.stop_ticker = _bind(released, "driver_stop_ticker", [_Address], None)
+        self._bind_channels(held)
+
+    def _bind_channels(self, library: ctypes.CDLL) -> None:
+        """Those of channels, which take microseconds at the most."""
+        size, flag = ctypes.c_size_t, ctypes.c_bool
+        self.pack = _bind(library, "driver_pack", [_Address, size, _Address], None)
+        self.unpack = _bind(library, "driver_unpack", [_Address, size, _Address], None)
+        self.new_bell = _bind(library, "driver_new_bell", [ctypes.c_int], _Address)
+        self.mute_bell = _bind(library, "driver_mute_bell", [_Address], None)
+        self.free_bell = _bind(library, "driver_free_bell", [_Address], None)
+        self.rung = _bind(library, "driver_rung", [_Address], _Address)
+        self.new_channel = _bind(library, "driver_new_channel", [_Address, ctypes.c_uint64], _Address)
+        self.free_channel = _bind(library, "driver_free_channel", [_Address], None)
+        self.feed = _bind(library, "driver_feed", [_Address, _Address, size], flag)
+        self.take_bytes = _bind(library, "driver_take_bytes", [_Address, _Address, size], size)
+        self.watch = _bind(library, "driver_watch", [_Address, ctypes.c_uint32], flag)
+        self.close_channel = _bind(library, "driver_close_channel", [_Address], None)
+        self.join = _bind(library, "driver_join", [_Address, _Address, ctypes.c_uint32, flag], None)
+        self.tell = _bind(library, "driver_tell", [_Address], None)
+        self.part = _bind(library, "driver_part", [_Address], None)
+        self.answer_before = _bind(library, "driver_answer_before", [_Address], None)
+        self.on_question = ctypes.cast(library.driver_on_question, _Address).value
 
 
 def _bind(library: ctypes.CDLL, name: str, arguments: list[type], result: type | None) -> Any:

@@ -14,14 +14,15 @@ from node.engine.driver import LIBRARY
 FOLDER = Path(__file__).parent
 
 FLAGS = (
-    *("-std=c17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread"),
+    *("-std=c17", "-D_POSIX_C_SOURCE=200809L", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread"),
     *("-Wall", "-Wextra", "-Werror", "-Wl,--strip-debug"),
 )
 
 
 def build(target: Path) -> None:
     """Compile and link; raises `CalledProcessError` with the compiler's words on standard error."""
-    command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, "-o", str(target), str(FOLDER / "driver.c")]
+    sources = sorted(str(path) for path in FOLDER.glob("*.c"))
+    command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, "-o", str(target), *sources]
     subprocess.run(command, check=True)
 
 

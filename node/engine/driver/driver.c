@@ -9,56 +9,17 @@
 // The cells of a sandbox are where wasmtime writes to. They begin with a `head`; while its `state` is QUEUED or
 // MAKING they are the maker's, else of whoever has the shelf or was given them.
 
+#include "driver.h"
+
 #include <pthread.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define EXPORT __attribute__((visibility("default")))
-
-typedef struct {
-  void *(*store_new)(void *engine, void *data, void (*finalizer)(void *));
-  void *(*store_context)(void *store);
-  void (*store_limiter)(void *store, int64_t, int64_t, int64_t, int64_t, int64_t);
-  void (*store_delete)(void *store);
-  void *(*yield_at_deadline)(void *context, uint64_t delta);
-  void (*set_epoch_deadline)(void *context, uint64_t ticks);
-  void *(*instantiate_async)(void *linker, void *context, void *component, void *instance, void **error);
-  bool (*get_func)(void *instance, void *context, void *index, void *function);
-  void *(*call_async)(void *function, void *context, const void *arguments, size_t count, void *results,
-                      size_t result_count, void **error);
-  bool (*poll)(void *fiber);
-  void (*future_delete)(void *fiber);
-  void (*value_delete)(void *value);
-  void (*error_delete)(void *error);
-  void (*increment_epoch)(void *engine);
-} api;
-
-typedef struct {
-  uint32_t instance, function, error, result, argument, size, value_size, text_kind;
-} layout;
-
-static api wasmtime;
-static layout at;
+api wasmtime;
+layout at;
 
 typedef enum { IDLE, QUEUED, MAKING, MADE, USED } sandbox_state;
-
-typedef struct {
-  void *store, *context, *fiber;
-  void *shelf; // which it was made for, if any
-  _Atomic uint32_t state;
-  uint32_t has_result;
-  uint32_t is_taken; // Python has an object for it: it serves one call at the most
-} head;
-
-typedef struct {
-  uint64_t kind, size;
-  const char *data;
-} text_value; // the beginning of a value that is a text
 
 // What all sandboxes of a component are made of.
 typedef struct {
@@ -536,10 +497,10 @@ EXPORT uint32_t driver_ask(shelf *self, void *export, const char *text, size_t s
   outcome found = next_sandbox(self);
   if (found != DONE) return found;
   text_value *argument = place(self->given, at.argument);
-  *argument = (text_value){.kind = at.text_kind, .size = size, .data = text};
+  *argument = (text_value){at.text_kind, {size, (uint8_t *)text}};
   found = serve(self, export, argument, 1, 1);
   const text_value *result = place(self->given, at.result);
-  self->text = result->data;
-  self->size = result->size;
+  self->text = (const char *)result->text.data;
+  self->size = result->text.size;
   return found;
 }

@@ -2,27 +2,29 @@
 //
 // A question is a letter, and what belongs to it:
 //
-//   r N       the next part of stream N; waits.      d DATA | x CODE | e TRAILERS | ! ERROR
+//   r N       the next part of stream N; waits.      d DATA | e TRAILERS | ! ERROR
 //   R N       the same without waiting; also         n (nothing yet)
-//   h HEAD    the head of the response, H in base64; its body follows as stream 0
+//   h HEAD    the head of the response, H if it is packed; its body follows as stream 0
 //   w N DATA  send a part of stream N; waits until it may send another.   empty | ! (nobody takes it)
 //   o N DATA  the same without waiting; also         n (not taken)
-//   W N DATA, O N DATA   as `w` and `o`, the data in base64
 //   e N LINES the end of stream N, with its trailers
 //   a N       stream N breaks off
 //   s N LINES start a request to the network as number N; its body may follow as stream N
 //   t N       the response to it, if there is one.   n | STATUS, fields, the body's first part | ! ERROR
 //   p LINES   wait for one of several things: their numbers in the list that are ready
 //   m, y      the monotonic clock, in nanoseconds; the time of day, in nanoseconds
-//   k         a seed for random numbers, in base64
+//   k         a seed for random numbers, in hexadecimal digits
 //   v         the environment: variables (name, value, ...), an empty name, arguments; a zero byte behind each
-//   1 DATA    what the guest wrote to its standard output, 2 DATA to its standard error;
-//   3, 4 DATA the same in base64. (A line with a stream's number comes before, which says nothing.)
+//   1 0 DATA  what the guest wrote to its standard output
+//   2 0 DATA  to its standard error
 //   q CODE    the guest exits
 //   ! TEXT    the guest broke a rule: its call ends
 //
-// Fields and trailers are lines `name:value` with an empty line behind. DATA are bytes that are valid UTF-8, all
-// others go in base64: the border is made of text.
+// Fields and trailers are lines `name:value` with an empty line behind. The border is made of text: DATA are packed
+// (packing.c), and so are messages that are not UTF-8. A number in front of data or lines is a line of its own.
+//
+// While the streams N are channels of the host's native helper, it answers `r`, `R`, `w` and `o` there and then, as long
+// as there is something to read and room to write (node/engine/driver/channels.c).
 
 #include "shim.h"
 

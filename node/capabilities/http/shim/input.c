@@ -34,13 +34,9 @@ static void take(input *stream, bytes answer) {
     default: break;
   }
   // Data are copied out of scratch, into the one buffer of the stream.
-  if (rest.length > 2 * BUFFER_SIZE) fault("the host sent more than was agreed upon");
-  if (stream->buffer == NULL) stream->buffer = arena_allocate(BUFFER_SIZE + SLACK);
-  stream->length = rest.length;
-  if (answer.data[0] == 'x')
-    stream->length = decode_base64(rest.data, rest.length, stream->buffer);
-  else
-    COPY(stream->buffer, rest.data, rest.length);
+  if (rest.length > packed_size(BUFFER_SIZE)) fault("the host sent more than was agreed upon");
+  if (stream->buffer == NULL) stream->buffer = arena_allocate(BUFFER_SIZE);
+  stream->length = unpack(rest.data, rest.length, stream->buffer);
   stream->data = stream->buffer;
 }
 

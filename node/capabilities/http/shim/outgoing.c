@@ -246,7 +246,7 @@ static void take_response(fetch *future, bytes answer) {
   }
   rest = kept(rest);
   if (answer.data[0] == 'x')
-    rest.length = decode_base64(rest.data, rest.length, (uint8_t *)rest.data);
+    rest.length = unpack(rest.data, rest.length, (uint8_t *)rest.data);
   read_response(future, rest);
 }
 

@@ -26,21 +26,13 @@ static void write_log(uint8_t log, bytes data);
 
 // Sending
 
-static uint8_t in_base64(uint8_t operation) {
-  return operation == 'w' ? 'W' : operation == 'o' ? 'O' : operation == '1' ? '3' : '4';
-}
-
-// A question about a stream: its number, an empty or a first line, the data as they are or in base64.
+// A question about a stream: a line with its number, and data.
 static bytes send(uint8_t operation, uint32_t channel, bytes data) {
-  bool is_text = is_utf8(data);
-  writer question = write_text(2 + NUMBER_SIZE + (is_text ? data.length : base64_size(data.length)));
-  put_byte(&question, is_text ? operation : in_base64(operation));
+  writer question = write_text(2 + NUMBER_SIZE + packed_size(data.length));
+  put_byte(&question, operation);
   put_number(&question, channel);
   put_byte(&question, '\n');
-  if (is_text)
-    put(&question, data);
-  else
-    put_base64(&question, data);
+  put_packed(&question, data);
   return ask_host(written(&question));
 }
 

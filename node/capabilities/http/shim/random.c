@@ -33,11 +33,13 @@ static void next_block(void) {
   used = 0;
 }
 
-void seed_random(bytes coded) {
-  if (coded.length != base64_size(sizeof key)) return;
-  uint8_t seed[sizeof key + SLACK];
-  decode_base64(coded.data, coded.length, seed);
-  COPY(key, seed, sizeof key);
+static uint8_t value_of(uint8_t digit) { return digit >= 'a' ? digit - 'a' + 10 : digit - '0'; }
+
+void seed_random(bytes digits) {
+  if (digits.length != 2 * sizeof key) return;
+  uint8_t *seed = (uint8_t *)key;
+  for (size_t i = 0; i < sizeof key; i++)
+    seed[i] = (uint8_t)(value_of(digits.data[2 * i]) << 4 | value_of(digits.data[2 * i + 1]));
   is_seeded = true;
   counter = 0;
   used = BLOCK_SIZE;

@@ -1,12 +1,12 @@
 // A request on its way in, its response on its way out: one text each, if both fit.
 //
-//   request    `=` or `x`, `+` if more of the body is to be read as stream 0, a seed in base64 or nothing;
+//   request    `=` or `x`, `+` if more of the body is to be read as stream 0, a seed or nothing;
 //              lines: method, scheme, authority, path; fields, to an empty line; the body.
 //   response   `=` or `x`; the status; fields, to an empty line; trailers, to an empty line; the body.
 //              Or `.` if all of it has left already, `~` if its body was never finished, `-` if there is none,
 //              `!` and an error code if the guest gave one instead.
 //
-// With `x`, all that follows (in a request, from the method on) is in base64: not all of it is UTF-8.
+// With `x`, all that follows (in a request, from the method on) is packed: not all of it is UTF-8.
 
 #include "shim.h"
 
@@ -56,9 +56,9 @@ bytes scheme_text(uint32_t tag, const uint8_t *data, size_t length) {
 
 // The request
 
-static bytes decoded(bytes text) {
+static bytes unpacked(bytes text) {
   uint8_t *target = (uint8_t *)text.data;
-  return (bytes){target, decode_base64(text.data, text.length, target)};
+  return (bytes){target, unpack(text.data, text.length, target)};
 }
 
 static incoming_request *read_request(bytes text) {
@@ -66,7 +66,7 @@ static incoming_request *read_request(bytes text) {
   bytes flags = next_line(&text);
   bool has_more = flags.length > 1 && flags.data[1] == '+';
   size_t seed = has_more ? 2 : 1;
-  if (flags.data[0] == 'x') text = decoded(text);
+  if (flags.data[0] == 'x') text = unpacked(text);
   *request = (incoming_request){.headers = new_list()};
   request->method = next_line(&text);
   request->scheme = next_line(&text);
@@ -188,16 +188,16 @@ result_area *outparam_send_informational(void *outparam, uint32_t status, handle
 
 // Sending it
 
-bytes message(uint8_t tag, uint8_t coded_tag, bytes head, bytes body) {
+bytes message(uint8_t tag, uint8_t packed_tag, bytes head, bytes body) {
   writer whole = write_text(1 + head.length + body.length);
   put_byte(&whole, tag);
   put(&whole, head);
   put(&whole, body);
   if (is_utf8(head) && is_utf8(body)) return written(&whole);
-  writer coded = write_text(1 + base64_size(head.length + body.length));
-  put_byte(&coded, coded_tag);
-  put_base64(&coded, (bytes){whole.start + 1, head.length + body.length});
-  return written(&coded);
+  writer packed = write_text(1 + packed_size(head.length + body.length));
+  put_byte(&packed, packed_tag);
+  put_packed(&packed, (bytes){whole.start + 1, head.length + body.length});
+  return written(&packed);
 }
 
 static bytes response_head(const outgoing_response *response, const field_list *trailers) {

@@ -118,12 +118,10 @@ bytes written(const writer *to);
 
 enum { NUMBER_SIZE = 20 }; // the most digits of a 64-bit number
 
-// base64.c: writes and reads up to 16 bytes at a time, so there must be room for SLACK more
-enum { SLACK = 16 };
-
-size_t base64_size(size_t length);
-void put_base64(writer *to, bytes data);
-size_t decode_base64(const uint8_t *source, size_t length, uint8_t *target);
+// packing.c
+size_t packed_size(size_t length);
+void put_packed(writer *to, bytes data);
+size_t unpack(const uint8_t *source, size_t size, uint8_t *target);
 
 // The one place for results that don't fit a core value.
 typedef union {
@@ -293,7 +291,7 @@ extern exchange current;
 
 void send_head(void);
 void before_waiting(void); // whatever can leave should, when the guest is about to wait
-bytes message(uint8_t tag, uint8_t coded_tag, bytes head, bytes body);
+bytes message(uint8_t tag, uint8_t packed_tag, bytes head, bytes body);
 bytes scheme_text(uint32_t tag, const uint8_t *data, size_t length);
 bytes method_text(uint32_t tag, const uint8_t *data, size_t length);
 void give_scheme(uint8_t *place, bytes scheme);
@@ -334,7 +332,7 @@ void start_fetches(void);
 void forget_fetches(void);
 
 // random.c
-void seed_random(bytes coded);
+void seed_random(bytes digits);
 void forget_seed(void);
 
 #endif

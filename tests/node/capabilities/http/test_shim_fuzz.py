@@ -12,9 +12,10 @@ from lattice.http import HttpRequest, HttpResponse
 from lattice.streams import receive_body
 from node.capabilities.http.host_handler import HostHandler
 from node.capabilities.http.shim_handler import ShimHandler
-from node.capabilities.http.shim_text import coded, decoded, read_response, request_text, take_fields
+from node.capabilities.http.shim_text import read_response, request_text, take_fields
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
+from node.engine.packing import pack, unpack
 from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import Handlers, context
 from tests.node.capabilities.http.corpus import LAB
@@ -89,7 +90,7 @@ def test_a_requests_text_is_utf8_whatever_it_holds(request: HttpRequest, body: b
 
     flags, _, rest = text.partition(b"\n")
     text.decode()
-    plain = decoded(rest) if flags == b"x" else rest
+    plain = unpack(rest) if flags == b"x" else rest
     *lines, rest = plain.split(b"\n", 4)
     assert [line.decode() for line in lines] == [
         request.method,
@@ -111,7 +112,7 @@ def test_a_response_is_read_as_it_was_written(
     ]
     plain = b"201\n%b\n%b\n%b" % (lines[0], lines[1], body)
 
-    response = read_response(b"x" + coded(plain))
+    response = read_response(b"x" + pack(plain))
 
     assert response is not None
     assert (response.status, response.body) == (201, body)

@@ -1,0 +1,67 @@
+// What the parts of the driver share. Its theory of operation is in driver.c.
+
+#ifndef DRIVER_H
+#define DRIVER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+typedef struct {
+  uint64_t size;
+  uint8_t *data;
+} byte_vector;
+
+typedef struct {
+  void *(*store_new)(void *engine, void *data, void (*finalizer)(void *));
+  void *(*store_context)(void *store);
+  void *(*context_data)(void *context);
+  void (*store_limiter)(void *store, int64_t, int64_t, int64_t, int64_t, int64_t);
+  void (*store_delete)(void *store);
+  void *(*yield_at_deadline)(void *context, uint64_t delta);
+  void (*set_epoch_deadline)(void *context, uint64_t ticks);
+  void *(*instantiate_async)(void *linker, void *context, void *component, void *instance, void **error);
+  bool (*get_func)(void *instance, void *context, void *index, void *function);
+  void *(*call_async)(void *function, void *context, const void *arguments, size_t count, void *results,
+                      size_t result_count, void **error);
+  bool (*poll)(void *fiber);
+  void (*future_delete)(void *fiber);
+  void (*value_delete)(void *value);
+  void (*error_delete)(void *error);
+  void (*increment_epoch)(void *engine);
+  void (*new_bytes)(byte_vector *bytes, size_t size);
+} api;
+
+typedef struct {
+  uint32_t instance, function, error, result, argument, size, value_size, text_kind;
+} layout;
+
+extern api wasmtime;
+extern layout at;
+
+// With this the cells of a sandbox begin, which are where wasmtime writes to.
+typedef struct {
+  void *store, *context, *fiber;
+  void *shelf; // which it was made for, if any
+  struct channel *channels;
+  _Atomic uint32_t state;
+  uint32_t has_result;
+  uint32_t is_taken; // Python has an object for it: it serves one call at the most
+  uint32_t may_wait; // its guest runs on a thread that may be kept
+} head;
+
+typedef struct {
+  uint64_t kind;
+  byte_vector text;
+} text_value; // the beginning of a value that is a text
+
+// packing.c: bytes as text, of n bytes n and n/7 characters
+size_t packed_size(size_t length);
+size_t unpacked_size(size_t size);
+void driver_pack(const uint8_t *source, size_t length, uint8_t *target);
+void driver_unpack(const uint8_t *source, size_t length, uint8_t *target);
+
+#endif
