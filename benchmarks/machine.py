@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +29,17 @@ def facts() -> list[str]:
 def load() -> str:
     """The load averages: other work on the machine shows here."""
     return " ".join(f"{value:.2f}" for value in os.getloadavg())
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this thread, and the processes that it starts meanwhile, on one core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def resident_bytes(pid: int) -> int:

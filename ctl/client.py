@@ -419,17 +419,7 @@ def connection_settings(settings: ClientSettings) -> connection.ConnectionSettin
     """How to connect: to the server named, else to this machine's embedded one. Reads files."""
     if settings.nats is None:
         _refuse_without_server(settings)
-        return connection.find_server(settings.lattice, name="latticectl")
-    urls, user = connection.parse_urls(settings.nats)
-    return connection.ConnectionSettings(
-        urls=urls,
-        name="latticectl",
-        credentials=connection.Credentials(file=settings.creds) if settings.creds else user,
-        tls_ca=settings.tls_ca,
-        tls_certificate=settings.tls_cert,
-        tls_key=settings.tls_key,
-        connect_seconds=settings.timeout_seconds,
-    )
+    return connection.server_of(settings, "latticectl", connect_seconds=settings.timeout_seconds)
 
 
 def _event(fields: Mapping[str, Any]) -> models.Event:

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from lattice.errors import Invalid, Unreachable
@@ -49,6 +50,23 @@ class ConnectionSettings:
     """Copies of each bucket; None: three on a cluster, else one."""
     connect_seconds: float = 10.0
     """How long to try at start; `math.inf` waits for the server."""
+
+
+class ServerOptions(Protocol):
+    """What a program was told of its lattice and the server, under the names that all programs use."""
+
+    @property
+    def lattice(self) -> str: ...
+    @property
+    def nats(self) -> str | None: ...
+    @property
+    def creds(self) -> Path | None: ...
+    @property
+    def tls_ca(self) -> Path | None: ...
+    @property
+    def tls_cert(self) -> Path | None: ...
+    @property
+    def tls_key(self) -> Path | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +150,28 @@ def find_server(lattice: str, state: Path | None = None, *, name: str = "lattice
             f"{folder / SERVER_FILE} is stale. A running node restarts it in a second; if none runs, {cure}"
         )
     return found.connection(name=name)
+
+
+def server_of(
+    options: ServerOptions, name: str, *, connect_seconds: float, system_creds: Path | None = None
+) -> ConnectionSettings:
+    """The connection to the server that was named, else to the lattice's embedded one on this machine.
+
+    Raises `Unreachable` with the cure, or `Invalid`.
+    """
+    if options.nats is None:
+        return find_server(options.lattice, name=name)
+    urls, user = parse_urls(options.nats)
+    return ConnectionSettings(
+        urls=urls,
+        name=name,
+        credentials=Credentials(file=options.creds) if options.creds else user,
+        system_credentials=Credentials(file=system_creds) if system_creds else None,
+        tls_ca=options.tls_ca,
+        tls_certificate=options.tls_cert,
+        tls_key=options.tls_key,
+        connect_seconds=connect_seconds,
+    )
 
 
 def parse_urls(text: str) -> tuple[tuple[str, ...], Credentials | None]:

@@ -11,14 +11,7 @@ import click
 import structlog
 
 from lattice import logs
-from lattice.connection import (
-    ConnectionSettings,
-    Credentials,
-    find_server,
-    parse_urls,
-    server_folder,
-    state_folder,
-)
+from lattice.connection import ConnectionSettings, server_folder, server_of, state_folder
 from lattice.errors import LatticeError
 from lattice.nats_bus import NatsBus
 from node.data_folder import open_data_folder
@@ -110,26 +103,11 @@ async def _connection(settings: NodeSettings, name: str) -> AsyncGenerator[Conne
         async with EmbeddedServer(server_folder(settings.lattice)) as server:
             yield server.connection(name=name)
         return
-    yield named_server(settings, settings.nats, name)
+    yield connection_beside(settings, name)
 
 
-def server_of(settings: NodeSettings, name: str) -> ConnectionSettings:
+def connection_beside(settings: NodeSettings, name: str) -> ConnectionSettings:
     """The settings to connect with beside a node that runs: its embedded server is there."""
-    if settings.nats is None:
-        return find_server(settings.lattice, name=name)
-    return named_server(settings, settings.nats, name)
-
-
-def named_server(settings: NodeSettings, url: str, name: str) -> ConnectionSettings:
-    """The settings to connect to a server that the operator named."""
-    urls, credentials = parse_urls(url)
-    return ConnectionSettings(
-        urls=urls,
-        name=name,
-        credentials=Credentials(file=settings.creds) if settings.creds else credentials,
-        system_credentials=Credentials(file=settings.system_creds) if settings.system_creds else None,
-        tls_ca=settings.tls_ca,
-        tls_certificate=settings.tls_cert,
-        tls_key=settings.tls_key,
-        connect_seconds=settings.connect_timeout,
+    return server_of(
+        settings, name, connect_seconds=settings.connect_timeout, system_creds=settings.system_creds
     )

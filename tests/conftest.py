@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 from lattice.nats_bus import NatsBus
 from tests.servers import NatsServer
 
 _numbers = itertools.count(1)
+
+# A busy machine makes no example wrong.
+settings.register_profile("lattice", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lattice")
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from node.engine.component_text import Scope, function_type, quote, resource_sym
 from node.engine.compose import Composition, Reference
 from node.engine.forwarding import MEMORY_FUNCTIONS, forwarding_module, memory_module, reset_function
 
-ADAPTER_VERSION = 4
+ADAPTER_VERSION = 5
 """Part of the cache key: to be raised with every change of what is generated here."""
 
 _IMPORT_AREA = 16

@@ -151,7 +151,7 @@ def describe_artifact(engine: wasmtime.Engine, artifact: bytes) -> wit.Component
     for name in import_names(artifact):
         if _FUTURE_WASI.match(name):
             raise Invalid(_unsupported_wasi(f"it imports `{name}`"))
-    return describe(wasm.Component(engine, skeleton(artifact)), engine)
+    return describe(skeleton(artifact), engine)
 
 
 def _compile(

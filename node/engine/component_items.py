@@ -11,7 +11,7 @@ https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -37,7 +37,7 @@ _SORTS = {0x01: FUNC, 0x02: VALUE, 0x03: TYPE, 0x04: COMPONENT, 0x05: INSTANCE}
 _SORT_BYTES = {sort: bytes([byte]) for byte, sort in _SORTS.items()}
 _CORE_BYTES = {sort: bytes([byte]) for byte, sort in _CORE_SORTS.items()}
 
-_CORE_INSTANCES, _CORE_TYPES, _INSTANCES, _ALIASES, TYPES, _CANONS = 2, 3, 5, 6, 7, 8
+_CORE_INSTANCES, _CORE_TYPES, _INSTANCES, ALIASES, TYPES, _CANONS = 2, 3, 5, 6, 7, 8
 
 UTF8, UTF16, LATIN1_UTF16, MEMORY, REALLOC, POST_RETURN = range(6)
 _OPTION_SORTS = {MEMORY: CORE_MEMORY, REALLOC: CORE_FUNC, POST_RETURN: CORE_FUNC}
@@ -153,7 +153,7 @@ class AliasExport:
     instance: int
     name: str
 
-    section: ClassVar[int] = _ALIASES
+    section: ClassVar[int] = ALIASES
 
     @property
     def defines(self) -> str:
@@ -172,7 +172,7 @@ class AliasCoreExport:
     instance: int
     name: str
 
-    section: ClassVar[int] = _ALIASES
+    section: ClassVar[int] = ALIASES
 
     @property
     def defines(self) -> str:
@@ -293,8 +293,13 @@ def read_items(component: bytes) -> list[Item]:
     """The items in order; raises `Invalid` for what is malformed, or can't be rewritten."""
     items: list[Item] = []
     for part in binary.sections(memoryview(component)):
-        items += _SECTIONS.get(part.id, _refuse)(part)
+        items += read_section(part)
     return items
+
+
+def read_section(part: Section) -> Iterable[Item]:
+    """The items of one section of a component; raises as `read_items` does."""
+    return _SECTIONS.get(part.id, _refuse)(part)
 
 
 def _refuse(part: Section) -> list[Item]:
@@ -445,7 +450,7 @@ _SECTIONS: dict[int, Callable[[Section], list[Item] | Iterator[Item]]] = {
     _CORE_TYPES: _whole(CORE_TYPE),
     binary.NESTED_COMPONENT: _nested,
     _INSTANCES: _each(_instance),
-    _ALIASES: _each(_alias),
+    ALIASES: _each(_alias),
     TYPES: _whole(TYPE),
     _CANONS: _each(_canon),
     binary.IMPORTS: _each(_import),

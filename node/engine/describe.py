@@ -14,6 +14,7 @@ from wasmtime import component as wasm
 
 from lattice import wit
 from lattice.errors import Invalid
+from node.engine.type_imports import export_imported_types
 
 MAX_TYPE_NODES = 100_000
 """Types are written out as trees; a few hundred bytes of wasm can describe one of millions of nodes."""
@@ -39,18 +40,21 @@ _PRIMITIVES: Mapping[type, str] = {
 }
 
 
-def describe(component: wasm.Component, engine: Engine) -> wit.ComponentType:
-    """All imports and exports with full signatures; raises `Invalid` on types that can't cross a lattice."""
+def describe(data: bytes, engine: Engine) -> wit.ComponentType:
+    """All imports and exports of a component with full signatures.
+
+    It is compiled for that: pass a `skeleton`. Raises `Invalid` on types that can't cross a lattice, and what
+    the compiler raises.
+    """
+    data, imported_types = export_imported_types(data)
+    type_ = wasm.Component(engine, data).type
+    exports = _items(type_.exports, engine)
+    types = {name: exports.pop(exported) for exported, name in imported_types.items()}
+    values = {name: item for name, item in types.items() if isinstance(item, wasm.ValType)}
     describer = _Describer(engine)
-    type_ = component.type
-    imports = describer.interfaces(_items(type_.imports, engine))
-    exports = describer.interfaces(_exports(type_, engine))
-    return wit.ComponentType(imports=imports, exports=exports)
-
-
-def _exports(type_: wasm.ComponentType, engine: Engine) -> dict[str, Any]:
-    items = _items(type_.exports, engine)
-    return {name: item for name, item in items.items() if name not in IGNORED_EXPORTS}
+    imports = describer.interfaces({**_items(type_.imports, engine), **values})
+    kept = {name: item for name, item in exports.items() if name not in IGNORED_EXPORTS}
+    return wit.ComponentType(imports=imports, exports=describer.interfaces(kept))
 
 
 def _items(list_them: Callable[[Engine], Mapping[str, Any]], engine: Engine) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from node.http.listener import Listener
 from node.http.mirror import Mirror
 from node.http.workers import DRAIN, READY, WorkerOrder
 from node.identity import Identity, load_identity
-from node.process import server_of
+from node.process import connection_beside
 from node.runner import Runner, RunnerFiles, RunnerHooks, open_files
 
 log = structlog.get_logger()
@@ -86,7 +86,8 @@ def _read(size: int) -> bytes:
 async def _run(order: WorkerOrder) -> None:
     end = _End()
     end.watch()
-    connection = await to_thread.run_sync(server_of, order.settings, f"{order.name}-http-{order.number}")
+    name = f"{order.name}-http-{order.number}"
+    connection = await to_thread.run_sync(connection_beside, order.settings, name)
     async with NatsBus(connection) as bus:
         identity = await to_thread.run_sync(load_identity, order.folder)
         files = await to_thread.run_sync(_open_files, order, identity)

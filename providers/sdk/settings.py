@@ -11,7 +11,7 @@ from typing import Any
 
 from lattice import logs
 from lattice.configuration_sources import OpenedSource
-from lattice.connection import ConnectionSettings, Credentials, find_server, parse_urls
+from lattice.connection import ConnectionSettings, server_of
 from lattice.errors import Invalid
 from lattice.names import check_label, check_name
 from lattice.quantities import parse_duration
@@ -82,18 +82,8 @@ def connection_settings(settings: MemberSettings, name: str) -> ConnectionSettin
 
     Blocks briefly. Raises `Unreachable` with the cure, or `Invalid`.
     """
-    if settings.nats is None:
-        return find_server(settings.lattice, name=name)
-    urls, credentials = parse_urls(settings.nats)
-    return ConnectionSettings(
-        urls=urls,
-        name=name,
-        credentials=Credentials(file=settings.creds) if settings.creds else credentials,
-        system_credentials=Credentials(file=settings.system_creds) if settings.system_creds else None,
-        tls_ca=settings.tls_ca,
-        tls_certificate=settings.tls_cert,
-        tls_key=settings.tls_key,
-        connect_seconds=settings.connect_timeout,
+    return server_of(
+        settings, name, connect_seconds=settings.connect_timeout, system_creds=settings.system_creds
     )
 
 

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import wasmtime
 
-_RELAY = """
-(component
-  (import "demo:kv/store" (instance $kv
-    (export "get" (func (param "key" string) (result (option string))))))
-  (core module $libc (memory (export "memory") 2)
+_LIBC = """(core module $libc (memory (export "memory") 2)
+    (data (i32.const 16) "{data}")
     (global $next (mut i32) (i32.const 1024))
     (func (export "realloc") (param i32 i32 i32 i32) (result i32) (local $start i32)
       (local.set $start (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
       (global.set $next (i32.add (local.get $start) (local.get 3)))
       (local.get $start)))
-  (core instance $l (instantiate $libc))
+  (core instance $l (instantiate $libc))"""
+
+_RELAY = """
+(component
+  (import "demo:kv/store" (instance $kv
+    (export "get" (func (param "key" string) (result (option string))))))
+  {libc}
   (core func $get (canon lower (func $kv "get")
     (memory (core memory $l "memory")) (realloc (core func $l "realloc"))))
   (core module $m
@@ -34,14 +37,7 @@ _RELAY = """
 _COMMAND = """
 (component
   {host}
-  (core module $libc (memory (export "memory") 2)
-    (data (i32.const 16) "{key}")
-    (global $next (mut i32) (i32.const 1024))
-    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (local $start i32)
-      (local.set $start (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
-      (global.set $next (i32.add (local.get $start) (local.get 3)))
-      (local.get $start)))
-  (core instance $l (instantiate $libc))
+  {libc}
   (core func $get (canon lower (func $host "get")
     (memory (core memory $l "memory")) (realloc (core func $l "realloc"))))
   (core module $m
@@ -78,14 +74,15 @@ def secret_command(folder: Path, key: str) -> Path:
 
 
 def _command(file: Path, host: str, key: str, *, good: int) -> Path:
-    file.write_bytes(wasmtime.wat2wasm(_COMMAND.format(host=host, key=key, length=len(key), good=good)))
+    libc = _LIBC.format(data=key)
+    file.write_bytes(wasmtime.wat2wasm(_COMMAND.format(host=host, libc=libc, length=len(key), good=good)))
     return file
 
 
 def relay(folder: Path, name: str) -> Path:
     """A component that exports `demo:kv/store` and answers by asking its own import of it."""
     file = folder / f"{name}.wasm"
-    file.write_bytes(wasmtime.wat2wasm(_RELAY))
+    file.write_bytes(wasmtime.wat2wasm(_RELAY.format(libc=_LIBC.format(data=""))))
     return file
 
 

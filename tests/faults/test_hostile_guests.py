@@ -116,13 +116,18 @@ async def test_slots_of_killed_guests_are_free_again(lattice: Lattice, client: C
     assert await client.invoke(bump, []) == 1
 
 
-async def test_beyond_slots_and_queue_calls_are_refused_at_once_and_then_all_is_well(
-    lattice: Lattice, client: ControlClient
-) -> None:
+async def deploy_small(lattice: Lattice, client: ControlClient) -> None:
+    """With few slots, and a short queue for them."""
     prepared = await lattice.deploy(MISBEHAVE, waits=False)
     await client.delete("misbehave")
     await client.deploy(small("misbehave", prepared.digest))
     await until(lambda: _runs(client), what="it runs")
+
+
+async def test_beyond_slots_and_queue_calls_are_refused_at_once_and_then_all_is_well(
+    lattice: Lattice, client: ControlClient
+) -> None:
+    await deploy_small(lattice, client)
     spin = await client.function("misbehave", "spin")
     codes: list[str] = []
     subject = subjects.call(lattice.name, "misbehave", spin.interface, "spin")
@@ -154,10 +159,7 @@ async def test_clients_get_through_a_burst_far_above_the_capacity(
     lattice: Lattice, client: ControlClient
 ) -> None:
     """Calls that were refused have not begun, so clients make them again until their budget ends."""
-    prepared = await lattice.deploy(MISBEHAVE, waits=False)
-    await client.delete("misbehave")
-    await client.deploy(small("misbehave", prepared.digest))
-    await until(lambda: _runs(client), what="it runs")
+    await deploy_small(lattice, client)
     bump = await client.function("misbehave", "bump")
     burst, after = Load(), Load()
 

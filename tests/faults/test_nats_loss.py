@@ -118,6 +118,19 @@ async def test_a_node_that_joins_after_the_store_was_wiped_gets_what_it_needs(
     del lattice.nodes["d"]
 
 
+def kill_all(lattice: Lattice, server: NatsServer) -> None:
+    for node in lattice.nodes.values():
+        node.kill()
+    server.kill()
+
+
+async def start_all(lattice: Lattice, server: NatsServer) -> None:
+    server.start()
+    for node in lattice.nodes.values():
+        node.start()
+    await lattice.settled()
+
+
 async def test_all_that_was_deployed_runs_again_after_everything_was_killed(
     lattice: Lattice, server: NatsServer
 ) -> None:
@@ -125,14 +138,9 @@ async def test_all_that_was_deployed_runs_again_after_everything_was_killed(
     await lattice.deploy(MISBEHAVE)
     async with lattice.connect() as client:
         await client.delete("misbehave")
-    for node in lattice.nodes.values():
-        node.kill()
-    server.kill()
+    kill_all(lattice, server)
 
-    server.start()
-    for node in lattice.nodes.values():
-        node.start()
-    await lattice.settled()
+    await start_all(lattice, server)
 
     async with lattice.connect() as client:
         await running(client, "greeter", 2)
@@ -144,15 +152,10 @@ async def test_the_copies_of_the_nodes_restore_a_store_that_was_lost_while_all_w
     lattice: Lattice, server: NatsServer
 ) -> None:
     deployed = await lattice.deploy(GREETER, replicas=2)
-    for node in lattice.nodes.values():
-        node.kill()
-    server.kill()
+    kill_all(lattice, server)
     server.wipe()
 
-    server.start()
-    for node in lattice.nodes.values():
-        node.start()
-    await lattice.settled()
+    await start_all(lattice, server)
 
     async with lattice.connect() as client:
         await running(client, "greeter", 2)

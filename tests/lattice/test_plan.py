@@ -553,7 +553,7 @@ def check_placed(lattice: Lattice, components: list[tuple[int, str | None, str |
             assert all(view.places == view.capacity for view in matching)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(node_shapes, component_shapes, component_shapes)
 def test_plan_settles_in_few_rounds_and_keeps_to_capacity_and_labels(
     shapes: list[tuple[int, str]], first: Any, second: Any
@@ -575,7 +575,7 @@ def test_plan_settles_in_few_rounds_and_keeps_to_capacity_and_labels(
     assert plan(lattice.desired, lattice.observed, InFlight(), lattice.now) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(node_shapes, component_shapes, st.sets(st.integers(0, 5)))
 def test_plan_is_the_same_for_the_same_state_and_heals_after_losses(
     shapes: list[tuple[int, str]], components: Any, lost: set[int]

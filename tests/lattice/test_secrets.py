@@ -144,8 +144,8 @@ def test_a_seal_key_is_kept_as_a_curve_seed() -> None:
 
     assert key.seed.startswith(b"SX")
     assert SealKey.from_seed(key.seed).public == key.public
-    another_end = b"AA" if key.seed[-2:] != b"AA" else b"QQ"
-    for broken in (b"", b"SXAAAA", key.seed[:-1], key.seed[:-2] + another_end, b"SU" + key.seed[2:], b"?" * 58):
+    altered = key.seed[:-2] + (b"AA" if key.seed[-2:] != b"AA" else b"QQ")
+    for broken in (b"", b"SXAAAA", key.seed[:-1], altered, b"SU" + key.seed[2:], b"?" * 58):
         with pytest.raises(Invalid, match="curve seed"):
             SealKey.from_seed(broken)
 

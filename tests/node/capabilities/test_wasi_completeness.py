@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import wasmtime
-from wasmtime import component as wasm
 
 from lattice import wit
 from node.capabilities.wasi import WasiSettings, is_builtin, wasi_interfaces
@@ -13,9 +12,7 @@ EVERY_IMPORT = (Path(__file__).parent / "every_wasi_import.wat").read_text()
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, wit.Interface]:
-    engine = wasmtime.Engine()
-    component = wasm.Component(engine, wasmtime.wat2wasm(EVERY_IMPORT))
-    return dict(describe(component, engine).imports)
+    return dict(describe(wasmtime.wat2wasm(EVERY_IMPORT), wasmtime.Engine()).imports)
 
 
 def test_all_interfaces_of_the_newest_wasi_are_built_in(imports: dict[str, wit.Interface]) -> None:

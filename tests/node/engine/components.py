@@ -33,7 +33,7 @@ def compile_wat(text: str, folder: Path, *, is_adapted: bool = False) -> Compile
     path = folder / f"{digest}.cwasm"
     if not path.exists():  # an engine may still have it mapped
         path.write_bytes(component.serialize())
-    type_ = describe(component, engine)
+    type_ = describe(binary, engine)
     if is_adapted:
         type_ = _with_bytes_for_strings(type_)
     return CompiledComponent(

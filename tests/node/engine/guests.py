@@ -99,3 +99,36 @@ RESOURCES = """
 def binary(text: str) -> bytes:
     """The text as a binary."""
     return bytes(wasmtime.wat2wasm(text))
+
+
+USED_TYPES = """
+(component
+  (import "demo:mail/types@0.1.0" (instance $types
+    (type $mail (record (field "subject" string) (field "body" (list u8))))
+    (export "mail" (type (eq $mail)))))
+  (alias export $types "mail" (type $mail))
+  (import "mail" (type $used (eq $mail)))
+  (type $urgency (enum "low" "high"))
+  (import "urgency" (type $urgency' (eq $urgency)))
+  (import "send" (func $send (param "m" $used) (param "u" $urgency') (result $used)))
+  (core module $libc
+    (memory (export "memory") 3)
+    (global $next (mut i32) (i32.const 64))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (global.get $next)
+      (global.set $next (i32.add (global.get $next) (local.get 3)))))
+  (core instance $libc (instantiate $libc))
+  (core func $send' (canon lower (func $send)
+    (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+  (core module $guest
+    (import "host" "send" (func $send (param i32 i32 i32 i32 i32 i32)))
+    (func (export "forward") (param i32 i32 i32 i32) (result i32)
+      (call $send (local.get 0) (local.get 1) (local.get 2) (local.get 3) (i32.const 1) (i32.const 16))
+      (i32.const 16)))
+  (core instance $guest (instantiate $guest (with "host" (instance (export "send" (func $send'))))))
+  (func $forward (param "m" $used) (result $used)
+    (canon lift (core func $guest "forward")
+      (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+  (export "forward" (func $forward)))
+"""
+"""Its world uses a type of an interface and has one of its own: `forward` sends a mail, urgently."""

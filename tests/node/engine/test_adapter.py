@@ -27,7 +27,7 @@ from node.engine.pool import ComponentPool
 from node.engine.skeleton import skeleton
 from tests.node.engine.conftest import SMALL, context
 from tests.node.engine.echo import echo_wat, is_same, types, values
-from tests.node.engine.guests import BYTES, RESOURCES, binary
+from tests.node.engine.guests import BYTES, RESOURCES, USED_TYPES, binary
 from tests.node.engine.handing_on import API as HANDLES
 from tests.node.engine.handing_on import HOST, OWN, handing_on
 
@@ -40,7 +40,7 @@ def compile_adapted(guest: str | bytes, folder: Path) -> CompiledComponent:
     """The component inside its adapter, compiled in this process; the adapter must fit."""
     engine = make_engine(EngineSettings(is_pooling=False))
     guest = binary(guest) if isinstance(guest, str) else guest
-    type_ = describe(wasm.Component(engine, guest), engine)
+    type_ = describe(guest, engine)
     plan = adapter.plan(type_)
     digest = hashlib.sha256(guest).hexdigest()
     path = folder / f"{digest}.cwasm"
@@ -190,7 +190,7 @@ async def test_an_error_of_the_host_ends_the_call_as_it_is(
 
 
 @given(data=st.data())
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 def test_types_of_any_shape_around_bytes_fit_the_adapter(data: st.DataObject) -> None:
     type_ = wit.Tuple((data.draw(types()), wit.BYTES))
     examples = data.draw(st.lists(st.lists(values(type_), max_size=4), min_size=1, max_size=3))
@@ -244,7 +244,7 @@ async def hand_on(type_: wit.Type, examples: Sequence[Any]) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 def test_handles_beside_bytes_are_lent_given_and_returned(data: st.DataObject) -> None:
     type_ = wit.Tuple((data.draw(types(OWN, wit.BYTES)), OWN, wit.BYTES, data.draw(types(OWN))))
     examples = data.draw(st.lists(values(type_), min_size=1, max_size=3))
@@ -321,10 +321,10 @@ def test_the_adapter_fits_every_example(path: Path) -> None:
     if path.name.endswith(".wasip1.wasm"):
         pytest.skip("a core module")
     guest = skeleton(path.read_bytes())
-    type_ = describe(wasm.Component(engine, guest), engine)
+    type_ = describe(guest, engine)
     plan = adapter.plan(type_)
 
-    adapted = describe(wasm.Component(engine, adapter.adapt(guest, plan)), engine)
+    adapted = describe(adapter.adapt(guest, plan), engine)
 
     for before, after, names in (
         (type_.imports, adapted.imports, plan.imports),
@@ -335,9 +335,29 @@ def test_the_adapter_fits_every_example(path: Path) -> None:
         }
 
 
+async def test_a_type_that_the_world_imports_carries_bytes(engine: Engine, tmp_path: Path) -> None:
+    sent: list[Any] = []
+
+    def send(call: GuestCall, mail: dict[str, Any], urgency: str) -> dict[str, Any]:
+        sent.append((mail, urgency))
+        return {**mail, "subject": "Re: " + mail["subject"]}
+
+    compiled = compile_adapted(USED_TYPES, tmp_path)
+    pool = pool_of(engine, compiled, HostInterface(name=wit.WORLD, functions={"send": send}))
+    mail = {"subject": "Gr\u00fc\u00dfe", "body": EVERY_BYTE * 300}
+
+    assert await pool.call(wit.WORLD, "forward", [mail], context()) == {
+        **mail,
+        "subject": "Re: Gr\u00fc\u00dfe",
+    }
+    assert sent == [(mail, "high")]
+    assert wit.WORLD in compiled.adapted_imports and wit.WORLD in compiled.adapted_exports
+    await pool.aclose()
+
+
 def plan_of(text: str) -> adapter.AdapterPlan:
     engine = make_engine(EngineSettings(is_pooling=False))
-    return adapter.plan(describe(wasm.Component(engine, binary(text)), engine))
+    return adapter.plan(describe(binary(text), engine))
 
 
 def test_interfaces_without_bytes_are_left_alone() -> None:
@@ -363,9 +383,9 @@ def test_what_has_no_bytes_passes_through_with_its_resources() -> None:
         RESOURCES[: RESOURCES.rindex(")")]
         + '(import "demo:a/b" (instance (export "f" (func (result (list u8)))))))'
     )
-    type_ = describe(wasm.Component(engine, guest), engine)
+    type_ = describe(guest, engine)
 
-    adapted = describe(wasm.Component(engine, adapter.adapt(guest, adapter.plan(type_))), engine)
+    adapted = describe(adapter.adapt(guest, adapter.plan(type_)), engine)
 
     assert adapted.imports["wasi:io/streams@0.2.0"] == type_.imports["wasi:io/streams@0.2.0"]
     assert adapted.imports["demo:a/b"].functions["f"].result == wit.STRING
@@ -380,9 +400,9 @@ def test_a_resource_that_its_interface_names_twice_keeps_its_functions() -> None
         (export "[method]fields.get" (func (param "self" (borrow $fields)) (result (list u8))))
         (export "[constructor]fields" (func (result (own $fields))))))
       (import "demo:a/b" (instance (export "f" (func (result (list u8)))))))""")
-    type_ = describe(wasm.Component(engine, guest), engine)
+    type_ = describe(guest, engine)
 
-    adapted = describe(wasm.Component(engine, adapter.adapt(guest, adapter.plan(type_))), engine)
+    adapted = describe(adapter.adapt(guest, adapter.plan(type_)), engine)
 
     before = type_.imports["wasi:http/types@0.2.0"]
     assert adapted.imports["wasi:http/types@0.2.0"] == adapter.adapted_interface(before)

@@ -56,7 +56,7 @@ USER = """
 
 
 def part(text: str) -> Part:
-    return Part(binary=binary(text), type=describe(wasm.Component(ENGINE, binary(text)), ENGINE))
+    return Part(binary=binary(text), type=describe(binary(text), ENGINE))
 
 
 def test_a_plug_gives_the_guest_what_it_imports() -> None:
@@ -77,7 +77,7 @@ def test_a_plug_gives_the_guest_what_it_imports() -> None:
 
 
 def test_imports_of_all_parts_are_joined_and_exports_pass_through() -> None:
-    outer = describe(wasm.Component(ENGINE, plug(part(GUEST), [part(DOUBLER)])), ENGINE)
+    outer = describe(plug(part(GUEST), [part(DOUBLER)]), ENGINE)
 
     assert set(outer.imports) == {"demo:log/log"}
     assert set(outer.imports["demo:log/log"].functions) == {"note", "count"}

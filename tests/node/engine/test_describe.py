@@ -1,18 +1,17 @@
 from __future__ import annotations
 
 import pytest
-from wasmtime import component as wasm
 
 from lattice import wit
 from lattice.errors import Invalid
 from node.engine.configuration import EngineSettings, make_engine
 from node.engine.describe import describe
-from tests.node.engine.guests import BYTES, RESOURCES, binary
+from tests.node.engine.guests import BYTES, RESOURCES, USED_TYPES, binary
 
 
 def describe_text(text: str) -> wit.ComponentType:
     engine = make_engine(EngineSettings(is_pooling=False))
-    return describe(wasm.Component(engine, binary(text)), engine)
+    return describe(binary(text), engine)
 
 
 def test_functions_have_their_parameters_and_named_types() -> None:
@@ -36,6 +35,24 @@ def test_a_used_resource_names_the_interface_that_defines_it() -> None:
     assert streams.functions["[method]input-stream.subscribe"] == wit.Function(
         (("self", wit.Handle("wasi:io/streams@0.2.0#input-stream", False)),), pollable
     )
+
+
+def test_types_that_the_world_imports_are_among_its_own() -> None:
+    world = describe_text(USED_TYPES).imports[wit.WORLD]
+
+    mail = wit.Record((("subject", wit.STRING), ("body", wit.BYTES)))
+    assert world.types == {"mail": mail, "urgency": wit.Enum(("low", "high"))}
+    assert world.functions["send"].result == mail
+
+
+def test_an_export_may_have_any_name_beside_imported_types() -> None:
+    text = USED_TYPES.replace('(export "forward" (func $f', '(export "type-import-0" (func $f')
+
+    type_ = describe_text(text)
+
+    assert set(type_.imports[wit.WORLD].types) == {"mail", "urgency"}
+    assert set(type_.exports[wit.WORLD].functions) == {"type-import-0"}
+    assert not type_.exports[wit.WORLD].types
 
 
 def test_the_build_step_that_python_components_export_is_ignored() -> None:

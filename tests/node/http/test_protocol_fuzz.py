@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 
 import anyio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lattice.errors import LatticeError
@@ -92,7 +92,7 @@ async def _feed(
     return bytes(transport.sent), responder.failures
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=20)), max_size=25), st.booleans())
 def test_any_bytes_get_answers_of_the_listener_or_the_script(pieces: list[bytes], is_joined: bool) -> None:
     sent, failures = asyncio.run(_feed([b"".join(pieces)] if is_joined else pieces))
@@ -103,7 +103,7 @@ def test_any_bytes_get_answers_of_the_listener_or_the_script(pieces: list[bytes]
     assert statuses <= allowed
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from([1, 7, 100, 4096, 70_000]), min_size=1, max_size=4), st.data())
 def test_cutting_bytes_differently_changes_no_answer(sizes: list[int], data: st.DataObject) -> None:
     stream = b"".join(
@@ -155,7 +155,7 @@ def _messages(draw: st.DrawFn) -> tuple[bytes, list[int]]:
     return stream, statuses
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400)
 @given(_messages(), st.data())
 def test_only_the_request_line_says_which_protocol_it_is(
     messages: tuple[bytes, list[int]], data: st.DataObject
@@ -198,7 +198,7 @@ async def _describe(request: HttpRequest) -> HttpResponse:
     return HttpResponse(status=200, body=text + fields + counted)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.sampled_from(WHOLE), max_size=8), st.data())
 def test_a_request_that_comes_again_is_answered_as_if_it_were_new(
     messages: list[bytes], data: st.DataObject

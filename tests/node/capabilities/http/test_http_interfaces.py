@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import wasmtime
-from wasmtime import component as wasm
 
 from lattice import wit
 from node.capabilities.http.client import HttpClient
@@ -24,9 +23,7 @@ UNSTABLE = {"[method]response-outparam.send-informational"}
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, wit.Interface]:
-    engine = wasmtime.Engine()
-    component = wasm.Component(engine, wasmtime.wat2wasm(EVERY_IMPORT))
-    return dict(describe(component, engine).imports)
+    return dict(describe(wasmtime.wat2wasm(EVERY_IMPORT), wasmtime.Engine()).imports)
 
 
 def test_each_interface_has_the_functions_and_resources_of_its_definition(

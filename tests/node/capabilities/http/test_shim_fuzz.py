@@ -73,7 +73,6 @@ def _examples(count: int) -> list[HttpRequest]:
     @settings(
         max_examples=count,
         database=None,
-        deadline=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )

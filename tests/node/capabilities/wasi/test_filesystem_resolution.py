@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.capabilities.wasi.filesystem.file_errors import FileError, from_os
@@ -182,7 +182,7 @@ def test_nothing_stays_open(tree: Path) -> None:
 
 
 @pytest.mark.skipif(not is_available(), reason="the kernel lacks openat2")
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(entries=ENTRIES, path=PATHS, follows=st.booleans())
 def test_any_path_in_any_tree_means_what_the_kernel_says_beneath(
     entries: list[tuple[list[str], str, str]], path: str, follows: bool
