@@ -164,17 +164,26 @@ class _Module:
             self._functions.append(f"{head} {guard} {self._missing(crossing, len(params) - 1)})")
             return
         signature = core_signature(crossing.function)
-        symbol = f"$f{len(self._imports)}"
-        given = _result("i32" if signature.area_bytes else signature.result)
-        called = f"(func {symbol} {_params(signature.params)} {given})"
-        self._imports.append(f'(import "core" {quote(crossing.name)} {called})')
+        symbol = mixed_bridge.OURS.get(crossing.name) or self._import_of_core(crossing.name, signature)
         body = _Body(self, crossing.function, signature)
         self._functions.append(f"{head} {body.text(symbol, guard)})")
 
+    def _import_of_core(self, name: str, signature: CoreSignature) -> str:
+        symbol = f"$f{len(self._imports)}"
+        given = _result("i32" if signature.area_bytes else signature.result)
+        called = f"(func {symbol} {_params(signature.params)} {given})"
+        self._imports.append(f'(import "core" {quote(name)} {called})')
+        return symbol
+
     def _missing(self, crossing: Crossing, area: int) -> str:
-        """What the shim lacks traps, but for what an error was: it has no such error."""
-        asks = crossing.is_shared and isinstance(crossing.function.result, wit.Option)
-        return f"(i32.store8 (local.get {area}) (i32.const 0))" if asks else "unreachable"
+        """What the shim lacks traps, but for what of the host's an error was: with the shim's it was nothing."""
+        first = crossing.function.params[0][1] if crossing.function.params else None
+        if not crossing.is_shared or not isinstance(first, wit.Handle):
+            return "unreachable"
+        if not isinstance(crossing.function.result, wit.Option):
+            return "unreachable"
+        known = f"(drop (call $object (local.get 0) (i32.const {_number(first.resource)})))"
+        return f"{known} (i32.store8 $guest (local.get {area}) (i32.const 0))"
 
     # What the host has a part in
 

@@ -123,9 +123,13 @@ def _shim(
         return None
     core = shim_compose.load_core()
     bare, reasons = skeleton(artifact), []
-    for compose in shim_compose.COMPOSITIONS:
+    try:
+        carried = carriage(type_, form)
+    except Invalid as error:
+        warnings.append(f"its HTTP requests are served by host functions: {error.message}")
+        return None
+    for compose in shim_compose.compositions(carried):
         try:
-            carried = carriage(type_, form)
             wasm.Component(engine, compose(bare, type_, carried, core))
         except (wasmtime.WasmtimeError, Invalid) as error:
             reasons.append(_short(str(error)))

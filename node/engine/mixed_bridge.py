@@ -43,22 +43,27 @@ def _import(module: str, name: str, symbol: str, params: str, result: str = "") 
     return f'(import "{module}" {quote(name)} (func {symbol} (param {params}) {result}))'
 
 
+_STREAM_FUNCTIONS = {
+    "check-write": (f"{_OUTPUT}check-write", "i32"),
+    "blocking-flush": (f"{_OUTPUT}blocking-flush", "i32"),
+    "write": (f"{_OUTPUT}write", "i32 i32 i32"),
+    "read": (f"{_INPUT}read", "i32 i64"),
+    "blocking-read": (f"{_INPUT}blocking-read", "i32 i64"),
+}
+"""What splices call: the shim's functions give the place of their results, the host's are told one."""
+
+OURS = {full: f"$our-{name}" for name, (full, _) in _STREAM_FUNCTIONS.items()}
+"""The symbols of those of the shim: nothing may be imported twice."""
+
+
 def _stream_imports() -> dict[str, str]:
-    """What splices call: the shim's functions give the place of their results, the host's are told one."""
-    functions = {
-        "check-write": (f"{_OUTPUT}check-write", "i32"),
-        "blocking-flush": (f"{_OUTPUT}blocking-flush", "i32"),
-        "write": (f"{_OUTPUT}write", "i32 i32 i32"),
-        "read": (f"{_INPUT}read", "i32 i64"),
-        "blocking-read": (f"{_INPUT}blocking-read", "i32 i64"),
-    }
     ours = {
         f"$our-{name}": _import("core", full, f"$our-{name}", params, "(result i32)")
-        for name, (full, params) in functions.items()
+        for name, (full, params) in _STREAM_FUNCTIONS.items()
     }
     theirs = {
         f"$their-{name}": _import("host", _INNER + full, f"$their-{name}", f"{params} i32")
-        for name, (full, params) in functions.items()
+        for name, (full, params) in _STREAM_FUNCTIONS.items()
     }
     return ours | theirs
 

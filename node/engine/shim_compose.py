@@ -135,8 +135,10 @@ def compose_beside(guest: bytes, type_: wit.ComponentType, carriage: Carriage, c
 Composing = Callable[[bytes, wit.ComponentType, Carriage, ShimCore], bytes]
 """A way to put guest and shim together."""
 
-COMPOSITIONS: tuple[Composing, ...] = (compose_inside, compose_beside)
-"""All ways, the better one first: what gives a valid component counts."""
+
+def compositions(carriage: Carriage) -> tuple[Composing, ...]:
+    """The ways that may do, the better one first: what gives a valid component counts."""
+    return (compose_inside,) if carriage.is_mixed else (compose_inside, compose_beside)
 
 
 def _handler(type_: wit.ComponentType) -> str:

@@ -348,14 +348,10 @@ class _Inlining:
             if realloc is not None:
                 of_guest.append(("realloc", items.CORE_FUNC, self._renumber(items.CORE_FUNC, realloc)))
             given.append(("guest", self._output.add(CoreExports(tuple(of_guest)))))
-        of_host = [
-            (name, items.CORE_FUNC, self._lower_of_host(name, memory, realloc))
-            for crossing in crossings
-            if crossing.is_shared
-            for name in mixed_bridge.host_functions(crossing.name)
-        ]
-        if of_host:
-            given.append(("host", self._output.add(CoreExports(tuple(dict.fromkeys(of_host))))))
+        shared = [crossing.name for crossing in crossings if crossing.is_shared]
+        if names := dict.fromkeys(name for item in shared for name in mixed_bridge.host_functions(item)):
+            of_host = [(name, items.CORE_FUNC, self._lower_of_host(name, memory, realloc)) for name in names]
+            given.append(("host", self._output.add(CoreExports(tuple(of_host)))))
         module = self._add_module(text)
         return self._output.add(CoreInstantiate(module, tuple(given)))
 
