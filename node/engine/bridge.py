@@ -176,7 +176,7 @@ class _Module:
         return symbol
 
     def _missing(self, crossing: Crossing, area: int) -> str:
-        """What the shim lacks traps, but for what of the host's an error was: with the shim's it was nothing."""
+        """What the shim lacks traps, but for what an error meant to the host: one of the shim's, nothing."""
         first = crossing.function.params[0][1] if crossing.function.params else None
         if not crossing.is_shared or not isinstance(first, wit.Handle):
             return "unreachable"
