@@ -20,7 +20,7 @@ $(STAMP): requirements/build.txt requirements/dev.txt pyproject.toml
 	touch $@
 
 # The engine's native helper: nothing needs it, but calls are quicker with it.
-$(DRIVER): node/engine/driver/driver.c node/engine/driver/build.py $(STAMP)
+$(DRIVER): $(wildcard node/engine/driver/*.[ch]) node/engine/driver/build.py $(STAMP)
 	$(BIN)/python -m node.engine.driver.build
 
 demo: setup

@@ -256,7 +256,7 @@ class Sink(Protocol):
         """Nobody wants them any more."""
 
     def await_room(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called, maybe for nothing, when there may be room: true if there is, and it won't be."""
+        """Have `wake` called, maybe for nothing, when there may be room: true if there is already."""
 
 
 class Pouring(Receiving):

@@ -23,10 +23,10 @@ class ByteStore(Protocol):
         """Drop what waits."""
 
     def await_data(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called, maybe for nothing, when the guest has added some: true if there are some already."""
+        """Have `wake` called, maybe for nothing, when the guest has added some: true if some are here."""
 
     def await_room(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called, maybe for nothing, when the guest has taken some: true if there is room already."""
+        """Have `wake` called, maybe for nothing, when the guest has taken some: true if there is room."""
 
     def close(self) -> None:
         """The guest is to ask Python from now on."""

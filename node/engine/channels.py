@@ -1,7 +1,7 @@
 """Byte streams between the event loop and a guest, which the driver moves without Python (driver/channels.c).
 
-A guest asks for parts, and gives them, by a host function that is `channelled`. The driver answers there and then, on
-whatever thread the guest runs; so Python hears of a part only when it waits for one.
+A guest asks for parts, and gives them, by a host function that is `channelled`. The driver answers there and
+then, on whatever thread the guest runs; so Python hears of a part only when it waits for one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import cast
 from node.engine.capi import bytes_address, new_bytes
 from node.engine.driver import Driver
 
-WINDOW_BYTES = 256 * 1024
-"""What may wait in a channel before there is no room."""
 _FOR_DATA, _FOR_ROOM = 1, 2
+
 
 class Doorbell:
     """Tells an event loop what guests have done with channels."""
@@ -46,7 +45,7 @@ class Doorbell:
         os.close(self._descriptor)
 
     def __del__(self) -> None:
-        self.driver.free_bell(self.address)  # each channel keeps it alive
+        self.driver.free_bell(self.address)  # with the last of its channels
 
 
 class Channel:
@@ -54,10 +53,11 @@ class Channel:
 
     __slots__ = ("_bell", "_driver", "_size", "address")
 
-    def __init__(self, bell: Doorbell) -> None:
+    def __init__(self, bell: Doorbell, window: int) -> None:
+        """There is room for the guest while fewer than `window` bytes wait; for others, below half of it."""
         self._bell = bell
         self._driver = bell.driver
-        self.address = cast("int", self._driver.new_channel(bell.address, WINDOW_BYTES))
+        self.address = cast("int", self._driver.new_channel(bell.address, window))
         if not self.address:
             raise MemoryError("no room for a channel")
         self._size = ctypes.c_uint64.from_address(self.address)

@@ -48,7 +48,7 @@ class HostInterface:
     Objects that a guest still holds when its instance ends are dropped then.
     """
     channelled: frozenset[str] = frozenset()
-    """Functions from text to text that ask about channels: the driver answers what it can, the function the rest."""
+    """Functions from text to text that ask about channels: the driver answers what it can, they the rest."""
 
 
 class Returned(Exception):
@@ -95,8 +95,11 @@ class GuestInstance(Protocol):
     def state(self) -> MutableMapping[Any, Any]:
         """What capabilities keep for this sandbox; it lives as long as the sandbox does."""
 
-    def new_store(self, number: int, *, is_input: bool) -> ByteStore:
-        """Bytes for the guest to read, or to write: a channel where there are any, until `part_stores`."""
+    def new_store(self, number: int, window: int, *, is_input: bool) -> ByteStore:
+        """Bytes for the guest to read, or to write: a channel where there are any, until `part_stores`.
+
+        A channel has room while fewer than `window` bytes wait.
+        """
 
     def part_stores(self) -> None:
         """The guest has no channels any more."""

@@ -125,8 +125,8 @@ class Instance:
         "_channels",
         "_engine",
         "_hot_turns",
-        "_is_broken",
         "_is_away",
+        "_is_broken",
         "_is_closed",
         "_is_heavy",
         "_is_paused",
@@ -419,7 +419,10 @@ class Instance:
         return is_here or self._pace.standing is Standing.TRUSTED
 
     def _poll_here(self) -> bool:
-        return self._watched(lambda: self._store.poll(LOOP_TICKS))
+        has_ended = self._watched(lambda: self._store.poll(LOOP_TICKS))
+        if self._channels:
+            cast("DrivenStore", self._store).tell()
+        return has_ended
 
     def _watched(self, poll: Callable[[], bool]) -> bool:
         """Poll, by way of `poll`, and find out whether the guest has overrun."""
@@ -444,7 +447,7 @@ class Instance:
 
     async def _poll_away(self) -> bool:
         has_ended, seconds = await self._engine.workers.run(self._poll_slice)
-        if seconds > LOOP_SECONDS and not self._is_heavy:
+        if seconds > LOOP_SECONDS and not self._is_heavy and not self._is_away:
             self._overran()
         return has_ended
 
@@ -457,6 +460,7 @@ class Instance:
         has_ended = store.poll(WORKER_TICKS)
         if self._channels:
             cast("DrivenStore", store).let_wait(False)
+            cast("DrivenStore", store).tell()
         return has_ended, time.thread_time() - began
 
     def _begin_turn(self) -> None:
@@ -555,12 +559,12 @@ class Instance:
 
     # Channels: streams of bytes that the driver moves
 
-    def new_store(self, number: int, *, is_input: bool) -> ByteStore:
+    def new_store(self, number: int, window: int, *, is_input: bool) -> ByteStore:
         """Bytes for the guest to read, or to write, under a number of its; `part_stores` in the end."""
         store, bell = self._store, self._engine.doorbell
         if bell is None or not isinstance(store, DrivenStore):
             return Chunks()
-        channel = Channel(bell)
+        channel = Channel(bell, window)
         store.join(channel.address, number, is_input=is_input)
         self._channels.append(channel)
         return channel

@@ -1,4 +1,4 @@
-"""Bytes as text of ASCII, of n bytes n and n/7 characters: how they cross the border of a sandbox that asks with texts.
+"""Bytes as text of ASCII, of n bytes n and n/7 characters: how they cross a border that is made of text.
 
 How it is done says node/capabilities/http/shim/packing.c, the other end. The driver does it in microseconds.
 """
@@ -43,7 +43,7 @@ def _pack(data: bytes, columns: int) -> bytes:
 
 
 def _unpack(text: bytes, length: int) -> bytes:
-    columns, high = len(text) - length, text[length:]
+    columns, high = (length + _ROWS - 1) // _ROWS, text[length:]
     parts = []
     for row in range(_ROWS):
         part = text[row * columns : min((row + 1) * columns, length)]

@@ -297,6 +297,10 @@ class DrivenStore(Store):
         """Take all channels from the guest."""
         self._driver.part(self._address)
 
+    def tell(self) -> None:
+        """The guest has stopped: have the bell rung for what it has written."""
+        self._driver.tell(self._address)
+
     def let_wait(self, may_wait: bool) -> None:
         """Whether the guest may wait on its thread, for a moment, when it reads or writes a channel."""
         self._cells.head.may_wait = may_wait

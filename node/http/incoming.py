@@ -137,7 +137,8 @@ class Inlet:
 
     def _pass_on(self, data: bytes | memoryview) -> None:
         """Take a part of a body without the parser, which would copy it; another one reads what is behind."""
-        assert self._current is not None and self._current.head is not None
+        assert self._current is not None
+        assert self._current.head is not None
         left = self._current.head.content_length - self._body_bytes
         rest = data[left:]
         self.on_body(bytes(data[:left] if rest else data))

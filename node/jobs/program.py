@@ -9,6 +9,7 @@ import anyio
 
 from lattice.jobs import STDOUT, Outcome, output_header
 from lattice.streams import ByteReceiver, ByteSender
+from node.engine.byte_store import ByteStore, Chunks
 from node.engine.host import CallContext, GuestCall, LogSink
 
 Write = Callable[[int, bytes], Awaitable[None]]
@@ -81,3 +82,10 @@ class _NoInstance:
     def __init__(self) -> None:
         self.state: dict[object, object] = {}
         self.call: GuestCall | None = None
+
+    def new_store(self, number: int, window: int, *, is_input: bool) -> ByteStore:
+        """Bytes that no guest will ask for."""
+        return Chunks()
+
+    def part_stores(self) -> None:
+        """There are no channels."""

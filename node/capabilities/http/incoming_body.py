@@ -134,7 +134,7 @@ class BodyBuffer:
         self._came.notify()
 
     def await_room(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called, maybe for nothing, when there may be room: true if there is, and it won't be."""
+        """Have `wake` called, maybe for nothing, when there may be room: true if there is already."""
         if self._is_discarding or self._has_room() or self._store.await_room(wake):
             return True
         self._on_room = wake

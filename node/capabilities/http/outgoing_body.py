@@ -6,6 +6,7 @@ end, as from any byte stream. So the guest waits for the slowest peer, and holds
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 import anyio
@@ -19,7 +20,7 @@ from node.capabilities.wasi.pollables import Disarm, Signal
 from node.capabilities.wasi.streams import OutputStream, StreamClosed
 from node.engine.byte_store import ByteStore, Chunks
 
-WINDOW_BYTES = 256 * 1024
+WINDOW_BYTES = 512 * 1024
 """What a guest may be ahead of who sends its body."""
 
 UNSENT_BYTES = 1024 * 1024
@@ -44,7 +45,7 @@ class BodyPipe(Receiving):
         self._error: LatticeError | None = None
         self._is_abandoned = False
         self._is_sent = False
-        self._written = anyio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self._taken = Signal()
 
     # The guest's end: never waits
@@ -120,8 +121,12 @@ class BodyPipe(Receiving):
         return data
 
     def _notify(self) -> None:
-        self._written.set()
+        self._wake()
         self._taken.notify()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     # The receiving end
 
@@ -138,12 +143,18 @@ class BodyPipe(Receiving):
                 raise anyio.EndOfStream
             if self._is_abandoned:
                 raise Interrupted("the body was given up")
-            self._written = anyio.Event()
-            if not self._store.await_data(self._written.set):
-                await self._written.wait()
+            if not self._store.await_data(self._wake):
+                await self._wait()
         self._give_back(len(chunk))
         self._taken.notify()
         return chunk
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
     def abort(self, error: LatticeError) -> None:
         self.fail(error)

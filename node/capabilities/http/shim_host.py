@@ -18,7 +18,7 @@ import anyio
 from lattice.errors import Failed, LatticeError, Trapped
 from lattice.http import INLINE_BYTES, Body, Headers, HttpRequest, HttpResponse
 from lattice.streams import ByteReceiver, Pouring
-from node.capabilities.http import shim_text
+from node.capabilities.http import incoming_body, outgoing_body, shim_text
 from node.capabilities.http.client import HttpClient, RequestOptions
 from node.capabilities.http.errors import BodyFailed, HttpError, from_lattice
 from node.capabilities.http.incoming_body import BodyBuffer
@@ -103,7 +103,7 @@ class ShimExchange:
         if self._body is None:
             return
         body, start_soon = self._body
-        self.inputs[0] = buffer = BodyBuffer(is_complete=False)
+        buffer = BodyBuffer(is_complete=False)
         self.add_input(0, buffer)
         if isinstance(body, Pouring):
             body.pour_into(buffer)
@@ -115,12 +115,13 @@ class ShimExchange:
         """Let the guest read a body as a stream of that number."""
         assert self.call is not None
         self.inputs[number] = buffer
-        buffer.move_to(self.call.instance.new_store(number, is_input=True))
+        buffer.move_to(self.call.instance.new_store(number, incoming_body.WINDOW_BYTES, is_input=True))
 
     def add_output(self, number: int) -> BodyPipe:
         """Let the guest write a body as a stream of that number."""
         assert self.call is not None
-        pipe = BodyPipe(store=self.call.instance.new_store(number, is_input=False))
+        store = self.call.instance.new_store(number, outgoing_body.WINDOW_BYTES, is_input=False)
+        pipe = BodyPipe(store=store)
         self.outputs[number] = pipe
         return pipe
 

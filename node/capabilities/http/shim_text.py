@@ -1,7 +1,7 @@
 """What the shim and its host say to each other: texts of lines, pure. The other end is shim/*.c.
 
-The border is made of UTF-8. Bytes that are none are packed into text, which both ends do sixteen and more at a time:
-many times faster than the conversions between Latin-1 and UTF-8 on the way.
+The border is made of UTF-8. Bytes that are none are packed into text, which both ends do sixteen and more at
+a time: many times faster than the conversions between Latin-1 and UTF-8 on the way.
 """
 
 from __future__ import annotations

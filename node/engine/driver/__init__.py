@@ -165,6 +165,7 @@ class Driver:
         self.watch = _bind(library, "driver_watch", [_Address, ctypes.c_uint32], flag)
         self.close_channel = _bind(library, "driver_close_channel", [_Address], None)
         self.join = _bind(library, "driver_join", [_Address, _Address, ctypes.c_uint32, flag], None)
+        self.tell = _bind(library, "driver_tell", [_Address], None)
         self.part = _bind(library, "driver_part", [_Address], None)
         self.answer_before = _bind(library, "driver_answer_before", [_Address], None)
         self.on_question = ctypes.cast(library.driver_on_question, _Address).value

@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_PART = 1 << 16, LEAST_PIECE = 4096, PATIENCE_NANOSECONDS = 1000000 };
+enum { MOST_PART = 1 << 16, LEAST_PIECE = 4096, BATCH = 1 << 16, PATIENCE_NANOSECONDS = 1000000 };
 
 typedef struct piece {
   struct piece *next;
@@ -46,6 +46,7 @@ typedef struct bell {
   pthread_mutex_t lock;
   channel *first;
   int descriptor;
+  _Atomic uint32_t owners; // Python's object, and each channel: they may go in any order
 } bell;
 
 EXPORT bell *driver_new_bell(int descriptor) {
@@ -53,12 +54,15 @@ EXPORT bell *driver_new_bell(int descriptor) {
   if (self == NULL) return NULL;
   pthread_mutex_init(&self->lock, NULL);
   self->descriptor = descriptor;
+  self->owners = 1;
   return self;
 }
 
 EXPORT void driver_mute_bell(bell *self) { self->descriptor = -1; }
 
-EXPORT void driver_free_bell(bell *self) { free(self); }
+EXPORT void driver_free_bell(bell *self) {
+  if (atomic_fetch_sub(&self->owners, 1) == 1) free(self);
+}
 
 static void ring(channel *for_whom) {
   bell *self = for_whom->bell;
@@ -105,6 +109,7 @@ EXPORT channel *driver_new_channel(bell *bell, uint64_t window) {
   pthread_cond_init(&self->changed, &clock);
   pthread_mutex_init(&self->lock, NULL);
   self->bell = bell;
+  atomic_fetch_add(&bell->owners, 1);
   self->window = window;
   return self;
 }
@@ -119,6 +124,7 @@ static void drop_first(channel *self) {
 // Both ends may use it at any time until it is freed; it must be in no list then.
 EXPORT void driver_free_channel(channel *self) {
   silence(self);
+  driver_free_bell(self->bell);
   while (self->first != NULL) drop_first(self);
   free(self);
 }
@@ -137,9 +143,10 @@ EXPORT bool driver_watch(channel *self, uint32_t for_what) {
   return is_so;
 }
 
-// After the guest's end has changed something, with the lock, which is given back.
-static void unlock_and_tell(channel *self) {
-  bool is_told = is_as_watched(self);
+// After the guest's end has changed something, with the lock, which is given back. A guest that goes on writing is not
+// disturbed for each part: if it stops, what there is is told of.
+static void unlock_and_tell(channel *self, bool goes_on) {
+  bool is_told = is_as_watched(self) && !(goes_on && self->watched == FOR_DATA && self->size < BATCH);
   if (is_told) self->watched = UNWATCHED;
   pthread_mutex_unlock(&self->lock);
   if (is_told) ring(self);
@@ -216,6 +223,15 @@ EXPORT void driver_join(head *cells, channel *self, uint32_t number, bool is_inp
 
 EXPORT void driver_part(head *cells) { cells->channels = NULL; }
 
+// The guest has stopped, for now: tell of what it has written.
+EXPORT void driver_tell(head *cells) {
+  for (channel *each = cells->channels; each != NULL; each = each->next) {
+    if (each->is_input) continue;
+    pthread_mutex_lock(&each->lock);
+    unlock_and_tell(each, false);
+  }
+}
+
 // What the guest asks
 
 static bool is_empty(const channel *self) { return self->size == 0; }
@@ -232,16 +248,17 @@ static void wait_while(channel *self, bool (*is_so)(const channel *)) {
 }
 
 // Lock it, if there is something to read or room: else false, after a moment if it may wait.
-static bool is_ready(channel *self, bool may_wait, bool (*is_hindered)(const channel *)) {
+static bool is_ready(channel *self, head *cells, bool (*is_hindered)(const channel *)) {
+  if (cells->may_wait && is_hindered(self)) driver_tell(cells);
   pthread_mutex_lock(&self->lock);
-  if (may_wait && is_hindered(self)) wait_while(self, is_hindered);
+  if (cells->may_wait && is_hindered(self)) wait_while(self, is_hindered);
   if (!self->is_closed && !is_hindered(self)) return true;
   pthread_mutex_unlock(&self->lock);
   return false;
 }
 
-static bool give_part(channel *self, bool may_wait, text_value *answer) {
-  if (!is_ready(self, may_wait, is_empty)) return false;
+static bool give_part(channel *self, head *cells, text_value *answer) {
+  if (!is_ready(self, cells, is_empty)) return false;
   const piece *first = self->first;
   size_t size = first->end - first->start < MOST_PART ? first->end - first->start : MOST_PART;
   byte_vector text;
@@ -249,17 +266,17 @@ static bool give_part(channel *self, bool may_wait, text_value *answer) {
   text.data[0] = 'd';
   driver_pack(first->data + first->start, size, text.data + 1);
   consume(self, size);
-  unlock_and_tell(self);
+  unlock_and_tell(self, true);
   *answer = (text_value){at.text_kind, text};
   return true;
 }
 
-static bool take_part(channel *self, bool may_wait, const uint8_t *text, size_t size, text_value *answer) {
-  if (!is_ready(self, may_wait, is_full)) return false;
+static bool take_part(channel *self, head *cells, const uint8_t *text, size_t size, text_value *answer) {
+  if (!is_ready(self, cells, is_full)) return false;
   size_t length = unpacked_size(size);
   uint8_t *target = length > 0 ? extend(self, length) : NULL;
   if (target != NULL) driver_unpack(text, length, target);
-  unlock_and_tell(self);
+  unlock_and_tell(self, true);
   if (target == NULL) return false;
   *answer = (text_value){.kind = at.text_kind};
   return true;
@@ -272,7 +289,7 @@ static channel *find(const head *cells, uint32_t number, bool is_input) {
 }
 
 // Whether the question was about a channel, and is answered.
-static bool answered(const head *cells, const text_value *question, text_value *answer) {
+static bool answered(head *cells, const text_value *question, text_value *answer) {
   const uint8_t *text = question->text.data, *end = text + question->text.size;
   if (cells == NULL || cells->channels == NULL || text == end) return false;
   uint8_t letter = *text++;
@@ -282,9 +299,8 @@ static bool answered(const head *cells, const text_value *question, text_value *
   while (text < end && *text >= '0' && *text <= '9') number = number * 10 + (*text++ - '0');
   channel *asked = find(cells, number, is_read);
   if (asked == NULL) return false;
-  bool may_wait = cells->may_wait && (letter == 'r' || letter == 'w');
-  if (is_read) return give_part(asked, may_wait, answer);
-  return text < end && *text == '\n' && take_part(asked, may_wait, text + 1, end - text - 1, answer);
+  if (is_read) return give_part(asked, cells, answer);
+  return text < end && *text == '\n' && take_part(asked, cells, text + 1, end - text - 1, answer);
 }
 
 // A host function from text to text, as wasmtime calls it

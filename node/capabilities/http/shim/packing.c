@@ -44,9 +44,9 @@ void put_packed(writer *to, bytes data) {
   to->end = high + columns;
 }
 
-// May be where the packed bytes are. Of what the host has packed: nothing is checked.
+// `target` may be where the packed bytes are.
 size_t unpack(const uint8_t *source, size_t size, uint8_t *target) {
-  size_t length = size * ROWS / (ROWS + 1), columns = size - length, full = full_columns(length), column = 0;
+  size_t length = size * ROWS / (ROWS + 1), columns = columns_of(length), full = full_columns(length), column = 0;
   const uint8_t *high = source + length;
   for (; column + LANES <= full; column += LANES) {
     v128_t bits = wasm_v128_load(high + column);

@@ -37,10 +37,9 @@ static uint8_t value_of(uint8_t digit) { return digit >= 'a' ? digit - 'a' + 10 
 
 void seed_random(bytes digits) {
   if (digits.length != 2 * sizeof key) return;
-  uint8_t seed[sizeof key];
+  uint8_t *seed = (uint8_t *)key;
   for (size_t i = 0; i < sizeof key; i++)
     seed[i] = (uint8_t)(value_of(digits.data[2 * i]) << 4 | value_of(digits.data[2 * i + 1]));
-  COPY(key, seed, sizeof key);
   is_seeded = true;
   counter = 0;
   used = BLOCK_SIZE;

@@ -13,9 +13,9 @@ from lattice.streams import receive_body
 from node.capabilities.http.host_handler import HostHandler
 from node.capabilities.http.shim_handler import ShimHandler
 from node.capabilities.http.shim_text import read_response, request_text, take_fields
-from node.engine.packing import pack, unpack
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
+from node.engine.packing import pack, unpack
 from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import Handlers, context
 from tests.node.capabilities.http.corpus import LAB

@@ -1,0 +1,75 @@
+"""Channels: what is added is taken in order, whoever waits is woken, and they may go in any order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+from node.engine.byte_store import Chunks
+from node.engine.channels import Channel, Doorbell
+from node.engine.store import DRIVER
+
+WINDOW = 4096
+
+pytestmark = pytest.mark.skipif(DRIVER is None, reason="channels are the native helper's")
+
+
+@pytest.fixture
+async def bell() -> Iterator[Doorbell]:
+    assert DRIVER is not None
+    bell = Doorbell(DRIVER, asyncio.get_running_loop())
+    yield bell
+    bell.close()
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+async def test_what_is_added_is_taken_in_order(bell: Doorbell, is_native: bool) -> None:
+    store = Channel(bell, WINDOW) if is_native else Chunks()
+    parts = [bytes([index]) * (index * 37) for index in range(1, 200)]
+    taken = b""
+
+    for part in parts:
+        store.add(part)
+    assert store.size == sum(map(len, parts))
+    while part := store.take(1000):
+        taken += part
+
+    assert taken == b"".join(parts)
+    assert store.size == 0
+
+
+async def test_what_is_dropped_is_gone(bell: Doorbell) -> None:
+    channel = Channel(bell, WINDOW)
+    channel.add(b"x" * 10_000)
+
+    channel.clear()
+
+    assert (channel.size, channel.take(10)) == (0, b"")
+
+
+async def test_who_would_wait_for_what_is_there_is_told_at_once(bell: Doorbell) -> None:
+    channel = Channel(bell, WINDOW)
+
+    assert channel.await_room(lambda: None)
+    assert not channel.await_data(lambda: None)
+    channel.add(b"x" * WINDOW)
+    assert channel.await_data(lambda: None)
+    assert not channel.await_room(lambda: None)
+
+
+async def test_a_bell_and_its_channels_may_go_in_any_order() -> None:
+    assert DRIVER is not None
+    bell = Doorbell(DRIVER, asyncio.get_running_loop())
+    channels = [Channel(bell, WINDOW) for _ in range(3)]
+    channels[0].await_data(lambda: None)
+
+    bell.close()
+    bell.__del__()
+    bell.driver = type("Done", (), {"free_bell": lambda self, address: None})()  # once only
+    del channels
+    gc.collect()
+    await anyio.lowlevel.checkpoint()
