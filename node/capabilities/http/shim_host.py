@@ -26,6 +26,7 @@ from node.capabilities.http.outgoing import MAX_REQUESTS, PolicyOf
 from node.capabilities.http.outgoing_body import BodyPipe
 from node.capabilities.http.policy import DENY_ALL
 from node.capabilities.wasi.cli import Exited
+from node.capabilities.wasi.io_interfaces import POLL_LENGTH
 from node.capabilities.wasi.pollables import Deadline, Disarm, Pollable, Signal, Source, wait_any
 from node.capabilities.wasi.streams import StreamClosed
 from node.engine.host import PAUSE, GuestCall, HostInterface
@@ -386,6 +387,8 @@ async def _wait(exchange: ShimExchange, settings: ShimSettings, text: str) -> st
 def _wait_for_both(exchange: ShimExchange, question: str, pollables: Sequence[Pollable]) -> Answer:
     """Wait for what the shim has pollables of, by lines, and for what the host has, numbered behind them."""
     sources = [*_sources(exchange, question[1:]), *(pollable.source for pollable in pollables)]
+    if len(sources) > POLL_LENGTH:
+        raise Trapped(f"the component polled {len(sources)} pollables at once; {POLL_LENGTH} are the limit")
     if question[0] == "p":
         return _first_of(sources)
     return "\n".join(str(number) for number, source in enumerate(sources) if source.is_ready())
