@@ -159,6 +159,7 @@ class Instance:
         self._is_broken = False
         self._is_closed = False
         self._is_paused = False
+        self._is_away = False
         self._lent: tuple[bytes, bytes] | None = None
         self._channels: list[Channel] = []
         self.state: dict[Any, Any] = {}
@@ -360,7 +361,7 @@ class Instance:
     def _begin(self, pace: Pace, start: Start) -> None:
         self.has_overrun = False
         self._is_heavy = False
-        self._is_away = False
+        self._come_back()
         self._turn_polling = 0.0
         self._turn_polls = 0
         self._pace = pace
@@ -403,7 +404,7 @@ class Instance:
             if has_ended:
                 return
             if store.host_call:
-                self._is_away = False
+                self._come_back()
                 self._start = self._pace.suspended(self._start)
                 await self._serve_host_call()
                 if self._is_paused:
@@ -417,6 +418,16 @@ class Instance:
         if self.has_overrun or self._is_heavy or self._is_away or self._pace.standing is Standing.SLOW:
             return False
         return is_here or self._pace.standing is Standing.TRUSTED
+
+    def _go_away(self) -> None:
+        """Have a guest with channels go on on a worker, until it has to wait."""
+        self._is_away = True
+        cast("DrivenStore", self._store).lengthen(WORKER_TICKS)
+
+    def _come_back(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            cast("DrivenStore", self._store).lengthen(1)
 
     def _poll_here(self) -> bool:
         has_ended = self._watched(lambda: self._store.poll(LOOP_TICKS))
@@ -484,7 +495,7 @@ class Instance:
         if self._hot_turns < HOT_TURNS:
             return True
         if streams:
-            self._is_away = True  # until it has to wait for long
+            self._go_away()
         else:
             self._overran()
         return False

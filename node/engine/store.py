@@ -297,6 +297,10 @@ class DrivenStore(Store):
         """Take all channels from the guest."""
         self._driver.part(self._address)
 
+    def lengthen(self, ticks: int) -> None:
+        """Give a guest that has spent the ticks of a poll so many in the next ones, whatever those say; at first 1."""
+        yield_at_deadline(self.context, ticks)
+
     def tell(self) -> None:
         """The guest has stopped: have the bell rung for what it has written."""
         self._driver.tell(self._address)
