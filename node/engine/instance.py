@@ -37,6 +37,7 @@ from node.engine.lowering import Heavy, Mismatch
 from node.engine.pace import Pace, Standing, Start
 from node.engine.store import DrivenStore, Store
 from node.engine.traps import explain
+from node.engine.turns import LOOP_SECONDS, Turns
 
 log = structlog.get_logger()
 
@@ -45,23 +46,10 @@ LOOP_TICKS = 2
 SLICE_SECONDS = 0.0005
 """What a guest has computed at the least when its slice on the loop ended because of itself."""
 WORKER_TICKS = 10
-LOOP_SECONDS = 0.0015
-"""How long the event loop serves one guest's calls to the host before others get their turn."""
 MAX_OBJECTS = 16_384
 """Objects of the host that one guest may hold: each costs the host some hundred bytes."""
 LONG_SECONDS = 0.005
 """A poll on the loop that took longer was not interrupted in time, as when it copies much memory at once."""
-HOT_TURNS = 4
-"""So many turns in a row, all spent running: the guest moves to a worker as if it had overrun."""
-HOT_SHARE = 1 / 2
-"""Of a turn that counts as spent running."""
-STREAMING_SHARE = 1 / 5
-"""The same for a guest with channels: on a worker it gets at its bytes by itself, beside the loop."""
-SHORT_SECONDS = 0.0005
-"""The turns of a guest that has had so many, so that others come sooner."""
-AWAY_SECONDS = 0.0005
-"""About what it costs to hand a poll to a worker and back: a guest that runs for less between its calls to
-the host, as when it hands on bytes, stays on the loop, with a turn like all others."""
 
 
 _TEXT = struct.Struct("<B7xQQ8x")
@@ -124,7 +112,6 @@ class Instance:
     __slots__ = (
         "_channels",
         "_engine",
-        "_hot_turns",
         "_is_away",
         "_is_broken",
         "_is_closed",
@@ -138,9 +125,6 @@ class Instance:
         "_resources",
         "_start",
         "_store",
-        "_turn_began",
-        "_turn_polling",
-        "_turn_polls",
         "_turns",
         "call",
         "calls",
@@ -160,6 +144,7 @@ class Instance:
         self._is_closed = False
         self._is_paused = False
         self._is_away = False
+        self._turns = Turns()
         self._lent: tuple[bytes, bytes] | None = None
         self._channels: list[Channel] = []
         self.state: dict[Any, Any] = {}
@@ -362,8 +347,7 @@ class Instance:
         self.has_overrun = False
         self._is_heavy = False
         self._come_back()
-        self._turn_polling = 0.0
-        self._turn_polls = 0
+        self._turns.begin()
         self._pace = pace
         self._start = start
 
@@ -391,8 +375,7 @@ class Instance:
     async def _go_on(self) -> None:
         """Serve the fiber and poll it until it has ended; on the loop, the first poll has been done."""
         store = self._store
-        self._hot_turns = self._turns = 0
-        self._begin_turn()
+        self._turns = Turns()
         is_here = self._start is not Start.WORKER
         has_ended = store.has_ended if is_here else await self._poll_away()
         self._is_heavy = False
@@ -447,8 +430,7 @@ class Instance:
         """After a poll on the loop: whether the guest has overrun."""
         stopwatch, store = self._engine.stopwatch, self._store
         seconds = time.perf_counter() - began
-        self._turn_polling += seconds
-        self._turn_polls += 1
+        self._turns.note(seconds)
         # A thread that was kept waiting by others of the machine has not overrun: look at what it computed.
         if seconds > LONG_SECONDS:
             if stopwatch.computed_seconds() > LONG_SECONDS / 2:
@@ -474,25 +456,15 @@ class Instance:
             cast("DrivenStore", store).tell()
         return has_ended, time.thread_time() - began
 
-    def _begin_turn(self) -> None:
-        self._turn_began = time.perf_counter()
-        self._turn_polling = 0.0
-        self._turn_polls = 0
-
     async def _may_stay(self) -> bool:
         """Let others have the loop when this guest's turn is over; false when it has had too many."""
-        most = LOOP_SECONDS if self._turns < HOT_TURNS else SHORT_SECONDS
-        if time.perf_counter() - self._turn_began < most:
+        turns, streams = self._turns, bool(self._channels)
+        if not turns.is_over():
             return True
-        self._turns += 1
-        streams = bool(self._channels)
-        is_hot = self._turn_polling > most * (STREAMING_SHARE if streams else HOT_SHARE)
-        if not streams and self._turn_polling < self._turn_polls * AWAY_SECONDS:
-            is_hot = False
-        self._hot_turns = self._hot_turns + 1 if is_hot else 0
+        turns.end(streams=streams)
         await anyio.lowlevel.checkpoint()
-        self._begin_turn()
-        if self._hot_turns < HOT_TURNS:
+        turns.begin()
+        if not turns.are_hot:
             return True
         if streams:
             self._go_away()

@@ -298,7 +298,7 @@ class DrivenStore(Store):
         self._driver.part(self._address)
 
     def lengthen(self, ticks: int) -> None:
-        """Give a guest that has spent the ticks of a poll so many in the next ones, whatever those say; at first 1."""
+        """Give a guest that has spent a poll's ticks so many in the next, whatever that says; at first 1."""
         yield_at_deadline(self.context, ticks)
 
     def tell(self) -> None:

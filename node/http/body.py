@@ -15,6 +15,8 @@ from node.http.failures import Refusal
 
 WINDOW_BYTES = 256 * 1024
 """Above this the connection is not read; it goes on below a quarter of it."""
+POURED_BYTES = 128 * 1024
+"""The same for a sink, which says itself when it has room again: so much stays in the processor's cache."""
 
 
 class RequestBody(Pouring):
@@ -43,6 +45,13 @@ class RequestBody(Pouring):
         return self._chunks_bytes if self._sink is None else self._sink.size
 
     @property
+    def is_full(self) -> bool:
+        """Whether no more should come for now."""
+        if self._sink is None:
+            return self._chunks_bytes >= WINDOW_BYTES
+        return self._sink.size >= POURED_BYTES
+
+    @property
     def trailers(self) -> Mapping[str, str]:
         return self._trailers or {}
 
@@ -50,7 +59,7 @@ class RequestBody(Pouring):
     def is_awaited(self) -> bool:
         """Whether somebody waits for more."""
         sink = self._sink
-        return self._waiter is not None or (sink is not None and sink.size < WINDOW_BYTES)
+        return self._waiter is not None or (sink is not None and sink.size < POURED_BYTES)
 
     @property
     def is_over(self) -> bool:
@@ -101,13 +110,13 @@ class RequestBody(Pouring):
             sink.end(self._trailers)
         elif not chunks:
             self._wanted()
-        if sink.size < WINDOW_BYTES:
+        if sink.size < POURED_BYTES:
             self._taken()
 
     def _pour(self, sink: Sink, data: bytes) -> None:
         self.taken_bytes += len(data)
         sink.add(data)
-        if sink.size >= WINDOW_BYTES:
+        if sink.size >= POURED_BYTES:
             sink.await_room(self._taken)
 
     def abort(self, error: LatticeError) -> None:

@@ -19,7 +19,7 @@ import structlog
 
 from lattice.errors import Interrupted, Invalid
 from lattice.http import FORBIDDEN_TRAILERS, INLINE_BYTES
-from node.http.body import WINDOW_BYTES, RequestBody
+from node.http.body import RequestBody
 from node.http.failures import Refusal
 from node.http.limits import HttpLimits
 from node.http.requests import Fields, Head, Peer
@@ -101,7 +101,7 @@ class Inlet:
     def is_full(self) -> bool:
         """Whether nothing more should be read for now."""
         stream = self.stream
-        return len(self.ready) >= MAX_WAITING or (stream is not None and stream.waiting_bytes >= WINDOW_BYTES)
+        return len(self.ready) >= MAX_WAITING or (stream is not None and stream.is_full)
 
     @property
     def is_discarding(self) -> bool:

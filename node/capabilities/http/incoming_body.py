@@ -20,7 +20,7 @@ from node.capabilities.wasi.pollables import Disarm, Signal, Watched
 from node.capabilities.wasi.streams import InputStream, StreamClosed
 from node.engine.byte_store import ByteStore, Chunks
 
-WINDOW_BYTES = 256 * 1024
+WINDOW_BYTES = 128 * 1024
 """What is received ahead of a guest that does not read."""
 
 

@@ -73,6 +73,7 @@ def _exchange(call: GuestCall) -> ShimExchange:
     exchange = known if known is not None and known.call is None else ShimExchange()
     call.instance.state[EXCHANGE] = exchange
     exchange.begin(call)
+    call.at_end(call.instance.part_stores)  # once: after it the sandbox may be in another call
     call.at_end(exchange.close)
     return exchange
 
@@ -128,8 +129,6 @@ class ShimExchange:
 
     def close(self) -> None:
         """Give up whatever is still under way."""
-        if self.call is not None:
-            self.call.instance.part_stores()
         if self._pump is not None:
             self._pump.cancel()
         for fetch in self.fetches.values():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from lattice.errors import Interrupted, LatticeError
-from node.http.body import WINDOW_BYTES, RequestBody
+from node.http.body import POURED_BYTES, RequestBody
 from node.http.incoming import Inlet
 from node.http.limits import HttpLimits
 from node.http.requests import Peer
@@ -89,8 +89,8 @@ def test_a_full_sink_has_the_connection_read_on_when_it_has_room() -> None:
     body.pour_into(basin)
     calls.clear()
 
-    body.feed(b"x" * WINDOW_BYTES)
-    assert (body.waiting_bytes, calls) == (WINDOW_BYTES, [])
+    body.feed(b"x" * POURED_BYTES)
+    assert (body.waiting_bytes, calls) == (POURED_BYTES, [])
     basin.wakes.pop()()
 
     assert calls == ["taken"]
