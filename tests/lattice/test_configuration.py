@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from lattice.configuration_sources import OpenedSource, Sources, parse_lines
 from lattice.errors import Denied, Invalid, NotFound
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.record_copies import FolderCopies
+from tests.waiting import until
 
 LATTICE = "test"
 
@@ -50,12 +51,6 @@ async def world() -> AsyncIterator[World]:
     async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
         yield World(stack, tasks)
         tasks.cancel_scope.cancel()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
-        while not holds():  # noqa: ASYNC110 - what is waited for happens in another task
-            await anyio.sleep(0.005)
 
 
 @given(own=maps, configurations=st.lists(maps, max_size=4))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -26,6 +26,7 @@ from lattice.secrets import (
     resealed,
     sealed_record,
 )
+from tests.waiting import until
 
 LATTICE = "test"
 NOW_MS = 1_700_000_000_000
@@ -85,12 +86,6 @@ async def world() -> AsyncIterator[World]:
     async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
         yield World(stack, tasks)
         tasks.cancel_scope.cancel()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
-        while not holds():  # noqa: ASYNC110 - what is waited for happens in another task
-            await anyio.sleep(0.005)
 
 
 def can_read(secrets: Secrets) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import anyio
@@ -18,6 +18,7 @@ from node.artifacts import Artifacts, digest_of
 from node.component_logs import ComponentLogs
 from node.copies import Copies
 from node.upkeep import KEEP_SECONDS, Upkeep
+from tests.waiting import until
 
 WANTED, UNWANTED = b"\0asm wanted", b"\0asm unwanted"
 
@@ -84,12 +85,6 @@ async def test_a_lost_store_is_filled_up_as_soon_as_it_answers(
         broker.is_store_available = True
         await until(lambda: set(broker.objects.get("artifacts", ())) == {digest_of(WANTED)})
         tasks.cancel_scope.cancel()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    with anyio.fail_after(5):
-        while not holds():  # noqa: ASYNC110 - the store tells nobody
-            await anyio.sleep(0.005)
 
 
 async def test_what_nobody_needs_is_dropped_after_a_while(world: World) -> None:

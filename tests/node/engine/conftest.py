@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,6 @@ async def engine() -> AsyncIterator[Engine]:
 def context(seconds: float = 10.0) -> CallContext:
     """The context of a call with that much budget."""
     return CallContext(deadline=anyio.current_time() + seconds, call_id="test")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until the condition holds; fails after 5 s."""
-    with anyio.fail_after(5):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.001)
 
 
 class Bench:

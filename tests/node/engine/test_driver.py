@@ -18,8 +18,9 @@ from node.engine.driver import NativeTicker, build
 from node.engine.engine import Engine
 from node.engine.host import GuestCall, HostInterface
 from tests.node.engine.components import ADD, KEY_VALUE
-from tests.node.engine.conftest import SMALL, Bench, context, until
+from tests.node.engine.conftest import SMALL, Bench, context
 from tests.node.engine.test_threads import wait_until
+from tests.waiting import until
 
 STARTS_WITH_THE_HOST = """
 (component

@@ -12,8 +12,9 @@ from lattice.errors import TimedOut, Trapped
 from node.engine.engine import Engine
 from node.engine.pace import Standing
 from tests.node.engine.components import ADD, KEY_VALUE
-from tests.node.engine.conftest import Bench, context, until
+from tests.node.engine.conftest import Bench, context
 from tests.node.engine.test_host_functions import store
+from tests.waiting import until
 
 GREEDY = """
 (component

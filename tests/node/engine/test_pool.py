@@ -11,8 +11,9 @@ from node.engine.engine import Engine
 from node.engine.host import GuestCall
 from node.engine.limits import InstanceLimits
 from tests.node.engine.components import ADD, KEY_VALUE
-from tests.node.engine.conftest import Bench, context, until
+from tests.node.engine.conftest import Bench, context
 from tests.node.engine.test_host_functions import store
+from tests.waiting import until
 
 IN_INTERFACE = """
 (component

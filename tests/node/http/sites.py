@@ -29,13 +29,6 @@ answers_at_once = False
 """What sites do that begin to listen: `ScriptedResponder.is_at_once`; set by tests of both ways."""
 
 
-async def until(condition: Callable[[], bool], *, seconds: float = 5) -> None:
-    """Return once the condition holds."""
-    with anyio.fail_after(seconds):
-        while not condition():  # noqa: ASYNC110 - what happens in a connection tells nobody
-            await anyio.sleep(0.005)
-
-
 async def hello(request: HttpRequest) -> HttpResponse:
     """The simplest script."""
     return HttpResponse(status=200, headers=(("content-type", b"text/plain"),), body=b"hello\n")

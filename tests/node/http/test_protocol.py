@@ -17,7 +17,8 @@ from node.http.limits import HttpLimits
 from node.http.responses import ResponseHead
 from node.http.sending import Outlet
 from tests.node.http import sites
-from tests.node.http.sites import listening, until
+from tests.node.http.sites import listening
+from tests.waiting import until
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: example.org\r\n\r\n"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -134,9 +134,3 @@ class World:
 
 def _moment(tick: str) -> float:
     return datetime.fromisoformat(tick.rpartition("/")[2]).timestamp()
-
-
-async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
-    with anyio.fail_after(seconds):
-        while not holds():  # noqa: ASYNC110 - what is waited for happens in other tasks
-            await anyio.sleep(0.005)

@@ -14,7 +14,8 @@ from lattice.errors import Invalid
 from lattice.faulty_bus import Faults
 from lattice.model import Trigger, TriggerKind
 from node.triggers.cron import check_trigger
-from tests.node.triggers.cron_world import INTERFACE, Member, World, until
+from tests.node.triggers.cron_world import INTERFACE, Member, World
+from tests.waiting import until
 
 CALL = f"{INTERFACE}.tick"
 CAREFUL = {"schedule": "every 100ms", "call": CALL}
