@@ -100,8 +100,8 @@ can be [linked](capabilities/links.md) to a component or provider that has them.
 
 Two implementations serve them: *host* functions of the node, and the *shim*, a small component that lives in
 the sandbox beside [handlers of HTTP](capabilities/http.md) and is much quicker. Both are tested by the same
-requests. A handler that was granted folders or sockets, or that imports streams of another capability, is
-served by host functions alone.
+requests. Where a handler was granted folders or sockets, or imports streams of another capability, such as
+blobs, these are the host's, and the shim serves the rest.
 """
 
 SHIM = ("wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:cli/", "wasi:http/")

@@ -54,11 +54,16 @@ class AdapterPlan:
         return not self.imports and not self.exports
 
 
-def plan(type_: wit.ComponentType) -> AdapterPlan:
-    """Adapt each interface that carries bytes; of the exports, not those with resources, and not WASI's."""
+def plan(type_: wit.ComponentType, spared: frozenset[str] = frozenset()) -> AdapterPlan:
+    """Adapt each interface that carries bytes; of the exports, not those with resources, and not WASI's.
+
+    Of `spared` imports the component calls no function.
+    """
     return AdapterPlan(
         type=type_,
-        imports=frozenset(name for name, item in type_.imports.items() if _has_bytes(item)),
+        imports=frozenset(
+            name for name, item in type_.imports.items() if _has_bytes(item) and name not in spared
+        ),
         exports=frozenset(
             name for name, item in type_.exports.items() if _has_bytes(item) and _is_plain(item)
         ),

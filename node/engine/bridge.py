@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lattice import wit
+from node.engine import mixed_bridge
 from node.engine.canonical import (
     CoreSignature,
     align,
@@ -31,6 +32,7 @@ from node.engine.canonical import (
 )
 from node.engine.component_text import quote
 
+_U32 = wit.Primitive("u32")
 _MAX_BYTES = 1 << 28
 """Of one list; the canonical ABI has the same bound."""
 _NARROW = {"u8": 0xFF, "u16": 0xFFFF}
@@ -76,6 +78,8 @@ class Crossing:
 
     name: str
     function: wit.Function
+    is_shared: bool = False
+    """Whether the host implements it too, for handles that it made: see `node.engine.mixed_bridge`."""
 
 
 def lowered_signature(function: wit.Function) -> tuple[tuple[str, ...], str | None]:
@@ -92,14 +96,21 @@ def crosses_as_it_is(function: wit.Function) -> bool:
 
 
 def bridge_module(
-    crossings: Sequence[Crossing], functions: frozenset[str], *, has_memory: bool, has_realloc: bool
+    crossings: Sequence[Crossing],
+    functions: frozenset[str],
+    *,
+    has_memory: bool,
+    has_realloc: bool,
+    flushes: bool = False,
 ) -> str:
     """The module's text: a function under the name of each crossing, a trap where `functions` lacks the name.
 
     It imports the guest's `memory` and `realloc` where it has them, and both parts of the shim, `allocator`
-    and `core`; of these only what it needs, as each import costs time when a sandbox is made.
+    and `core`; of these only what it needs, as each import costs time when a sandbox is made. Of `host` it
+    imports what `node.engine.mixed_bridge.host_functions` lists. With `flushes`, a response leaves before the
+    guest waits in a function of the host's.
     """
-    writer = _Module(has_memory=has_memory, has_realloc=has_realloc)
+    writer = _Module(has_memory=has_memory, has_realloc=has_realloc, flushes=flushes)
     for crossing in crossings:
         writer.add(crossing, is_known=crossing.name in functions)
     return writer.text()
@@ -125,20 +136,22 @@ class _Module:
 
     # The mutable state is the functions so far; those that convert what lies in memory are shared.
 
-    def __init__(self, *, has_memory: bool, has_realloc: bool) -> None:
+    def __init__(self, *, has_memory: bool, has_realloc: bool, flushes: bool) -> None:
         self._has_memory = has_memory
         self._has_realloc = has_realloc
+        self._flushes = flushes
         self._imports: list[str] = []
         self._functions: list[str] = []
+        self._splices: list[str] = []
         self._shared: dict[tuple[str, wit.Type], str] = {}
 
     def text(self) -> str:
         copies = [*([_COPIES_IN] if self._has_memory else []), *([_COPIES_OUT] if self._has_realloc else [])]
-        body = "\n    ".join([*copies, *self._functions])
+        body = "\n    ".join([*copies, *self._functions, *self._splice_functions()])
         imports = [_MEMORIES] if self._has_memory else []
         imports += [
             line
-            for symbol, line in _IMPORTS.items()
+            for symbol, line in (_IMPORTS | mixed_bridge.IMPORTS).items()
             if f"call {symbol} " in body or f"call {symbol})" in body
         ]
         return "\n    ".join(["(module", *imports, *self._imports, body]) + ")"
@@ -146,16 +159,64 @@ class _Module:
     def add(self, crossing: Crossing, *, is_known: bool) -> None:
         params, result = lowered_signature(crossing.function)
         head = f"(func (export {quote(crossing.name)}) {_params(params)} {_result(result)}"
+        guard = self._guard(crossing) if crossing.is_shared else ""
         if not is_known:
-            self._functions.append(f"{head} unreachable)")
+            self._functions.append(f"{head} {guard} {self._missing(crossing, len(params) - 1)})")
             return
         signature = core_signature(crossing.function)
+        symbol = mixed_bridge.OURS.get(crossing.name) or self._import_of_core(crossing.name, signature)
+        body = _Body(self, crossing.function, signature)
+        self._functions.append(f"{head} {body.text(symbol, guard)})")
+
+    def _import_of_core(self, name: str, signature: CoreSignature) -> str:
         symbol = f"$f{len(self._imports)}"
         given = _result("i32" if signature.area_bytes else signature.result)
         called = f"(func {symbol} {_params(signature.params)} {given})"
-        self._imports.append(f'(import "core" {quote(crossing.name)} {called})')
-        body = _Body(self, crossing.function, signature)
-        self._functions.append(f"{head} {body.text(symbol)})")
+        self._imports.append(f'(import "core" {quote(name)} {called})')
+        return symbol
+
+    def _missing(self, crossing: Crossing, area: int) -> str:
+        """What the shim lacks traps, but for what an error meant to the host: one of the shim's, nothing."""
+        first = crossing.function.params[0][1] if crossing.function.params else None
+        if not crossing.is_shared or not isinstance(first, wit.Handle):
+            return "unreachable"
+        if not isinstance(crossing.function.result, wit.Option):
+            return "unreachable"
+        known = f"(drop (call $object (local.get 0) (i32.const {_number(first.resource)})))"
+        return f"{known} (i32.store8 $guest (local.get {area}) (i32.const 0))"
+
+    # What the host has a part in
+
+    def _guard(self, crossing: Crossing) -> str:
+        """Code before a function's own, which returns when the handle that it is given is the host's."""
+        name = crossing.name
+        if name == mixed_bridge.POLL:
+            list_out = self._shared_function("list-out", _U32)
+            pollable = type_number("wasi:io/poll#pollable")
+            self._functions.append(mixed_bridge.poll_functions(list_out, pollable))
+            return mixed_bridge.POLL_GUARD
+        if name == mixed_bridge.BLOCK:
+            return mixed_bridge.guard("$block-theirs", 1)
+        params, result = lowered_signature(crossing.function)
+        symbol = f"$h{len(self._imports)}"
+        self._imports.append(
+            f'(import "host" {quote(name)} (func {symbol} {_params(params)} {_result(result)}))'
+        )
+        if mixed_bridge.is_splice(name):
+            self._splices.append(name)
+            return mixed_bridge.splice_guard(name, symbol)
+        before = self._before_waiting if mixed_bridge.waits(name) else ""
+        return mixed_bridge.guard(symbol, len(params), before)
+
+    @property
+    def _before_waiting(self) -> str:
+        return "(call $before-waiting)" if self._flushes else ""
+
+    def _splice_functions(self) -> list[str]:
+        if not self._splices:
+            return []
+        source, target = (type_number(f"wasi:io/streams#{name}-stream") for name in ("input", "output"))
+        return mixed_bridge.splice_functions(self._splices, source, target, self._before_waiting)
 
     # What lies in memory: of the shim on the way in, of the guest on the way out
 
@@ -270,7 +331,7 @@ class _Body:
         self._signature = signature
         self._cores = list(lowered_signature(function)[0])
 
-    def text(self, symbol: str) -> str:
+    def text(self, symbol: str, guard: str) -> str:
         own = len(self._cores)
         params = wit.Tuple(tuple(type_ for _, type_ in self._function.params))
         code = self._params(params)
@@ -288,7 +349,7 @@ class _Body:
             call = f"(memory.copy $guest $shim {place} {call} (i32.const {area}))"
             call += self._module.stored_out(self._function.result, place)
         added = "".join(f" (local {core})" for core in self._cores[own:])
-        return f"{added} {code} {call}{release}"
+        return f"{added} {guard} {code} {call}{release}"
 
     def _params(self, params: wit.Tuple) -> str:
         if len(flatten(params)) == len(self._signature.params):

@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from lattice import wit
 from lattice.errors import Invalid
 from node.engine import adapter, shim_compose
 from node.engine.binary import import_names, require_component, require_module
+from node.engine.carriage import Carriage, carriage
 from node.engine.compiled import Form
 from node.engine.configuration import EngineSettings, make_engine
 from node.engine.describe import describe
@@ -95,11 +96,13 @@ def _prepare(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
         "describe_seconds": time.perf_counter() - started,
     }
     warnings: list[str] = []
-    shim = _shim(engine, artifact, type_, warnings) if request["form"] == Form.SHIM.value else None
-    if shim is not None:
-        artifact, type_ = shim(artifact), shim_compose.composed_type(type_)
+    spared: frozenset[str] = frozenset()
+    if (shim := _shim(engine, artifact, type_, Form(request["form"]), warnings)) is not None:
+        compose, carried = shim
+        artifact = compose(artifact, type_, carried, shim_compose.load_core())
+        type_, spared = shim_compose.composed_type(type_, carried), carried.spared
         done["shimmed_type"] = wit.component_type_to_json(type_)
-    plan = adapter.plan(type_)
+    plan = adapter.plan(type_, spared)
     if request["output"]:
         _say(phase="compile")
         started = time.perf_counter()
@@ -113,22 +116,27 @@ def _prepare(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
 
 
 def _shim(
-    engine: wasmtime.Engine, artifact: bytes, type_: wit.ComponentType, warnings: list[str]
-) -> Callable[[bytes], bytes] | None:
+    engine: wasmtime.Engine, artifact: bytes, type_: wit.ComponentType, form: Form, warnings: list[str]
+) -> tuple[shim_compose.Composing, Carriage] | None:
     """What puts the component and the shim together; without it, the host serves the component, slower."""
-    if shim_compose.handler_export(type_) is None:
+    if form is Form.PLAIN or shim_compose.handler_export(type_) is None:
         return None
     core = shim_compose.load_core()
     bare, reasons = skeleton(artifact), []
-    for compose in shim_compose.COMPOSITIONS:
+    try:
+        carried = carriage(type_, form)
+    except Invalid as error:
+        warnings.append(f"its HTTP requests are served by host functions: {error.message}")
+        return None
+    for compose in shim_compose.compositions(carried):
         try:
-            wasm.Component(engine, compose(bare, type_, core))
+            wasm.Component(engine, compose(bare, type_, carried, core))
         except (wasmtime.WasmtimeError, Invalid) as error:
             reasons.append(_short(str(error)))
         else:
             if reasons:
                 warnings.append(f"its HTTP requests take longer than they could: {reasons[0]}")
-            return lambda component: compose(component, type_, core)
+            return compose, carried
     warnings.append(f"its HTTP requests are served by host functions: {reasons[-1]}")
     return None
 

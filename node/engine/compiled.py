@@ -16,6 +16,8 @@ class Form(enum.Enum):
     """Compiled as it is: the host implements WASI for it."""
     SHIM = "shim"
     """Put together with the shim, which implements WASI inside the sandbox, if the shim can carry it."""
+    GRANTED = "granted"
+    """As `SHIM`, but the host implements files and sockets, as the component was granted some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

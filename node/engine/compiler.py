@@ -157,7 +157,8 @@ def entry_name(digest: str, settings: EngineSettings, form: Form = Form.SHIM) ->
         shaping(settings),
         _engine_source(),
         cpu_features(),
-        shim_hash() if form is Form.SHIM else form.value,
+        form.value,
+        "" if form is Form.PLAIN else shim_hash(),
     ]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:40]
 

@@ -488,6 +488,10 @@ class Output:
         self._counts[item.defines] += item.count if isinstance(item, Whole) else 1
         return index
 
+    def count(self, sort: str) -> int:
+        """How many there are of a sort so far."""
+        return self._counts[sort]
+
     def _append(self, section: int, data: bytes) -> None:
         if not self._sections or self._sections[-1][0] != section:
             self._close()

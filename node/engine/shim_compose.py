@@ -11,7 +11,7 @@ Whatever else the guest imports comes from the host as before, and whatever else
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,8 @@ import wasmtime
 from lattice import wit
 from lattice.errors import Invalid
 from node.engine import binary
+from node.engine.bridge import unversioned
+from node.engine.carriage import Carriage, is_carried
 from node.engine.component_text import quote
 from node.engine.compose import Composition, Reference
 from node.engine.forwarding import memory_module
@@ -29,12 +31,11 @@ from node.engine.shim_text import (
     HOST_FUNCTION,
     HOST_INTERFACE,
     ShimCore,
-    is_carried,
     read_core,
     shim_text,
 )
 
-COMPOSITION_VERSION = 4
+COMPOSITION_VERSION = 5
 """Part of the cache key, beside the hash of the shim: to be raised with every change of what is generated."""
 
 SHIM_FOLDER = Path(__file__).parents[1] / "capabilities" / "http" / "shim"
@@ -103,16 +104,20 @@ def handler_export(type_: wit.ComponentType) -> str | None:
     return next((name for name in type_.exports if name.startswith(_HANDLER)), None)
 
 
-def compose_inside(guest: bytes, type_: wit.ComponentType, core: ShimCore) -> bytes:
+def compose_inside(guest: bytes, type_: wit.ComponentType, carriage: Carriage, core: ShimCore) -> bytes:
     """The shim inside the guest's component. Raises `Invalid` where only `compose_beside` may do."""
-    return inline(guest, type_.imports, _handler(type_), core, (DOOR, DOOR_FUNCTION))
+    return inline(guest, carriage, _handler(type_), core, (DOOR, DOOR_FUNCTION))
 
 
-def compose_beside(guest: bytes, type_: wit.ComponentType, core: ShimCore) -> bytes:
+def compose_beside(guest: bytes, type_: wit.ComponentType, carriage: Carriage, core: ShimCore) -> bytes:
     """Guest and shim as two components in one. Raises `Invalid` if it imports what the shim can't carry.
 
     That is whatever the host provides and has streams, pollables or other resources of WASI in its types.
     """
+    if carriage.is_mixed:
+        raise Invalid(
+            "it has streams of the host's, and is composed of components that have code of their own"
+        )
     handler = _handler(type_)
     outer = Composition()
     passed = outer.import_interface(wit.Interface(HOST_INTERFACE, {"ask": HOST_FUNCTION}))
@@ -127,8 +132,13 @@ def compose_beside(guest: bytes, type_: wit.ComponentType, core: ShimCore) -> by
     return outer.encode()
 
 
-COMPOSITIONS = (compose_inside, compose_beside)
-"""The ways to put guest and shim together, the better one first: what gives a valid component counts."""
+Composing = Callable[[bytes, wit.ComponentType, Carriage, ShimCore], bytes]
+"""A way to put guest and shim together."""
+
+
+def compositions(carriage: Carriage) -> tuple[Composing, ...]:
+    """The ways that may do, the better one first: what gives a valid component counts."""
+    return (compose_inside,) if carriage.is_mixed else (compose_inside, compose_beside)
 
 
 def _handler(type_: wit.ComponentType) -> str:
@@ -138,15 +148,24 @@ def _handler(type_: wit.ComponentType) -> str:
     return handler
 
 
-def composed_type(type_: wit.ComponentType) -> wit.ComponentType:
+def composed_type(type_: wit.ComponentType, carriage: Carriage) -> wit.ComponentType:
     """What the composed component imports and exports."""
-    imports = {name: item for name, item in type_.imports.items() if not is_carried(name)}
+    imports = type_.imports if carriage.is_mixed else carriage.hosted
     exports = {name: item for name, item in type_.exports.items() if not name.startswith(_HANDLER)}
     return replace(
         type_,
-        imports={**imports, HOST_INTERFACE: wit.Interface(HOST_INTERFACE, {"ask": HOST_FUNCTION})},
+        imports={**imports, HOST_INTERFACE: _host_interface(type_, carriage)},
         exports={**exports, DOOR: wit.Interface(DOOR, {DOOR_FUNCTION: _SERVE})},
     )
+
+
+def _host_interface(type_: wit.ComponentType, carriage: Carriage) -> wit.Interface:
+    functions = {"ask": HOST_FUNCTION}
+    if carriage.has_polls:
+        poll = next(name for name in type_.imports if unversioned(name) == "wasi:io/poll")
+        pollables = wit.List(wit.Handle(f"{poll}#pollable", is_owned=False))
+        functions["wait"] = wit.Function((("question", wit.STRING), ("pollables", pollables)), wit.STRING)
+    return wit.Interface(HOST_INTERFACE, functions)
 
 
 def _shim(core: ShimCore, imports: Mapping[str, wit.Interface]) -> bytes:

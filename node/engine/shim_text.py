@@ -22,6 +22,7 @@ from lattice import wit
 from node.engine.binary import Reader, sections
 from node.engine.bridge import unversioned
 from node.engine.canonical import CoreSignature, core_signature
+from node.engine.carriage import is_carried
 from node.engine.component_text import NAMED, Scope, definition, function_type, quote
 from node.engine.naming import borrowed_types, naming_component, plain_types, used_resources
 
@@ -29,16 +30,6 @@ HOST_INTERFACE = "lattice:shim/host"
 HOST_FUNCTION = wit.Function((("question", wit.STRING),), wit.STRING)
 
 CONTROL = "lattice:shim/control"
-_CARRIED = (
-    "wasi:io/",
-    "wasi:clocks/",
-    "wasi:random/",
-    "wasi:cli/",
-    "wasi:http/",
-    "wasi:filesystem/",
-    "wasi:sockets/",
-)
-_VERSION_PREFIX = "0.2."
 _RESOURCE_OPERATIONS = {"new": "resource.new", "rep": "resource.rep", "drop": "resource.drop"}
 _LIFT = "(memory $memory) (realloc $realloc) string-encoding=utf8"
 
@@ -98,12 +89,6 @@ def _skip_import(reader: Reader) -> None:
             reader.u32()
     else:
         raise reader.malformed(f"the shim imports something of kind {kind}")
-
-
-def is_carried(interface: str) -> bool:
-    """Whether the shim stands in for an interface, of whatever version of WASI 0.2."""
-    path, _, version = interface.partition("@")
-    return path.startswith(_CARRIED) and version.startswith(_VERSION_PREFIX)
 
 
 STAND_IN = "stand-in"

@@ -1,14 +1,15 @@
 """The host's end of the shim: what the shim can't do inside the sandbox by itself.
 
-One function, `ask`, takes a question and gives an answer, both texts (shim/host.c lists them). All that
-belongs to a call, the streams and requests under way, is its `ShimExchange`.
+One function, `ask`, takes a question and gives an answer, both texts (shim/host.c lists them). Another,
+`wait`, is for guests that wait for the shim's pollables and the host's at once. All that belongs to a call,
+the streams and requests under way, is its `ShimExchange`.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -25,7 +26,8 @@ from node.capabilities.http.outgoing import MAX_REQUESTS, PolicyOf
 from node.capabilities.http.outgoing_body import BodyPipe
 from node.capabilities.http.policy import DENY_ALL
 from node.capabilities.wasi.cli import Exited
-from node.capabilities.wasi.pollables import Deadline, Disarm, Signal, Source, wait_any
+from node.capabilities.wasi.io_interfaces import POLL_LENGTH
+from node.capabilities.wasi.pollables import Deadline, Disarm, Pollable, Signal, Source, wait_any
 from node.capabilities.wasi.streams import StreamClosed
 from node.engine.host import PAUSE, GuestCall, HostInterface
 from node.engine.packing import unpack
@@ -54,16 +56,20 @@ def shim_interface(settings: ShimSettings) -> HostInterface:
     """What a component that was put together with the shim imports."""
 
     def ask(call: GuestCall, question: str) -> object:
-        exchange = call.instance.state.get(EXCHANGE)
-        if exchange is None or exchange.call is not call:
-            exchange = _exchange(call, exchange)
-        return _OPERATIONS[question[0]](exchange, settings, question[1:])
+        return _OPERATIONS[question[0]](_exchange(call), settings, question[1:])
 
-    return HostInterface(name=HOST_INTERFACE, functions={"ask": ask}, channelled=frozenset({"ask"}))
+    def wait(call: GuestCall, question: str, pollables: Sequence[Pollable]) -> Answer:
+        return _wait_for_both(_exchange(call), question, pollables)
+
+    functions: Mapping[str, Callable[..., object]] = {"ask": ask, "wait": wait}
+    return HostInterface(name=HOST_INTERFACE, functions=functions, channelled=frozenset({"ask"}))
 
 
-def _exchange(call: GuestCall, known: ShimExchange | None) -> ShimExchange:
+def _exchange(call: GuestCall) -> ShimExchange:
     """The exchange of a call, which is bound to it at its first question; other exports have one too."""
+    known: ShimExchange | None = call.instance.state.get(EXCHANGE)
+    if known is not None and known.call is call:
+        return known
     exchange = known if known is not None and known.call is None else ShimExchange()
     call.instance.state[EXCHANGE] = exchange
     exchange.begin(call)
@@ -374,8 +380,25 @@ def _take(exchange: ShimExchange, settings: ShimSettings, text: str) -> str:
 
 
 async def _wait(exchange: ShimExchange, settings: ShimSettings, text: str) -> str:
-    sources = [_source(exchange, line) for line in text.split("\n") if line]
+    return await _first_of(_sources(exchange, text))
+
+
+def _wait_for_both(exchange: ShimExchange, question: str, pollables: Sequence[Pollable]) -> Answer:
+    """Wait for what the shim has pollables of, by lines, and for what the host has, numbered behind them."""
+    sources = [*_sources(exchange, question[1:]), *(pollable.source for pollable in pollables)]
+    if len(sources) > POLL_LENGTH:
+        raise Trapped(f"the component polled {len(sources)} pollables at once; {POLL_LENGTH} are the limit")
+    if question[0] == "p":
+        return _first_of(sources)
+    return "\n".join(str(number) for number, source in enumerate(sources) if source.is_ready())
+
+
+async def _first_of(sources: Sequence[Source]) -> str:
     return "\n".join(map(str, await wait_any(sources)))
+
+
+def _sources(exchange: ShimExchange, text: str) -> list[Source]:
+    return [_source(exchange, line) for line in text.split("\n") if line]
 
 
 def _source(exchange: ShimExchange, line: str) -> Source:

@@ -7,5 +7,5 @@ from node.engine.compiled import Form
 
 
 def form_for(spec: ComponentSpec) -> Form:
-    """The shim, unless the component was granted what only the host can give: folders, or the network."""
-    return Form.PLAIN if spec.folders or spec.network else Form.SHIM
+    """The shim; with the host's files and sockets if the component was granted folders or the network."""
+    return Form.GRANTED if spec.folders or spec.network else Form.SHIM

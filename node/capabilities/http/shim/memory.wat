@@ -118,6 +118,9 @@
 
   ;; Handles, where the component model does not keep them: the indexes of a table whose entries are an object's
   ;; address and the number of its type. A free entry has the type 0 and, instead of an address, the next free one.
+  ;; In a guest that has handles of the host's too, ours have a bit set that no index of the component model has
+  ;; (their limit is 2^28): so a handle tells by itself who made it. mixed_bridge.py puts the bit here.
+  (global $mark i32 (i32.const 0))
   (global $handles (mut i32) (i32.const 16384))
   (global $handles-room (mut i32) (i32.const 256))
   (global $handles-used (mut i32) (i32.const 1)) ;; 0 is no handle
@@ -138,10 +141,10 @@
         (local.set $entry (call $entry-of (local.get $handle)))))
     (i32.store (local.get $entry) (local.get $object))
     (i32.store offset=4 (local.get $entry) (local.get $type))
-    (local.get $handle))
+    (i32.or (local.get $handle) (global.get $mark)))
 
-  (func $entry-of (param $handle i32) (result i32)
-    (i32.add (global.get $handles) (i32.shl (local.get $handle) (i32.const 3))))
+  (func $entry-of (param $index i32) (result i32)
+    (i32.add (global.get $handles) (i32.shl (local.get $index) (i32.const 3))))
 
   ;; Twice as large, in the arena, which keeps it.
   (func $more-handles
@@ -154,10 +157,11 @@
     (global.set $handles-moved (i32.const 1)))
 
   (func $known-entry (param $handle i32) (param $type i32) (result i32)
-    (local $entry i32)
-    (if (i32.ge_u (local.get $handle) (global.get $handles-used)) (then (call $a-handle-is-unknown)))
-    (local.set $entry (call $entry-of (local.get $handle)))
-    (if (i32.or (i32.eqz (local.get $handle))
+    (local $entry i32) (local $index i32)
+    (local.set $index (i32.xor (local.get $handle) (global.get $mark)))
+    (if (i32.ge_u (local.get $index) (global.get $handles-used)) (then (call $a-handle-is-unknown)))
+    (local.set $entry (call $entry-of (local.get $index)))
+    (if (i32.or (i32.eqz (local.get $index))
                 (i32.ne (i32.load offset=4 (local.get $entry)) (local.get $type)))
       (then (call $a-handle-is-unknown)))
     (local.get $entry))
@@ -170,14 +174,14 @@
   (func $forget-handle (param $handle i32) (param $entry i32)
     (i32.store (local.get $entry) (global.get $handles-free))
     (i32.store offset=4 (local.get $entry) (i32.const 0))
-    (global.set $handles-free (local.get $handle)))
+    (global.set $handles-free (i32.xor (local.get $handle) (global.get $mark))))
 
   ;; Handed over: who had it can't use it any more. The new one is made first, so that it is another.
   (func (export "handle-moved") (param $handle i32) (param $type i32) (result i32)
     (local $new i32)
     (local.set $new
       (call $handle-new (call $handle-object (local.get $handle) (local.get $type)) (local.get $type)))
-    (call $forget-handle (local.get $handle) (call $entry-of (local.get $handle)))
+    (call $forget-handle (local.get $handle) (call $known-entry (local.get $handle) (local.get $type)))
     (local.get $new))
 
   (func (export "handle-drop") (param $handle i32) (param $type i32)

@@ -98,3 +98,46 @@ EXPORT(POLL, "[method]pollable.block") void pollable_block(pollable *pollable) {
   if (!is_ready(pollable)) wait(&pollable, 1);
   scratch_release();
 }
+
+// Inside a guest that also waits for what the host made handles of: the host looks at both kinds, and waits for either.
+#ifdef INSIDE
+
+extern void host_wait(const uint8_t *question, size_t length, const handle *theirs, size_t their_count, bytes *answer)
+    __attribute__((import_module("host"), import_name("wait")));
+
+static const pollable ready_now = {.kind = TIMER, .deadline = 0};
+
+// The numbers of those that are ready, ours before theirs; without waiting, maybe none.
+static bytes ask_for_both(bool may_wait, pollable **ours, size_t count, const handle *theirs, size_t their_count) {
+  writer question = write_text(1 + count * (2 + NUMBER_SIZE));
+  put_byte(&question, may_wait ? 'p' : 'P');
+  for (size_t i = 0; i < count; i++) put_line(&question, is_ready(ours[i]) ? &ready_now : ours[i]);
+  bytes answer, text = written(&question);
+  host_wait(text.data, text.length, theirs, their_count, &answer);
+  return answer;
+}
+
+EXPORT("lattice:shim/control", "poll-both")
+result_area *poll_both(pollable **ours, size_t count, const handle *theirs, size_t their_count) {
+  bytes answer = ask_for_both(false, ours, count, theirs, their_count);
+  if (answer.length == 0) {
+    before_waiting();
+    answer = ask_for_both(true, ours, count, theirs, their_count);
+  }
+  uint32_t *found = scratch_allocate((count + their_count) * sizeof *found);
+  size_t ready = 0;
+  while (answer.length > 0 && ready < count + their_count) found[ready++] = parse_number(next_line(&answer));
+  return give_bytes((bytes){(uint8_t *)found, ready});
+}
+
+EXPORT("lattice:shim/control", "block-theirs") void block_theirs(handle theirs) {
+  poll_both(NULL, 0, &theirs, 1);
+  scratch_release();
+}
+
+EXPORT("lattice:shim/control", "before-waiting") void before_waiting_of_host(void) {
+  before_waiting();
+  scratch_release();
+}
+
+#endif

@@ -14,10 +14,11 @@ from lattice import wit
 from lattice.errors import Invalid
 from node.capabilities.http import shim
 from node.capabilities.http.shim import build
+from node.engine.carriage import carriage, is_carried
 from node.engine.compile_worker import describe_artifact
+from node.engine.compiled import Form
 from node.engine.configuration import EngineSettings, make_engine
 from node.engine.shim_compose import compose_beside, load_core
-from node.engine.shim_text import is_carried
 from tests.node.capabilities.http.corpus import HELLO, ROOT
 
 FOLDER = Path(shim.__file__).parent
@@ -54,7 +55,7 @@ def test_every_function_of_the_shim_belongs_to_an_interface_that_it_carries() ->
     assert {name for name in interfaces if not is_carried(f"{name}@0.2.0")} == {"lattice:shim/control"}
 
 
-def test_what_the_host_provides_with_streams_of_wasi_is_not_carried() -> None:
+def test_what_the_host_provides_with_streams_of_wasi_is_not_carried_beside() -> None:
     binary = (ROOT / HELLO).read_bytes()
     type_ = describe_artifact(make_engine(EngineSettings(is_pooling=False)), binary)
     stream = wit.Handle("wasi:io/streams@0.2.0#input-stream", is_owned=True)
@@ -63,8 +64,12 @@ def test_what_the_host_provides_with_streams_of_wasi_is_not_carried() -> None:
     )
     asked = replace(type_, imports={**type_.imports, files.name: files})
 
-    with pytest.raises(Invalid, match="input-stream"):
-        compose_beside(binary, asked, load_core())
+    found = carriage(asked, Form.SHIM)
+
+    assert found.is_mixed
+    assert list(found.hosted) == ["demo:files/reader"]
+    with pytest.raises(Invalid, match="streams of the host"):
+        compose_beside(binary, asked, found, load_core())
 
 
 @pytest.mark.parametrize(

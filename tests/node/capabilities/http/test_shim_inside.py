@@ -10,7 +10,9 @@ from wasmtime import component as wasm
 
 from lattice.errors import Invalid, Trapped
 from lattice.http import HttpResponse
+from node.engine.carriage import carriage
 from node.engine.compile_worker import describe_artifact
+from node.engine.compiled import Form
 from node.engine.compiler import Compiler
 from node.engine.compose import Part, plug
 from node.engine.configuration import EngineSettings, make_engine
@@ -164,7 +166,9 @@ def test_a_component_of_one_build_is_taken_apart() -> None:
     component = _component("")
     engine = make_engine(EngineSettings(is_pooling=False))
 
-    wasm.Component(engine, compose_inside(component, describe_artifact(engine, component), load_core()))
+    type_ = describe_artifact(engine, component)
+
+    wasm.Component(engine, compose_inside(component, type_, carriage(type_, Form.SHIM), load_core()))
 
 
 def test_a_component_made_of_several_is_not_taken_apart() -> None:
@@ -172,8 +176,8 @@ def test_a_component_made_of_several_is_not_taken_apart() -> None:
     type_ = describe_artifact(engine, _nested())
 
     with pytest.raises(Invalid, match="composed of components"):
-        compose_inside(_nested(), type_, load_core())
-    compose_beside(_nested(), type_, load_core())
+        compose_inside(_nested(), type_, carriage(type_, Form.SHIM), load_core())
+    compose_beside(_nested(), type_, carriage(type_, Form.SHIM), load_core())
 
 
 async def test_a_component_made_of_several_is_served_by_the_shim_beside_it(shims: Shims) -> None:
