@@ -15,7 +15,6 @@ from lattice.errors import Failed, Invalid
 from lattice.exchange import Exchange
 from lattice.http import Headers, HttpRequest, HttpResponse
 from lattice.streams import ByteReceiver
-from node.engine.host import CallContext
 from node.http.handler import HttpHandler
 
 INTERFACE = "wasi:http/incoming-handler"
@@ -51,16 +50,8 @@ async def serve(
     body: ByteReceiver | None,
 ) -> Exchange:
     """Answer a request that came over the lattice by a handler of this node; an `ExchangeTarget.exchange`."""
-    context = CallContext(
-        deadline=request.deadline,
-        call_id=request.call_id,
-        traceparent=request.traceparent,
-        hops=request.hops,
-        attempt=request.attempt,
-        caller=request.caller,
-    )
     try:
-        outcome = handler.handle(_request(args, body), context)
+        outcome = handler.handle(_request(args, body), request)
         response = outcome if isinstance(outcome, HttpResponse) else await outcome
     except BaseException:
         if body is not None:
