@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
+from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.nats_bus import NatsBus
 from tests.servers import NatsServer
 
@@ -79,3 +81,12 @@ async def nats_bus(nats_server: NatsServer) -> AsyncIterator[NatsBus]:
     """A bus on the session's server."""
     async with NatsBus(nats_server.settings()) as bus:
         yield bus
+
+
+@pytest.fixture(params=["memory", "nats"])
+def connect(request: pytest.FixtureRequest, nats_server: NatsServer) -> Callable[[], Any]:
+    """Makes buses that reach each other: all in memory, then all on the session's server."""
+    broker = MemoryBroker()
+    if request.param == "memory":
+        return lambda: MemoryBus(broker)
+    return lambda: NatsBus(nats_server.settings())

@@ -10,7 +10,7 @@ import anyio
 
 from lattice.errors import Interrupted, LatticeError
 from lattice.http import HttpRequest
-from lattice.streams import Pouring, Sink
+from lattice.pouring import Pouring, Sink
 from node.http.failures import Refusal
 
 WINDOW_BYTES = 256 * 1024

@@ -20,12 +20,10 @@ from lattice.exchange import Exchange
 from lattice.faulty_bus import Faults, FaultyBus
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.model import ComponentSpec, new_application
-from lattice.nats_bus import NatsBus
 from lattice.serving import Serving
 from lattice.state import LatticeState
 from lattice.streams import ByteReceiver
 from lattice.tasks import open_tasks
-from tests.servers import NatsServer
 
 DIGEST = "sha256:" + "0" * 64
 Handle = Callable[[CallRequest, Sequence[Any], ByteReceiver | None], Any]
@@ -117,15 +115,8 @@ class World:
         return caller
 
 
-@pytest.fixture(params=["memory", "nats"])
-async def world(
-    request: pytest.FixtureRequest, nats_server: NatsServer, lattice_name: str
-) -> AsyncIterator[World]:
-    broker = MemoryBroker()
-
-    def connect() -> Any:
-        return MemoryBus(broker) if request.param == "memory" else NatsBus(nats_server.settings())
-
+@pytest.fixture
+async def world(connect: Callable[[], Any], lattice_name: str) -> AsyncIterator[World]:
     async with open_tasks() as tasks, AsyncExitStack() as stack:
         yield World(stack, tasks, connect, lattice_name)
         tasks.cancel_scope.cancel()

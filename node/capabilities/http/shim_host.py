@@ -17,7 +17,8 @@ import anyio
 
 from lattice.errors import Failed, LatticeError, Trapped
 from lattice.http import INLINE_BYTES, Body, Headers, HttpRequest, HttpResponse
-from lattice.streams import ByteReceiver, Pouring
+from lattice.pouring import Pouring
+from lattice.streams import ByteReceiver
 from node.capabilities.http import incoming_body, outgoing_body, shim_text
 from node.capabilities.http.client import HttpClient, RequestOptions
 from node.capabilities.http.errors import BodyFailed, HttpError, from_lattice

@@ -7,7 +7,7 @@ import contextlib
 import ssl
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -166,6 +166,16 @@ class Client:
             await self.writer.wait_closed()
 
 
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Client]:
+    """A connection to a port of this machine, closed at the end."""
+    client = Client(*await asyncio.open_connection("127.0.0.1", port))
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
 @dataclass
 class Listening:
     """A site with its port."""
@@ -174,14 +184,9 @@ class Listening:
     responder: ScriptedResponder
     port: int
 
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
+    def client(self) -> AbstractAsyncContextManager[Client]:
         """A connection, closed at the end."""
-        client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
-        try:
-            yield client
-        finally:
-            await client.close()
+        return connected(self.port)
 
     async def ask(self, data: bytes) -> Response:
         """The response to one request on a connection of its own."""

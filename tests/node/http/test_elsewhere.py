@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,7 @@ from lattice.bus import Bus
 from lattice.caller import Caller
 from lattice.errors import LatticeError, Overloaded
 from lattice.http import HttpRequest, HttpResponse
-from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.model import ComponentSpec, new_application
-from lattice.nats_bus import NatsBus
 from lattice.serving import Serving
 from lattice.state import LatticeState
 from lattice.streams import ByteReceiver
@@ -32,8 +30,7 @@ from node.http.protocol import Connection
 from node.http.routes import Route, RouteTable
 from node.http.site import Site
 from node.runner import HttpReplicas
-from tests.node.http.sites import Client
-from tests.servers import NatsServer
+from tests.node.http.sites import Client, connected
 from tests.waiting import until
 
 Handle = Callable[[HttpRequest], HttpResponse | Awaitable[HttpResponse]]
@@ -147,24 +144,12 @@ class Far:
     caller: Caller
     port: int
 
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
-        client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
-        try:
-            yield client
-        finally:
-            await client.close()
+    def client(self) -> AbstractAsyncContextManager[Client]:
+        return connected(self.port)
 
 
-@pytest.fixture(params=["memory", "nats"])
-async def world(
-    request: pytest.FixtureRequest, nats_server: NatsServer, lattice_name: str
-) -> AsyncIterator[World]:
-    broker = MemoryBroker()
-
-    def connect() -> Any:
-        return MemoryBus(broker) if request.param == "memory" else NatsBus(nats_server.settings())
-
+@pytest.fixture
+async def world(connect: Callable[[], Any], lattice_name: str) -> AsyncIterator[World]:
     async with open_tasks() as tasks, AsyncExitStack() as stack:
         yield World(stack, tasks, connect, lattice_name)
         tasks.cancel_scope.cancel()
