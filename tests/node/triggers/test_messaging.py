@@ -331,6 +331,33 @@ async def test_a_message_that_is_given_up_becomes_a_dead_letter_that_says_why(
     assert why["lattice-dead-letter-sequence"] == "2"
 
 
+async def test_no_header_of_a_message_keeps_it_from_becoming_a_dead_letter(
+    world: World, nats_server: NatsServer, lattice_name: str
+) -> None:
+    async def never(message: dict[str, Any], count: int) -> Any:
+        return {"err": "no"}
+
+    world.behave = never
+    lines = f"Nats-Expected-Stream: {lattice_name}\r\na(b: 1\r\nkind: order"
+    async with NatsBus(nats_server.settings()) as bus:
+        dead = await listened(bus, f"{lattice_name}.dead")
+        await world.start("one", bus)
+        world.put(
+            stream=lattice_name,
+            subject=f"{lattice_name}.in",
+            backoff="10ms",
+            max_deliver="1",
+            dead_letter=f"{lattice_name}.dead",
+        )
+        await bus.make_stream(lattice_name, f"{lattice_name}.in")
+        block = HeaderBlock(f"NATS/1.0\r\n{lines}\r\n\r\n".encode())
+        await bus.publish_stored(f"{lattice_name}.in", b"1", headers=block, timeout_seconds=5)
+        await world.until(lambda: dead, 3)
+
+    assert dead[0].headers["kind"] == "order"
+    assert not {"Nats-Expected-Stream", "a(b"} & dead[0].headers.keys()
+
+
 async def test_a_long_handler_keeps_its_message(world: World, buses: list[Bus], lattice_name: str) -> None:
     async def slow(message: dict[str, Any], count: int) -> Any:
         await anyio.sleep(1.0)
