@@ -492,8 +492,8 @@ class Caller:
             raise TimedOut(f"the result did not arrive within {seconds:.1f} s") from None
         finally:
             streaming.discard(scope)
-            if not streaming:
-                self._streaming.pop(node, None)
+            if not streaming and self._streaming.get(node) is streaming:
+                del self._streaming[node]
         raise Interrupted(_lost(node))
 
 

@@ -82,6 +82,11 @@ def block_of(headers: Mapping[str, str]) -> bytes:
     return block.encode() + b"\r\n\r\n"
 
 
+def may_be_sent_on(name: str) -> bool:
+    """Whether a header that came may stand in another message: the server's own say what it does with one."""
+    return not name.lower().startswith("nats-") and _KEY.fullmatch(name) is not None
+
+
 @lru_cache(maxsize=256)
 def _check_key(key: str) -> None:
     if not _KEY.fullmatch(key):

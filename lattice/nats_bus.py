@@ -40,6 +40,7 @@ from lattice.connection import ConnectionSettings
 from lattice.errors import Denied, Interrupted, Invalid, LatticeError, NotFound, Unreachable
 from lattice.key_value import JetStreamKeyValue
 from lattice.nats_connection import NatsConnection
+from lattice.nats_parser import text_of
 from lattice.nats_protocol import publish_command, request_command
 from lattice.object_store import JetStreamObjectStore
 from lattice.replaced_objects import ReplacedObjects
@@ -81,7 +82,7 @@ class _Subscribed:
                     subject,
                     data,
                     NO_HEADERS if headers is None else headers,
-                    reply.decode() if reply else None,
+                    text_of(reply) if reply else None,
                 )
             )
         except LatticeError as error:
@@ -242,7 +243,7 @@ class NatsBus(AsyncContextManagerMixin):
 
     def _on_reply(self, subject: str, data: bytes, headers: Mapping[str, str] | None, reply: bytes) -> None:
         self._received += 1
-        message = Message(subject, data, NO_HEADERS if headers is None else headers, reply.decode() or None)
+        message = Message(subject, data, NO_HEADERS if headers is None else headers, text_of(reply) or None)
         self._replies.settle(subject[self._reply_start :], message)
 
     # Receiving

@@ -24,6 +24,7 @@ from anyio import to_thread
 from nats import errors as nats_errors
 from nats.aio.client import Client, RawCredentials
 from nats.aio.subscription import Subscription as NatsSubscription
+from nats.protocol import parser as library
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from lattice.clock import now
@@ -31,7 +32,7 @@ from lattice.connection import ConnectionSettings
 from lattice.errors import Denied, Interrupted, Invalid, LatticeError, TimedOut, Unreachable
 from lattice.headers import HeaderBlock
 from lattice.nats_options import check_server, connect_options, credentials_cure
-from lattice.nats_parser import HandOver, Messages
+from lattice.nats_parser import LIBRARY_MESSAGE, LIBRARY_WITH_HEADERS, HandOver, Messages, text_of
 
 CONNECT_TIMEOUT_SECONDS = 2
 PING_INTERVAL_SECONDS = 2
@@ -51,6 +52,10 @@ RawHandler = Callable[[str, bytes, Mapping[str, str] | None, bytes], None]
 log = structlog.get_logger()
 
 _DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]*)\"")
+
+
+library.MSG_RE = LIBRARY_MESSAGE
+library.HMSG_RE = LIBRARY_WITH_HEADERS
 
 
 class MessageParser(Parser):
@@ -112,7 +117,7 @@ class NatsConnection(Client):
     ) -> None:
         # Returning no message ends the library's handling; an exception here would end its reading.
         if (handler := self._handlers.get(sid)) is not None:
-            handler(subject.decode(), data, headers, reply)
+            handler(text_of(subject), data, headers, reply)
 
     def _hand_over(self, sid: int, subject: str, reply: bytes, block: bytes, data: bytes) -> None:
         if (handler := self._handlers.get(sid)) is not None:

@@ -20,8 +20,15 @@ MAX_KEPT_BYTES = 64 * 1024
 """An unfinished message that is larger goes to the library, which appends to it without copying it anew."""
 MAX_KNOWN_LINES = 1024
 
-_MESSAGE = re.compile(rb"MSG ([^\s]+) ([0-9]+) (?:([^\s]+) )?()([0-9]+)")
-_WITH_HEADERS = re.compile(rb"HMSG ([^\s]+) ([0-9]+) (?:([^\s]+) )?([0-9]+) ([0-9]+)")
+_SUBJECT = rb"([^ \t\r\n]+)"
+"""The server takes any other byte in a subject, from anybody: none may end the connection."""
+_MESSAGE = re.compile(rb"MSG %b +([0-9]+) +(?:%b +)?()([0-9]+)" % (_SUBJECT, _SUBJECT))
+_WITH_HEADERS = re.compile(rb"HMSG %b +([0-9]+) +(?:%b +)?([0-9]+) +([0-9]+)" % (_SUBJECT, _SUBJECT))
+LIBRARY_MESSAGE = re.compile(rb"\AMSG %b +([0-9]+) +(%b +)?([0-9]+)\r\n" % (_SUBJECT, _SUBJECT))
+LIBRARY_WITH_HEADERS = re.compile(
+    rb"\AHMSG %b +([0-9]+) +(%b +)?([0-9]+) +([0-9]+)\r\n" % (_SUBJECT, _SUBJECT)
+)
+"""With the groups of the library's own expressions, which refuse what the server takes."""
 
 
 class _Line(NamedTuple):
@@ -34,6 +41,11 @@ class _Line(NamedTuple):
     """Bytes of the block of headers, with which the message begins."""
     length: int
     """Of all that follows the line."""
+
+
+def text_of(subject: bytes) -> str:
+    """A subject that came; bytes that are no text are shown as such, and match no subject of ours."""
+    return subject.decode("utf-8", "replace")
 
 
 class Messages:
@@ -79,7 +91,7 @@ class Messages:
         if found is None:
             return None
         subject, number, reply, headers, length = found.groups()
-        line = _Line(int(number), subject.decode(), reply or b"", int(headers or 0), int(length))
+        line = _Line(int(number), text_of(subject), reply or b"", int(headers or 0), int(length))
         if not reply:
             if len(self._known) >= MAX_KNOWN_LINES:
                 self._known.clear()

@@ -16,6 +16,8 @@ NO_RESPONDERS = "503"
 
 SPAN_SECONDS = 0.25
 """Those whose time ends within the same span share a timer until the span begins."""
+LONG_SECONDS = 60.0
+"""A span that begins later is given up when nobody shares it any more: a day has a third of a million."""
 TOKEN_DIGITS = 8
 RANDOM_BYTES = 2048
 """Fetched from the system at a time, for the tokens of many requests."""
@@ -33,32 +35,50 @@ class Waiting:
     timer: asyncio.TimerHandle | None = None
 
 
+class _Span:
+    """Those whose time ends within one span; the mutable state."""
+
+    __slots__ = ("timer", "waiting")
+
+    def __init__(self, timer: asyncio.TimerHandle) -> None:
+        self.timer = timer
+        self.waiting: set[Waiting] = set()
+
+
 class _Deadlines:
     """The mutable state is who waits until when, in spans of time, each with its timer."""
 
     def __init__(self) -> None:
-        self._spans: dict[int, set[Waiting]] = {}
+        self._spans: dict[int, _Span] = {}
+
+    def __len__(self) -> int:
+        """How many spans have a timer."""
+        return len(self._spans)
 
     def add(self, waiting: Waiting) -> None:
-        span = int(waiting.deadline / SPAN_SECONDS)
-        sharing = self._spans.get(span)
-        if sharing is None:
-            sharing = self._spans[span] = set()
-            left = span * SPAN_SECONDS - now()
-            asyncio.get_running_loop().call_later(max(0.0, left), self._begin, span)
-        sharing.add(waiting)
+        number = int(waiting.deadline / SPAN_SECONDS)
+        span = self._spans.get(number)
+        if span is None:
+            left = number * SPAN_SECONDS - now()
+            timer = asyncio.get_running_loop().call_later(max(0.0, left), self._begin, number)
+            span = self._spans[number] = _Span(timer)
+        span.waiting.add(waiting)
 
     def remove(self, waiting: Waiting) -> None:
-        sharing = self._spans.get(int(waiting.deadline / SPAN_SECONDS))
-        if sharing is not None:
-            sharing.discard(waiting)
+        number = int(waiting.deadline / SPAN_SECONDS)
+        span = self._spans.get(number)
+        if span is not None:
+            span.waiting.discard(waiting)
+            if not span.waiting and waiting.timeout_seconds > LONG_SECONDS:
+                span.timer.cancel()
+                del self._spans[number]
         if waiting.timer is not None:
             waiting.timer.cancel()
 
-    def _begin(self, span: int) -> None:
+    def _begin(self, number: int) -> None:
         """The span is here: whoever still waits gets a timer."""
         loop = asyncio.get_running_loop()
-        for waiting in self._spans.pop(span):
+        for waiting in self._spans.pop(number).waiting:
             waiting.timer = loop.call_later(max(0.0, waiting.deadline - now()), _expire, waiting)
 
 

@@ -279,7 +279,10 @@ class Serving:
             fields = wire.decode_message(message.data)
         except Invalid:
             return
-        call = self._calls.get((fields.get("origin"), fields.get("call_id")))
+        origin, call_id = fields.get("origin"), fields.get("call_id")
+        if not (isinstance(origin, str) and isinstance(call_id, str)):
+            return
+        call = self._calls.get((origin, call_id))
         if call is not None:
             log.debug("call.cancelled", call=call.key[1])
             call.cancel()

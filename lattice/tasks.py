@@ -57,12 +57,14 @@ class Expected(asyncio.Future[T]):
 class PromptTasks:
     """Coroutines that begin at once, and are tasks of a group if they wait for more than what is `Expected`.
 
-    The mutable state is those that wait without being tasks. A task of the group runs `keep`.
+    The mutable state is those that wait without being tasks, and whether the group is being cancelled. A task
+    of the group runs `keep`.
     """
 
     def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
         self.tasks = tasks
         self._waiting: set[PromptTask] = set()
+        self._is_cancelled = False
 
     def __repr__(self) -> str:
         return f"<PromptTasks {len(self._waiting)} waiting>"
@@ -80,10 +82,11 @@ class PromptTasks:
         return None if waits_for is _OVER else PromptTask(self, coroutine, waits_for)
 
     async def keep(self) -> None:
-        """Run until cancelled, which makes tasks of those that wait, for the group to cancel."""
+        """Run until cancelled: then those that wait, or will, become tasks for the group to cancel."""
         try:
             await anyio.sleep_forever()
         finally:
+            self._is_cancelled = True
             for each in list(self._waiting):
                 each.become_task()
 
@@ -116,7 +119,7 @@ class PromptTask:
         self._start(expected)
 
     def _wait(self, waits_for: Any) -> None:
-        if not isinstance(waits_for, Expected):
+        if not isinstance(waits_for, Expected) or self._owner._is_cancelled:
             self._start(waits_for)
             return
         self._expected = waits_for

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from lattice.bus import Message
+from lattice.call_headers import check_traceparent
 from lattice.caller import Caller, CallRequest, new_call_id
 from lattice.clock import now
 from lattice.errors import LatticeError
@@ -89,7 +90,7 @@ class MessageCalls:
             function=FUNCTION,
             deadline=now() + self._caller.budget_seconds(self.trigger.component),
             call_id=new_call_id(),
-            traceparent=message.headers.get("traceparent"),
+            traceparent=check_traceparent(message.headers.get("traceparent")),
             caller=self._name,
         )
 

@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from lattice.bus import Bus, Work
 from lattice.errors import LatticeError
+from lattice.headers import may_be_sent_on
 from lattice.tasks import open_tasks
 from node.triggers.message_calls import MessageCalls, backoff
 from node.triggers.message_settings import MessageSettings, StreamSettings, queue_of
@@ -118,7 +119,8 @@ class StreamMessages:
             reason=reason[:500],
         )
         if self._stream.dead_letter is not None:
-            headers = {**message.headers, **self._why(work, reason)}
+            kept = {name: text for name, text in message.headers.items() if may_be_sent_on(name)}
+            headers = kept | self._why(work, reason)
             try:
                 await self._bus.publish_stored(
                     self._stream.dead_letter,

@@ -165,6 +165,33 @@ async def test_calls_pending_on_a_lost_node_end_at_once(world: World) -> None:
             await caller.call(request(), [])
 
 
+async def test_bodies_begun_while_those_of_a_lost_node_still_end_are_known_when_it_is_lost_again(
+    world: World,
+) -> None:
+    caller, interrupted = world.caller(), list[int]()
+
+    async def wait_for_ever() -> Message:
+        await anyio.sleep_forever()
+
+    async def stream(number: int) -> None:
+        with pytest.raises(Interrupted):
+            await caller._streamed("N1", wait_for_ever, 30.0)
+        interrupted.append(number)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stream, 1)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(stream, 2)
+        caller.node_lost("N1")
+        await anyio.wait_all_tasks_blocked()
+        caller.node_lost("N1")
+        with anyio.move_on_after(1):
+            await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+
+    assert interrupted == [1, 2]
+
+
 async def test_a_call_waits_for_a_replica_until_one_appears(world: World) -> None:
     caller = world.caller()
 

@@ -402,15 +402,17 @@ async def test_a_lost_caller_cancels_what_runs_for_it(world: World) -> None:
 
 
 async def test_a_cancel_for_a_call_that_is_over_is_ignored(world: World) -> None:
-    await world.serve("N1", Target(echo))
+    serving = await world.serve("N1", Target(echo))
     bus = await world.bus()
     caller = await world.caller()
 
-    for body in (b"", b"\x01", b"\x82\xa7call_id\xa1x\xa6origin\xa1y"):
+    unknown, unheard_of = {"call_id": "x", "origin": "y"}, {"call_id": ["x"], "origin": {}}
+    for body in (b"", b"\x01", wire.encode_message(unknown), wire.encode_message(unheard_of)):
         await bus.publish(subjects.node_cancel(world.lattice, "N1"), body)
     await bus.flush()
 
     assert await caller.call(call(), [7]) == [7]
+    assert not serving._bus.statistics().handler_errors
 
 
 @pytest.mark.parametrize("version", ["", "@1.0.0"])

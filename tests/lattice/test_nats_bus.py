@@ -16,6 +16,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from nats.aio.client import Client
+from nats.protocol import parser as library
 from structlog.testing import capture_logs
 
 from lattice.bus import Disconnect, Entry, KeyValue, QueueSettings
@@ -23,6 +24,7 @@ from lattice.conformance import CHECKS, Inbox, Setting, Watched, refused
 from lattice.connection import ConnectionSettings, Credentials
 from lattice.errors import Denied, Failed, Interrupted, Invalid, LatticeError, NotFound, TimedOut, Unreachable
 from lattice.nats_bus import NatsBus
+from lattice.nats_parser import LIBRARY_MESSAGE, LIBRARY_WITH_HEADERS
 from tests.servers import NatsServer
 
 WAIT_SECONDS = 15.0
@@ -73,6 +75,39 @@ def test_the_library_still_has_what_is_overridden_and_used() -> None:
     client = Client()
     for attribute in ("_server_info", "_server_pool", "_current_server", "_transport", "_pongs", "_sid"):
         assert hasattr(client, attribute)
+
+
+def test_the_library_finds_messages_by_expressions_with_the_groups_of_ours() -> None:
+    source = inspect.getsource(library.Parser.parse)
+
+    assert "subject, sid, _, reply, needed_bytes = msg.groups()" in source
+    assert "subject, sid, _, reply, header_size, needed_bytes = msg.groups()" in source
+    assert library.MSG_RE is LIBRARY_MESSAGE and library.HMSG_RE is LIBRARY_WITH_HEADERS
+
+
+@pytest.mark.parametrize("size", [1, 300_000], ids=["small", "large"])
+@pytest.mark.parametrize("odd", [b"\xff", b"\x0b", b"\x0c"], ids=repr)
+async def test_no_byte_that_anybody_sends_in_a_subject_ends_the_connection(
+    nats_server: NatsServer, odd: bytes, size: int
+) -> None:
+    data, received = b"x" * size, Inbox()
+    async with NatsBus(nats_server.settings()) as bus, NatsBus(nats_server.settings()) as stranger:
+        changes = Changes(bus)
+        await bus.subscribe("odd.>", received)
+        connection = await stranger.wait_until_connected()
+        connection.send(b"PUB odd.a%bz reply.a%bz %d\r\n%b\r\n" % (odd, odd, size, data))
+        connection.send(b"HPUB odd.a%bz 12 %d\r\nNATS/1.0\r\n\r\n%b\r\n" % (odd, size + 12, data))
+        connection.send(b"PUB %b.r.x a%bz 1\r\nx\r\n" % (bus._prefix.encode(), odd))
+        await stranger.flush()
+        await stranger.publish("odd.last")
+
+        messages = await received.wait_for(3)
+
+    shown = odd.decode("utf-8", "replace")
+    assert [message.subject for message in messages] == [f"odd.a{shown}z", f"odd.a{shown}z", "odd.last"]
+    assert [len(message.data) for message in messages] == [size, size, 0]
+    assert messages[0].reply == f"reply.a{shown}z"
+    assert not changes.seen
 
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})])
@@ -409,6 +444,7 @@ CLIENT = """
 import sys, anyio
 from lattice.connection import ConnectionSettings, Credentials
 from lattice.nats_bus import NatsBus
+from lattice.nats_parser import LIBRARY_MESSAGE, LIBRARY_WITH_HEADERS
 
 async def main():
     credentials = Credentials(user="app", password="app")

@@ -220,6 +220,32 @@ async def test_a_group_that_is_cancelled_cancels_them() -> None:
     assert ended == [True] and not len(prompt)
 
 
+async def test_what_begins_to_wait_when_the_group_is_cancelled_already_is_cancelled_too() -> None:
+    ended, is_cancelled = [], anyio.Event()
+
+    async def wait() -> None:
+        try:
+            await Expected[None]()
+        finally:
+            ended.append(asyncio.current_task() is not None)
+
+    async def begin_late(prompt: PromptTasks) -> None:
+        with anyio.CancelScope(shield=True):
+            await is_cancelled.wait()
+            await checkpoint()
+            prompt.start(wait())
+
+    async with anyio.create_task_group() as tasks:
+        prompt = PromptTasks(tasks)
+        tasks.start_soon(prompt.keep)
+        tasks.start_soon(begin_late, prompt)
+        await checkpoint()
+        tasks.cancel_scope.cancel()
+        is_cancelled.set()
+
+    assert ended == [True] and not len(prompt)
+
+
 async def test_errors_behind_a_reply_are_raised_by_the_group() -> None:
     expected = Expected[None]()
 

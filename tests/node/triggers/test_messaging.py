@@ -15,6 +15,7 @@ import pytest
 
 from lattice.bus import Bus
 from lattice.errors import Failed, Invalid
+from lattice.headers import HeaderBlock
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.model import Trigger, TriggerKind
 from lattice.nats_bus import NatsBus
@@ -136,6 +137,27 @@ async def test_a_handler_that_fails_or_breaks_ends_nothing(
     counts = node.triggers.counts()["orders.default"]
 
     assert counts.failed == 3
+
+
+TRACE = "00-11111111111111111111111111111111-2222222222222222-01"
+
+
+@pytest.mark.parametrize(
+    ("sent", "taken"), [(TRACE, TRACE), ("x-admin: 1", None), (f"{TRACE}\nx-admin: 1", None)]
+)
+async def test_a_trace_that_is_none_is_dropped(
+    world: World, nats_server: NatsServer, lattice_name: str, sent: str, taken: str | None
+) -> None:
+    async with NatsBus(nats_server.settings()) as bus:
+        await world.start("one", bus)
+        world.put(subject=f"{lattice_name}.x")
+        await subscribed(world, bus, f"{lattice_name}.x")
+        block = HeaderBlock(f"NATS/1.0\r\ntraceparent: {sent}\r\n\r\n".encode())
+
+        await bus.publish(f"{lattice_name}.x", b"traced", headers=block)
+        await world.until(lambda: world.texts()[-1:] == ["traced"])
+
+    assert world.handled[-1].request.traceparent == taken
 
 
 async def test_a_handler_may_reply_where_it_was_asked_to_and_only_meanwhile(
@@ -307,6 +329,33 @@ async def test_a_message_that_is_given_up_becomes_a_dead_letter_that_says_why(
     assert why["lattice-dead-letter-component"] == "orders"
     assert why["lattice-dead-letter-subject"] == f"{lattice_name}.in"
     assert why["lattice-dead-letter-sequence"] == "2"
+
+
+async def test_no_header_of_a_message_keeps_it_from_becoming_a_dead_letter(
+    world: World, nats_server: NatsServer, lattice_name: str
+) -> None:
+    async def never(message: dict[str, Any], count: int) -> Any:
+        return {"err": "no"}
+
+    world.behave = never
+    lines = f"Nats-Expected-Stream: {lattice_name}\r\na(b: 1\r\nkind: order"
+    async with NatsBus(nats_server.settings()) as bus:
+        dead = await listened(bus, f"{lattice_name}.dead")
+        await world.start("one", bus)
+        world.put(
+            stream=lattice_name,
+            subject=f"{lattice_name}.in",
+            backoff="10ms",
+            max_deliver="1",
+            dead_letter=f"{lattice_name}.dead",
+        )
+        await bus.make_stream(lattice_name, f"{lattice_name}.in")
+        block = HeaderBlock(f"NATS/1.0\r\n{lines}\r\n\r\n".encode())
+        await bus.publish_stored(f"{lattice_name}.in", b"1", headers=block, timeout_seconds=5)
+        await world.until(lambda: dead, 3)
+
+    assert dead[0].headers["kind"] == "order"
+    assert not {"Nats-Expected-Stream", "a(b"} & dead[0].headers.keys()
 
 
 async def test_a_long_handler_keeps_its_message(world: World, buses: list[Bus], lattice_name: str) -> None:
