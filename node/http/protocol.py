@@ -154,6 +154,8 @@ class Connection(asyncio.Protocol):
         if not self._is_reading and not self._backlog and not self._inlet.is_full:
             self._is_reading = True
             self._outlet.transport.resume_reading()
+        if self._inlet.stream is not None:
+            self._watch_next()  # now it is the client who keeps others waiting
 
     def _body_wanted(self) -> None:
         if self._owes_continue:
