@@ -123,6 +123,7 @@ class ShimExchange:
 
     def close(self) -> None:
         """Give up whatever is still under way."""
+        self._body = None  # of a guest that never asked: the sandbox's next call must not find it
         if self._pump is not None:
             self._pump.cancel()
         for fetch in self.fetches.values():
@@ -365,7 +366,7 @@ def _take(exchange: ShimExchange, settings: ShimSettings, text: str) -> str:
     fetch = exchange.fetches[number]
     if fetch.answer is None:
         return "n"
-    if fetch.buffer is not None:
+    if fetch.buffer is not None and number not in exchange.inputs:
         exchange.add_input(number, fetch.buffer)
     return fetch.answer
 

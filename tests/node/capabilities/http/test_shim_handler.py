@@ -9,7 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-from lattice.errors import NotFound, Trapped
+from lattice.errors import LatticeError, NotFound, Trapped
+from lattice.streams import Pouring, Sink
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.shim_handler import ShimHandler
 from node.engine.compiler import Compiler
@@ -85,3 +86,44 @@ async def test_what_only_requests_reach_can_not_be_called(
 
     with pytest.raises(NotFound, match=said):
         await handlers.pools[0].call(interface, function, [""], context())
+
+
+class Unread(Pouring):
+    """A body that notes whether a guest asked for it."""
+
+    def __init__(self) -> None:
+        self.was_poured = False
+
+    @property
+    def trailers(self) -> Mapping[str, str]:
+        return {}
+
+    async def receive(self) -> bytes:
+        raise anyio.EndOfStream
+
+    def pour_into(self, sink: Sink) -> None:
+        self.was_poured = True
+
+    def abort(self, error: LatticeError) -> None:
+        return None
+
+    async def aclose(self) -> None:
+        return None
+
+
+async def test_a_body_that_its_guest_never_asked_for_is_not_that_of_the_sandboxs_next_call(
+    handlers: Shims,
+) -> None:
+    handler = await handlers.make(LAB, reuse=10, slots=1)
+    body = Unread()
+
+    first = await response_of(handler, request(method="PUT", path="/sizes", body=body), context())
+    second = await response_of(handler, request(path="/chunks/20"), context())
+    assert not isinstance(second.body, bytes)
+    async with second.body as chunks:
+        async for _ in chunks:
+            pass
+
+    assert isinstance(first.body, bytes)
+    assert handlers.pools[0].statistics().instances_made == 1
+    assert not body.was_poured
