@@ -321,6 +321,8 @@ def _fetch(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_pack
     if settings.client is None or len(exchange.fetches) > MAX_REQUESTS:
         case = "HTTP-request-denied" if settings.client is None else "connection-limit-reached"
         fetch.settle(shim_text.error_text(HttpError(case)))
+        if isinstance(body, BodyPipe):
+            body.close()  # else it would be kept, and its guest wait for somebody to take the rest
         return ""
     request = HttpRequest(
         method=lines[1].decode(),
