@@ -101,8 +101,9 @@ class Channel:
     def _watch(self, for_what: int, wake: Callable[[], None]) -> bool:
         if self._driver.watch(self.address, for_what):
             return True
+        if self.wake is _nothing:
+            self._bell.waiting[self.address] = self
         self.wake = wake  # maybe called for nothing, too
-        self._bell.waiting[self.address] = self
         return False
 
     def close(self) -> None:
