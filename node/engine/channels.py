@@ -11,6 +11,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from typing import cast
+from weakref import WeakValueDictionary
 
 from node.engine.capi import bytes_address, new_bytes
 from node.engine.driver import Driver
@@ -21,22 +22,30 @@ _FOR_DATA, _FOR_ROOM = 1, 2
 class Doorbell:
     """Tells an event loop what guests have done with channels."""
 
-    # The mutable state is whom to wake for which channel, by their addresses.
+    # The mutable state is the channels that somebody has waited for, by their addresses. It keeps none alive:
+    # who waits for a channel often has it.
 
     def __init__(self, driver: Driver, loop: asyncio.AbstractEventLoop) -> None:
         self.driver = driver
         self._loop = loop
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.address = cast("int", driver.new_bell(self._descriptor))
-        self.waiting: dict[int, Callable[[], None]] = {}
+        self.waiting: WeakValueDictionary[int, Channel] = WeakValueDictionary()
         loop.add_reader(self._descriptor, self._on_ring)
 
     def _on_ring(self) -> None:
         os.eventfd_read(self._descriptor)
         while address := self.driver.rung(self.address):
-            wake = self.waiting.get(address)  # it may wait for something else by now, so it stays
-            if wake is not None:
-                wake()
+            channel = self.waiting.get(address)
+            if channel is not None:
+                self._wake(channel)
+
+    def _wake(self, channel: Channel) -> None:
+        try:
+            channel.wake()  # it may wait for something else by now, so it stays
+        except Exception as error:  # the others that have been rung for would never be woken again
+            told = {"message": "who waits for a channel failed when woken", "exception": error}
+            self._loop.call_exception_handler(told)
 
     def close(self) -> None:
         """It is silent from now on; no guest may be running."""
@@ -51,7 +60,7 @@ class Doorbell:
 class Channel:
     """A `ByteStore` in the driver."""
 
-    __slots__ = ("_bell", "_driver", "_size", "address")
+    __slots__ = ("__weakref__", "_bell", "_driver", "_size", "address", "wake")
 
     def __init__(self, bell: Doorbell, window: int) -> None:
         """There is room for the guest while fewer than `window` bytes wait; for others, below half of it."""
@@ -61,6 +70,8 @@ class Channel:
         if not self.address:
             raise MemoryError("no room for a channel")
         self._size = ctypes.c_uint64.from_address(self.address)
+        self.wake: Callable[[], None] = _nothing
+        """Of who waits, or waited last."""
 
     @property
     def size(self) -> int:
@@ -90,7 +101,9 @@ class Channel:
     def _watch(self, for_what: int, wake: Callable[[], None]) -> bool:
         if self._driver.watch(self.address, for_what):
             return True
-        self._bell.waiting[self.address] = wake  # maybe called for nothing, too
+        if self.wake is _nothing:
+            self._bell.waiting[self.address] = self
+        self.wake = wake  # maybe called for nothing, too
         return False
 
     def close(self) -> None:
@@ -99,5 +112,8 @@ class Channel:
     def __del__(self) -> None:
         address, self.address = self.address, 0
         if address:
-            self._bell.waiting.pop(address, None)
             self._driver.free_channel(address)
+
+
+def _nothing() -> None:
+    return None

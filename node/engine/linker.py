@@ -135,7 +135,8 @@ class Bindings:
                 f"{interface.name}#{name}",
                 offer.functions[name] if offer else _unoffered,
                 Converter(function, is_adapted=is_adapted and wit.carries_bytes(function), resources=numbers),
-                offer is not None and name in offer.channelled,
+                # Of another type, its arguments are no texts, which the driver could not know.
+                offer is not None and name in offer.channelled and _is_of_texts(function),
             )
             for name, function in interface.functions.items()
         }
@@ -149,6 +150,10 @@ class Bindings:
             if isinstance(type_, wit.Handle):
                 bound[name] = self._resource(type_.resource)
         return {name: (resource.number, resource) for name, resource in bound.items() if resource}
+
+
+def _is_of_texts(function: wit.Function) -> bool:
+    return [type_ for _, type_ in function.params] == [wit.STRING] and function.result == wit.STRING
 
 
 def _unoffered(*_: Any) -> None:

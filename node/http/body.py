@@ -108,7 +108,7 @@ class RequestBody(Pouring):
             sink.break_off(self._error)
         elif self._trailers is not None:
             sink.end(self._trailers)
-        elif not chunks:
+        elif sink.size < POURED_BYTES:
             self._wanted()
         if sink.size < POURED_BYTES:
             self._taken()

@@ -118,32 +118,26 @@ class Inlet:
                 self._feed(data)
                 if len(self.ready) == before + 1:
                     self._remember(data, self.ready[-1])
-        elif self.takes_as_it_is:
+        elif self.stream is not None and self.body_left:
             self._pass_on(data)
         elif self.phase is not Phase.ENDED:
             self._feed(data)
 
     @property
-    def takes_as_it_is(self) -> bool:
-        """Whether what comes is a body of known length, in which there is nothing to be parsed."""
+    def body_left(self) -> int:
+        """How many bytes come next that are the rest of a body of known length."""
         current = self._current
-        return (
-            self.phase is Phase.BODY
-            and self.stream is not None
-            and current is not None
-            and current.head is not None
-            and not current.head.is_chunked
-        )
+        if self.phase is not Phase.BODY or current is None or current.head is None or current.head.is_chunked:
+            return 0
+        return current.head.content_length - self._body_bytes
 
     def _pass_on(self, data: bytes | memoryview) -> None:
         """Take a part of a body without the parser, which would copy it; another one reads what is behind."""
-        assert self._current is not None
-        assert self._current.head is not None
-        left = self._current.head.content_length - self._body_bytes
+        left = self.body_left
         rest = data[left:]
         self.on_body(bytes(data[:left] if rest else data))
         self._silent_bytes = 0
-        if self._body_bytes >= self._current.head.content_length and self.phase is Phase.BODY:
+        if len(data) >= left and self.phase is Phase.BODY:
             self._parser = httptools.HttpRequestParser(self)
             self.on_message_complete()
         if rest:

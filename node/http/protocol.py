@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._watch(_Waiting.REQUEST)
 
     def data_received(self, data: bytes) -> None:
-        if not self._backlog and (len(data) <= HEAD_SLICE_BYTES or self._inlet.takes_as_it_is):
+        if not self._backlog and len(data) <= max(HEAD_SLICE_BYTES, self._inlet.body_left):
             self._inlet.feed(data)
         else:
             self._backlog.append(memoryview(data))
@@ -125,7 +125,7 @@ class Connection(asyncio.Protocol):
         inlet, backlog = self._inlet, self._backlog
         while backlog and not inlet.is_full:
             data = backlog.popleft()
-            size = BODY_SLICE_BYTES if inlet.phase is Phase.BODY else HEAD_SLICE_BYTES
+            size = inlet.body_left or (BODY_SLICE_BYTES if inlet.phase is Phase.BODY else HEAD_SLICE_BYTES)
             if len(data) > size:
                 backlog.appendleft(data[size:])
                 data = data[:size]
@@ -154,6 +154,8 @@ class Connection(asyncio.Protocol):
         if not self._is_reading and not self._backlog and not self._inlet.is_full:
             self._is_reading = True
             self._outlet.transport.resume_reading()
+        if self._inlet.stream is not None:
+            self._watch_next()  # now it is the client who keeps others waiting
 
     def _body_wanted(self) -> None:
         if self._owes_continue:

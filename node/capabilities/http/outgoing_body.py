@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import anyio
 
@@ -125,8 +126,8 @@ class BodyPipe(Receiving):
         self._taken.notify()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            _settle(self._waiter)
 
     # The receiving end
 
@@ -143,16 +144,18 @@ class BodyPipe(Receiving):
                 raise anyio.EndOfStream
             if self._is_abandoned:
                 raise Interrupted("the body was given up")
-            if not self._store.await_data(self._wake):
-                await self._wait()
+            await self._await_data()
         self._give_back(len(chunk))
         self._taken.notify()
         return chunk
 
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+    async def _await_data(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        if self._store.await_data(partial(_settle, waiter)):  # it keeps that, which must not have the pipe
+            return
+        self._waiter = waiter
         try:
-            await self._waiter
+            await waiter
         finally:
             self._waiter = None
 
@@ -252,6 +255,11 @@ class OutgoingBody:
             raise Trapped(
                 f"the component {what} an outgoing body whose stream it still holds: drop that first"
             )
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _as_text(trailers: Fields | None) -> Mapping[str, str]:

@@ -130,6 +130,7 @@ class ShimExchange:
 
     def close(self) -> None:
         """Give up whatever is still under way."""
+        self._body = None  # of a guest that never asked: the sandbox's next call must not find it
         if self._pump is not None:
             self._pump.cancel()
         for fetch in self.fetches.values():
@@ -327,6 +328,8 @@ def _fetch(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_pack
     if settings.client is None or len(exchange.fetches) > MAX_REQUESTS:
         case = "HTTP-request-denied" if settings.client is None else "connection-limit-reached"
         fetch.settle(shim_text.error_text(HttpError(case)))
+        if isinstance(body, BodyPipe):
+            body.close()  # else it would be kept, and its guest wait for somebody to take the rest
         return ""
     request = HttpRequest(
         method=lines[1].decode(),
@@ -372,7 +375,7 @@ def _take(exchange: ShimExchange, settings: ShimSettings, text: str) -> str:
     fetch = exchange.fetches[number]
     if fetch.answer is None:
         return "n"
-    if fetch.buffer is not None:
+    if fetch.buffer is not None and number not in exchange.inputs:
         exchange.add_input(number, fetch.buffer)
     return fetch.answer
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import anyio
 import pytest
 
+from node.capabilities.http.outgoing_body import BodyPipe
 from node.engine.byte_store import Chunks
 from node.engine.channels import Channel, Doorbell
 from node.engine.store import DRIVER
+from tests.waiting import until
 
 WINDOW = 4096
 
@@ -73,3 +77,58 @@ async def test_a_bell_and_its_channels_may_go_in_any_order() -> None:
     del channels
     gc.collect()
     await anyio.lowlevel.checkpoint()
+
+
+class Waiter:
+    """Somebody who has a channel and waits for it, as the receiver of a body does."""
+
+    def __init__(self, bell: Doorbell) -> None:
+        self.channel = Channel(bell, WINDOW)
+        self.woken = 0
+        self.channel.await_data(self.wake)
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+async def test_a_bell_keeps_nobody_alive_who_waits(bell: Doorbell) -> None:
+    gone = weakref.ref(Waiter(bell))
+
+    gc.collect()
+
+    assert gone() is None
+    assert len(bell.waiting) == 0
+
+
+async def test_a_received_body_is_freed_at_once_with_its_channel(bell: Doorbell) -> None:
+    pipe = BodyPipe(store=Channel(bell, WINDOW))
+    gone = weakref.ref(pipe)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pipe.receive)
+        await anyio.wait_all_tasks_blocked()
+        pipe.write(b"x")
+    del pipe
+
+    assert gone() is None
+    assert len(bell.waiting) == 0
+
+
+async def test_who_fails_when_woken_keeps_no_other_asleep(bell: Doorbell) -> None:
+    assert DRIVER is not None
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: errors.append(told))
+    failing, other = Channel(bell, WINDOW), Channel(bell, WINDOW)
+    woken: list[str] = []
+    other.await_data(lambda: woken.append("other"))
+    failing.await_data(lambda: {}["nothing"])
+
+    for channel in (other, failing):  # the last one is told of first
+        cells = DRIVER.new_cells()
+        DRIVER.join(cells, channel.address, 0, False)
+        channel.add(b"x")
+        DRIVER.tell(cells)
+    await until(lambda: bool(woken))
+
+    assert woken == ["other"]
+    assert isinstance(errors[0]["exception"], KeyError)

@@ -83,6 +83,25 @@ async def test_a_flood_of_pipelined_requests_is_read_no_faster_than_it_is_served
         assert waiting < 200
 
 
+@pytest.mark.parametrize("size", [1, 60_000, 100_000])
+async def test_a_flood_of_requests_behind_a_body_is_read_no_faster_either(size: int) -> None:
+    gate = anyio.Event()
+
+    async def script(request: HttpRequest) -> HttpResponse:
+        await gate.wait()
+        return HttpResponse(status=204)
+
+    async with listening(script) as site, site.client():
+        await until(lambda: bool(site.site.connections))
+        [connection] = site.site.connections
+        connection.data_received(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        connection.data_received(bytes(size) + GET * 6000)  # as one read gives it
+        waiting = connection.waiting_requests
+        gate.set()
+
+        assert waiting < 200
+
+
 async def test_a_small_body_comes_whole_even_in_pieces() -> None:
     async with listening(echo) as site, site.client() as client:
         await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 import pytest
 
 from lattice.errors import Interrupted, LatticeError
+from lattice.http import HttpRequest, HttpResponse
+from lattice.tasks import own_task
+from node.capabilities.http.errors import BodyFailed
+from node.capabilities.http.incoming_body import BodyBuffer
+from node.capabilities.wasi.pollables import wait_any
 from node.http.body import POURED_BYTES, RequestBody
 from node.http.incoming import Inlet
 from node.http.limits import HttpLimits
 from node.http.requests import Peer
+from tests.node.http.sites import listening
+from tests.waiting import until
 
 LARGE = 200_000
 
@@ -134,3 +142,38 @@ async def test_what_is_behind_a_body_and_no_request_is_refused() -> None:
     refusal = inlet.ready[-1].refusal
     assert refusal is not None
     assert refusal.status in (400, 501)
+
+
+class Reading:
+    """What a guest waits for that reads a body."""
+
+    def __init__(self, buffer: BodyBuffer) -> None:
+        self.buffer = buffer
+
+    def is_ready(self) -> bool:
+        return self.buffer.is_readable
+
+    def arm(self, wake: Callable[[], None]) -> Callable[[], None]:
+        return self.buffer.arm(wake)
+
+
+@pytest.mark.parametrize("sent", [1, POURED_BYTES, 2 * POURED_BYTES])
+async def test_a_poured_body_that_stops_coming_is_408(sent: int) -> None:
+    async def script(request: HttpRequest) -> HttpResponse:
+        body = request.body
+        assert isinstance(body, RequestBody)
+        await own_task()
+        buffer = BodyBuffer(is_complete=False)
+        await until(lambda: body.waiting_bytes >= sent)  # a guest that asks late
+        body.pour_into(buffer)
+        while not buffer.error:
+            await wait_any((Reading(buffer),))
+            with contextlib.suppress(BodyFailed):
+                buffer.read(1000)
+        return HttpResponse(status=200)
+
+    limits = HttpLimits(body_seconds=0.3)
+    async with listening(script, limits) as site, site.client() as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + bytes(sent))
+
+        assert b" 408 " in (await client.read_all()).partition(b"\r\n")[0]

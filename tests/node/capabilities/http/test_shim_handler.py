@@ -9,11 +9,15 @@ from typing import Any
 import anyio
 import pytest
 
-from lattice.errors import NotFound, Trapped
+from lattice.errors import LatticeError, NotFound, Trapped
+from lattice.streams import Pouring, Sink
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.shim_handler import ShimHandler
+from node.capabilities.http.shim_host import EXCHANGE, ShimSettings, shim_interface
+from node.engine.byte_store import ByteStore, Chunks
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
+from node.engine.host import GuestCall
 from node.engine.shim_compose import DOOR, DOOR_FUNCTION
 from node.http.handler import response_of
 from tests.node.capabilities.http import test_http_host_handler, test_http_outgoing
@@ -85,3 +89,69 @@ async def test_what_only_requests_reach_can_not_be_called(
 
     with pytest.raises(NotFound, match=said):
         await handlers.pools[0].call(interface, function, [""], context())
+
+
+class Unread(Pouring):
+    """A body that notes whether a guest asked for it."""
+
+    def __init__(self) -> None:
+        self.was_poured = False
+
+    @property
+    def trailers(self) -> Mapping[str, str]:
+        return {}
+
+    async def receive(self) -> bytes:
+        raise anyio.EndOfStream
+
+    def pour_into(self, sink: Sink) -> None:
+        self.was_poured = True
+
+    def abort(self, error: LatticeError) -> None:
+        return None
+
+    async def aclose(self) -> None:
+        return None
+
+
+async def test_a_body_that_its_guest_never_asked_for_is_not_that_of_the_sandboxs_next_call(
+    handlers: Shims,
+) -> None:
+    handler = await handlers.make(LAB, reuse=10, slots=1)
+    body = Unread()
+
+    first = await response_of(handler, request(method="PUT", path="/sizes", body=body), context())
+    second = await response_of(handler, request(path="/chunks/20"), context())
+    assert not isinstance(second.body, bytes)
+    async with second.body as chunks:
+        async for _ in chunks:
+            pass
+
+    assert isinstance(first.body, bytes)
+    assert handlers.pools[0].statistics().instances_made == 1
+    assert not body.was_poured
+
+
+class Sandbox:
+    """What a call of the shim's host needs of its sandbox."""
+
+    def __init__(self) -> None:
+        self.state: dict[Any, Any] = {}
+        self.call: GuestCall | None = None
+
+    def new_store(self, number: int, window: int, *, is_input: bool) -> ByteStore:
+        return Chunks()
+
+    def part_stores(self) -> None:
+        return None
+
+
+async def test_nobody_waits_to_send_the_body_of_a_request_that_was_refused_at_once() -> None:
+    ask = shim_interface(ShimSettings()).functions["ask"]  # no client: all are refused
+    call = GuestCall("guest", context(), Sandbox(), lambda *_: None)
+
+    ask(call, "s1\nPOST\nhttp\nexample.com\n/\n\n\n\n+\n\n\n" + "x" * 100_000)
+
+    assert ask(call, "t1").startswith("!")
+    assert ask(call, "w1\nmore") == "!"
+    assert call.instance.state[EXCHANGE].outputs[1].size == 0
