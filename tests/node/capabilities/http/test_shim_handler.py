@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from lattice.errors import LatticeError, NotFound, Trapped
-from lattice.streams import Pouring, Sink
+from lattice.pouring import Pouring, Sink
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.shim_handler import ShimHandler
 from node.capabilities.http.shim_host import EXCHANGE, ShimSettings, shim_interface
