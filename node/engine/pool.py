@@ -181,12 +181,8 @@ class ComponentPool:
 
     async def _lift_away(self, instance: Instance, converter: Converter) -> Any:
         """The result of a call that has ended on the shelf."""
-        with self._counted():
-            try:
-                return await instance.lift(converter)
-            finally:
-                self._stock.give_back(instance)
-                self._permits.release()
+        with self._last_of(instance):
+            return await instance.lift(converter)
 
     async def _call(
         self,
@@ -306,13 +302,19 @@ class ComponentPool:
         finally:
             self._busy_seconds += time.monotonic() - began
 
-    async def _go_on(self, instance: Instance, value: Any) -> bytes:
+    @contextmanager
+    def _last_of(self, instance: Instance) -> Iterator[None]:
+        """Count the rest of a call; then its instance and its permit are free again."""
         with self._counted():
             try:
-                return await instance.go_on(value)
+                yield
             finally:
                 self._stock.give_back(instance)
                 self._permits.release()
+
+    async def _go_on(self, instance: Instance, value: Any) -> bytes:
+        with self._last_of(instance):
+            return await instance.go_on(value)
 
     def text_export(self, interface: str, function: str) -> Export:
         """An export from text to text, to be called by `ask`."""

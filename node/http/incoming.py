@@ -103,11 +103,6 @@ class Inlet:
         stream = self.stream
         return len(self.ready) >= MAX_WAITING or (stream is not None and stream.is_full)
 
-    @property
-    def is_discarding(self) -> bool:
-        """Whether what comes is a body that nobody wants."""
-        return self.stream is not None and self.stream.is_over
-
     def feed(self, data: bytes | memoryview) -> None:
         """Parse what came."""
         if self.phase is Phase.IDLE:

@@ -19,6 +19,7 @@ from node.engine.engine import Engine
 from node.engine.host import CallContext
 from node.engine.limits import InstanceLimits
 from node.engine.pool import ComponentPool
+from tests.node.capabilities.http.shims import Shims
 
 ROOT = Path(__file__).parents[4]
 
@@ -79,3 +80,13 @@ async def handlers(compiler: Compiler, engine: Engine, client: HttpClient) -> As
         yield handlers
     finally:
         await handlers.aclose()
+
+
+@pytest.fixture
+async def shims(compiler: Compiler, engine: Engine) -> AsyncIterator[Shims]:
+    """Makes handlers inside the shim, without a network."""
+    shims = Shims(compiler, engine, None)
+    try:
+        yield shims
+    finally:
+        await shims.aclose()

@@ -19,6 +19,22 @@ from node.engine.pool import ComponentPool
 
 ROOT = Path(__file__).parents[4]
 
+HANDLER = """
+  (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
+    (canon lift (core func $guest "handle")))
+  (component $naming
+    (import "request" (type $request (sub resource)))
+    (import "outparam" (type $outparam (sub resource)))
+    (import "handle" (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))))
+    (export $r "incoming-request" (type $request))
+    (export $o "response-outparam" (type $outparam))
+    (export "handle" (func $handle) (func (param "request" (own $r)) (param "response-out" (own $o)))))
+  (instance $handler (instantiate $naming
+    (with "request" (type $request)) (with "outparam" (type $outparam)) (with "handle" (func $handle))))
+  (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))
+"""
+"""The end of a component in text: exports `handle` of its `$guest` as the handler of requests."""
+
 
 class Shims:
     """Makes handlers over components inside the shim, and keeps what their guests print."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import wasmtime
 
-from node.engine.compiler import Compiler
-from node.engine.engine import Engine
 from tests.node.capabilities.http.conftest import Handlers, context
 from tests.node.capabilities.http.shims import Shims, request
 
@@ -89,15 +86,6 @@ def guest(status: int) -> bytes:
     text = EVERY_IMPORT.replace(LAST, LAST + SEND)
     body = GUEST.format(lowered=lowered, given=given, status=status, types=TYPES)
     return bytes(wasmtime.wat2wasm(text.rstrip().removesuffix(")") + body))
-
-
-@pytest.fixture
-async def shims(compiler: Compiler, engine: Engine) -> AsyncIterator[Shims]:
-    shims = Shims(compiler, engine, None)
-    try:
-        yield shims
-    finally:
-        await shims.aclose()
 
 
 CASES = [(103, 538), (100, 538), (199, 538), (99, 535), (200, 535)]

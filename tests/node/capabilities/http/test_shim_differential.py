@@ -10,8 +10,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from lattice.errors import LatticeError
-from node.engine.compiler import Compiler
-from node.engine.engine import Engine
 from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import context
 from tests.node.capabilities.http.corpus import CASES, ECHO, FAILED, HELLO, LAB, ROOT, Case
@@ -30,15 +28,6 @@ async def native(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict
             guest: await stack.enter_async_context(native_host(Path(binary), ROOT / guest))
             for guest in (HELLO, ECHO, LAB)
         }
-
-
-@pytest.fixture
-async def shims(compiler: Compiler, engine: Engine) -> AsyncIterator[Shims]:
-    shims = Shims(compiler, engine, None)
-    try:
-        yield shims
-    finally:
-        await shims.aclose()
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 import wasmtime
 from wasmtime import component as wasm
@@ -13,17 +11,16 @@ from lattice.http import HttpResponse
 from node.engine.carriage import carriage
 from node.engine.compile_worker import describe_artifact
 from node.engine.compiled import Form
-from node.engine.compiler import Compiler
 from node.engine.compose import Part, plug
 from node.engine.configuration import EngineSettings, make_engine
-from node.engine.engine import Engine
 from node.engine.shim_compose import compose_beside, compose_inside, load_core
 from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import context
 from tests.node.capabilities.http.corpus import HELLO, ROOT
-from tests.node.capabilities.http.shims import Shims, request
+from tests.node.capabilities.http.shims import HANDLER, Shims, request
 
-GUEST = """
+GUEST = (
+    """
 (component
   (import "wasi:http/types@0.2.0" (instance $types
     (export "fields" (type $fields (sub resource)))
@@ -70,19 +67,9 @@ GUEST = """
       (export "new-fields" (func $new-fields)) (export "append" (func $append))
       (export "new-response" (func $new-response)) (export "set-status" (func $set-status))
       (export "drop-fields" (func $drop-fields)) (export "drop-request" (func $drop-request))))))
-  (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
-    (canon lift (core func $guest "handle")))
-  (component $naming
-    (import "request" (type $request (sub resource)))
-    (import "outparam" (type $outparam (sub resource)))
-    (import "handle" (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))))
-    (export $r "incoming-request" (type $request))
-    (export $o "response-outparam" (type $outparam))
-    (export "handle" (func $handle) (func (param "request" (own $r)) (param "response-out" (own $o)))))
-  (instance $handler (instantiate $naming
-    (with "request" (type $request)) (with "outparam" (type $outparam)) (with "handle" (func $handle))))
-  (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))
 """
+    + HANDLER
+)
 
 
 def _append(*arguments: int) -> str:
@@ -105,15 +92,6 @@ FAULTS = {
     "a result beyond the memory": _append(16, 4, 16, 4, -4),
     "a text that is not UTF-8": _append(18, 4, 16, 4, 0),
 }
-
-
-@pytest.fixture
-async def shims(compiler: Compiler, engine: Engine) -> AsyncIterator[Shims]:
-    shims = Shims(compiler, engine, None)
-    try:
-        yield shims
-    finally:
-        await shims.aclose()
 
 
 def _component(body: str) -> bytes:

@@ -14,11 +14,13 @@ from node.engine.compiler import Compiler
 from node.engine.configuration import EngineSettings, make_engine
 from node.engine.shim_compose import compose_inside, composed_type, load_core
 from tests.node.capabilities.http.corpus import HELLO, ROOT
+from tests.node.capabilities.http.shims import HANDLER
 
 GUESTBOOK = "examples/guestbook/c/guestbook.wasm"
 MIXED = "tests/node/capabilities/http/mixed_guest/mixed.wasm"
 
-SPLICER = """
+SPLICER = (
+    """
 (component
   (import "wasi:io/error@0.2.0" (instance $errors (export "error" (type (sub resource)))))
   (alias export $errors "error" (type $error))
@@ -51,19 +53,9 @@ SPLICER = """
     (import "h" "splice" (func (param i32 i32 i64 i32)))
     (func (export "handle") (param i32 i32)))
   (core instance $guest (instantiate $guest (with "h" (instance (export "splice" (func $splice))))))
-  (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
-    (canon lift (core func $guest "handle")))
-  (component $naming
-    (import "request" (type $request (sub resource)))
-    (import "outparam" (type $outparam (sub resource)))
-    (import "handle" (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))))
-    (export $r "incoming-request" (type $request))
-    (export $o "response-outparam" (type $outparam))
-    (export "handle" (func $handle) (func (param "request" (own $r)) (param "response-out" (own $o)))))
-  (instance $handler (instantiate $naming
-    (with "request" (type $request)) (with "outparam" (type $outparam)) (with "handle" (func $handle))))
-  (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))
 """
+    + HANDLER
+)
 
 NEEDED = """
     (export "[method]input-stream.read" (func

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 
 import anyio
 import pytest
@@ -17,7 +16,6 @@ from node.capabilities.http.host_handler import HostHandler
 from node.capabilities.http.shim_handler import ShimHandler
 from node.engine.compiled import Form
 from node.engine.compiler import Compiler
-from node.engine.engine import Engine
 from node.engine.host import GuestCall, HostInterface
 from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import Handlers, context
@@ -32,15 +30,6 @@ def _get(call: GuestCall, key: str) -> str | None:
 
 
 STORE = HostInterface(name="demo:kv/store", functions={"get": _get})
-
-
-@pytest.fixture
-async def shims(compiler: Compiler, engine: Engine) -> AsyncIterator[Shims]:
-    shims = Shims(compiler, engine, None)
-    try:
-        yield shims
-    finally:
-        await shims.aclose()
 
 
 async def _answer(shims: Shims, path: str, *, reuse: int = 1) -> bytes:
