@@ -176,7 +176,7 @@ class Inlet:
         except (httptools.HttpParserCallbackError, httptools.HttpParserError) as error:
             if isinstance(error, httptools.HttpParserCallbackError):
                 log.error("http.parser-failed", exc_info=error.__context__ or error)
-            self.refuse(Refusal(400, f"the request is malformed: {error}"))
+            self.refuse(_malformed(error))
         return b""
 
     def _keep_head(self) -> None:
@@ -265,10 +265,10 @@ class Inlet:
         self._body_bytes = self._silent_bytes = self._discarded = 0
         try:
             self._check_protocol(version)
-            self._check(version)
+            self._check(method, version)
             current.head = head = Head(method, self._url, version, self._fields, self._peer)
             self._before = head
-            if parser.should_upgrade() and (head.has_body or method == "CONNECT"):
+            if parser.should_upgrade() and head.has_body:
                 # An offer is passed over, as it may be; but the parser would take its body for a request.
                 raise Refusal(501, "no other protocol is offered: leave `upgrade` out")
             if head.content_length > self._limits.body_bytes:
@@ -282,7 +282,9 @@ class Inlet:
         if head.content_length > INLINE_BYTES or (head.expects_continue and head.has_body):
             self._open_stream(current)
 
-    def _check(self, version: str) -> None:
+    def _check(self, method: str, version: str) -> None:
+        if method == "CONNECT":
+            raise Refusal(501, "`CONNECT` is not offered: this is no proxy")
         if version not in ("1.1", "1.0"):
             raise Refusal(505, "the versions that are understood are HTTP/1.1 and HTTP/1.0")
         if len(self._fields) > self._limits.header_count:
@@ -359,6 +361,12 @@ class Inlet:
     def _trailers(self) -> Mapping[str, str]:
         found = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._fields)
         return {name: value.strip() for name, value in found if name not in FORBIDDEN_TRAILERS}
+
+
+def _malformed(error: Exception) -> Refusal:
+    if "PRI/Upgrade" in str(error):  # how a client begins that speaks HTTP/2 without asking
+        return Refusal(505, "HTTP/2 is not spoken: use HTTP/1.1, or put a proxy in front that does")
+    return Refusal(400, f"the request is malformed: {error}")
 
 
 def _end_of_chunks(data: bytes, place: int) -> int:
