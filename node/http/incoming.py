@@ -18,7 +18,7 @@ import httptools
 import structlog
 
 from lattice.errors import Interrupted, Invalid
-from lattice.http import FORBIDDEN_TRAILERS, INLINE_BYTES
+from lattice.http import FORBIDDEN_TRAILERS, INLINE_BYTES, as_trailers
 from node.http.body import RequestBody
 from node.http.failures import Refusal
 from node.http.limits import HttpLimits
@@ -359,8 +359,8 @@ class Inlet:
         self.ready.append(current)
 
     def _trailers(self) -> Mapping[str, str]:
-        found = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._fields)
-        return {name: value.strip() for name, value in found if name not in FORBIDDEN_TRAILERS}
+        found = ((name.decode("latin-1").lower(), value.strip()) for name, value in self._fields)
+        return as_trailers(item for item in found if item[0] not in FORBIDDEN_TRAILERS)
 
 
 def _malformed(error: Exception) -> Refusal:

@@ -13,6 +13,7 @@ from functools import partial
 import anyio
 
 from lattice.errors import Interrupted, LatticeError, Trapped
+from lattice.http import as_trailers
 from lattice.streams import Receiving
 from node.capabilities.http.allowance import Allowance
 from node.capabilities.http.errors import BodyFailed, HttpError
@@ -237,7 +238,7 @@ class OutgoingBody:
             error = self._mismatch()
             self.pipe.fail(error)
             raise error
-        self.pipe.finish(_as_text(trailers))
+        self.pipe.finish(as_trailers(trailers.headers() if trailers else ()))
 
     def close(self) -> None:
         """The guest dropped it: what is not finished by then never will be."""
@@ -260,12 +261,3 @@ class OutgoingBody:
 def _settle(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _as_text(trailers: Fields | None) -> Mapping[str, str]:
-    """Trailers as byte streams carry them: one text for each name."""
-    found: dict[str, str] = {}
-    for name, value in trailers.headers() if trailers else ():
-        text = value.decode("latin-1")
-        found[name] = f"{found[name]}, {text}" if name in found else text
-    return found

@@ -17,7 +17,7 @@ import anyio
 import structlog
 
 from lattice.errors import LatticeError, Trapped
-from lattice.http import INLINE_BYTES, Body, Headers, HttpRequest, HttpResponse
+from lattice.http import INLINE_BYTES, Body, Headers, HttpRequest, HttpResponse, as_trailers
 from lattice.pouring import Pouring
 from lattice.streams import ByteReceiver
 from node.capabilities.http import incoming_body, outgoing_body, shim_text
@@ -365,7 +365,7 @@ def _fetch_body(exchange: ShimExchange, number: int, *, has_more: bool, rest: by
     pipe = exchange.add_output(number)
     pipe.write(data)
     if not has_more:
-        pipe.finish({name: value.decode("latin-1") for name, value in trailers})
+        pipe.finish(as_trailers(trailers))
     return pipe
 
 

@@ -159,6 +159,18 @@ async def test_nobody_waits_to_send_the_body_of_a_request_that_was_refused_at_on
     assert call.instance.state[EXCHANGE].outputs[1].size == 0
 
 
+async def test_the_trailers_of_a_small_request_are_all_sent() -> None:
+    call = GuestCall("guest", context(), Sandbox(), lambda *_: None)
+
+    async with FaultyClient() as client:
+        ask = shim_interface(ShimSettings(client=client)).functions["ask"]
+        ask(call, "s1\nPOST\nhttp\nexample.com\n/\n\n\n\n.\n\nx-t:v\nx-t:w\n\nbody")
+        [pipe] = call.instance.state[EXCHANGE].outputs.values()
+
+    assert pipe.take_all() == b"body"
+    assert pipe.trailers == {"x-t": "v, w"}
+
+
 class FaultyClient(HttpClient):
     """A client with a fault of its own."""
 
