@@ -82,8 +82,7 @@ class Connection(asyncio.Protocol):
         self._outlet = Outlet(transport)  # type: ignore[arg-type]  # a stream's, as this is its protocol
         peer = _peer(transport, self._site.trusts_forwarded)
         self._inlet = Inlet(self._site.limits, peer, wanted=self._body_wanted, taken=self._read_on)
-        if not self._site.opened(self):
-            refusal = Refusal(503, "this node has all the connections that it takes", code="overloaded")
+        if (refusal := self._site.opened(self)) is not None:
             self._inlet.refuse(refusal)
             self._serve_ready()
             self._outlet.transport.close()

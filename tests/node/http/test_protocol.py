@@ -663,3 +663,12 @@ async def test_draining_closes_idle_connections_and_finishes_requests() -> None:
             data = await busy.read_all()
 
     assert b"connection: close" in data and data.endswith(b"done")
+
+
+async def test_a_client_that_comes_while_its_listener_drains_is_told_so() -> None:
+    async with listening() as site:
+        await site.site.drain()
+        async with site.client() as late:
+            answer = await late.read_all()
+
+    assert answer.startswith(b"HTTP/1.1 503 ") and b"unreachable: this node is leaving" in answer
