@@ -406,11 +406,15 @@ class Instance:
         """Have a guest with channels go on on a worker, until it has to wait."""
         self._is_away = True
         cast("DrivenStore", self._store).lengthen(WORKER_TICKS)
+        for channel in self._channels:
+            channel.go_away()
 
     def _come_back(self) -> None:
         if self._is_away:
             self._is_away = False
             cast("DrivenStore", self._store).lengthen(1)
+            for channel in self._channels:
+                channel.come_back()
 
     def _poll_here(self) -> bool:
         has_ended = self._watched(lambda: self._store.poll(LOOP_TICKS))
@@ -439,6 +443,8 @@ class Instance:
             self._overran()
 
     async def _poll_away(self) -> bool:
+        if self._channels and not self._is_away:
+            self._go_away()
         has_ended, seconds = await self._engine.workers.run(self._poll_slice)
         if seconds > LOOP_SECONDS and not self._is_heavy and not self._is_away:
             self._overran()
@@ -461,14 +467,12 @@ class Instance:
         turns, streams = self._turns, bool(self._channels)
         if not turns.is_over():
             return True
-        turns.end(streams=streams)
+        has_too_many = turns.end(streams=streams)
         await anyio.lowlevel.checkpoint()
         turns.begin()
-        if not turns.are_hot:
+        if not has_too_many:
             return True
-        if streams:
-            self._go_away()
-        else:
+        if not streams:
             self._overran()
         return False
 
@@ -556,7 +560,8 @@ class Instance:
         """Take the channels from the guest, which must not be running."""
         if self._channels:
             cast("DrivenStore", self._store).part()
-            self._channels.clear()
+            while self._channels:
+                self._channels.pop().borrow_from(None)
 
     # Resources: objects of the host that the guest holds handles to
 
