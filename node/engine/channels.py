@@ -70,13 +70,18 @@ class Channel:
         "_driver",
         "_head",
         "_is_away",
+        "_is_input",
         "_lender",
+        "_moved",
         "address",
         "wake",
     )
 
-    def __init__(self, bell: Doorbell, window: int) -> None:
-        """There is room for the guest while fewer than `window` bytes wait; for others, below half of it."""
+    def __init__(self, bell: Doorbell, window: int, *, is_input: bool = False) -> None:
+        """There is room for the guest while fewer than `window` bytes wait; for others, below half of it.
+
+        `is_input`: the guest reads.
+        """
         self._bell = bell
         self._driver = bell.driver
         self.address = cast("int", self._driver.new_channel(bell.address, window))
@@ -86,6 +91,8 @@ class Channel:
         self._lender: Lender | None = None
         self._descriptor: int | None = None
         self._is_away = False
+        self._is_input = is_input
+        self._moved = 0
         self.wake: Callable[[], None] = _nothing
         """Of who waits, or waited last."""
 
@@ -141,6 +148,12 @@ class Channel:
         self._is_away = False
         self.give_back()
 
+    def end_slice(self) -> None:
+        """The guest has run for a while. What it does not read it gives back: a client may leave."""
+        moved, self._moved = self._moved, self._head.moved
+        if self._is_input and moved == self._moved:
+            self.give_back()
+
     def borrow(self) -> None:
         lender = self._lender
         if lender is None or not self._is_away or self._descriptor is not None:
@@ -154,6 +167,7 @@ class Channel:
         except OSError:  # there are too many: the loop goes on
             lender.give_back(0, b"")
             return
+        self._moved = 0
         self._driver.lend(self.address, self._descriptor, loan.length, loan.is_chunked)
 
     def give_back(self) -> None:

@@ -24,7 +24,7 @@ import anyio.lowlevel
 import structlog
 
 from lattice.errors import Failed, Invalid, LatticeError, TimedOut, Trapped
-from lattice.tasks import own_task
+from lattice.tasks import is_being_cancelled, own_task
 from node.engine.byte_store import ByteStore, Chunks
 from node.engine.capi import Kind, Lender, WasmError, bytes_address
 from node.engine.channels import Channel
@@ -446,6 +446,8 @@ class Instance:
         if self._channels and not self._is_away:
             self._go_away()
         has_ended, seconds = await self._engine.workers.run(self._poll_slice)
+        for channel in self._channels:
+            channel.end_slice()
         if seconds > LOOP_SECONDS and not self._is_heavy and not self._is_away:
             self._overran()
         return has_ended
@@ -506,7 +508,7 @@ class Instance:
                 self._is_paused = True
                 return
         except (LatticeError, Returned, asyncio.CancelledError) as error:
-            if not isinstance(error, asyncio.CancelledError) or _is_being_cancelled():
+            if not isinstance(error, asyncio.CancelledError) or is_being_cancelled():
                 raise
             raise self._failed(bound.name, error) from error
         except BaseException as error:
@@ -551,7 +553,7 @@ class Instance:
         store, bell = self._store, self._engine.doorbell
         if bell is None or not isinstance(store, DrivenStore):
             return Chunks()
-        channel = Channel(bell, window)
+        channel = Channel(bell, window, is_input=is_input)
         store.join(channel.address, number, is_input=is_input)
         self._channels.append(channel)
         return channel
@@ -592,8 +594,3 @@ class Instance:
                 raise
         except Exception as error:  # it ends nobody's call: the guest has let go of the object
             log.error("host_resource.drop_failed", resource=resource.name, exc_info=error)
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -279,6 +279,14 @@ async def test_a_client_that_leaves_ends_its_call(serve: Serve, loans: Loans, is
         await until(lambda: not site.site.connections)
 
 
+async def test_a_client_that_leaves_a_guest_that_computes_is_seen(serve: Serve, loans: Loans) -> None:
+    async with serve() as site, site.client() as client:
+        await client.send(head(f"/s/{len(BODY)}", ENDLESS) + BODY)
+        await until(lambda: loans.borrowed > 0)
+        await client.close()
+        await until(lambda: not site.site.connections, 3)
+
+
 async def test_a_budget_that_ends_in_the_middle_ends_the_response(serve: Serve, loans: Loans) -> None:
     async with serve(seconds=0.3) as site:
         reading = await flood(site, "/e/0")

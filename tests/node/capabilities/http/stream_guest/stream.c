@@ -3,6 +3,7 @@
 //   /e/LENGTH       send the request's body back, under that `content-length` if it is not 0
 //   /g/SIZE/LENGTH  give SIZE bytes, of which the Nth is the low byte of N times 31, under that `content-length`
 //   /t              take all of the body, and say how many bytes it has and what they add up to
+//   /s/SIZE         take SIZE bytes of the body, and compute for ever
 //   /x/SIZE         send the body back, and trap after SIZE bytes
 
 #include "http.h"
@@ -84,7 +85,7 @@ static void give(handle outparam, uint64_t size, uint64_t length) {
   end_response(target);
 }
 
-static void take(handle request, handle outparam) {
+static void take(handle request, handle outparam, uint64_t most) {
   pair source = open_request(request);
   uint64_t size = 0, sum = 0;
   for (uint8_t *before = arena_end;; arena_end = before) {
@@ -93,6 +94,7 @@ static void take(handle request, handle outparam) {
     if (chunk.is_error) break;
     size += chunk.value.length;
     for (size_t i = 0; i < chunk.value.length; i++) sum += chunk.value.data[i];
+    while (size >= most) __asm__ volatile("");
   }
   close_request(source);
   pair target = begin_response(outparam, 0);
@@ -109,7 +111,8 @@ void handle_request(handle request, handle outparam) {
   switch (text.value.data[1]) {
     case 'e': echo(request, outparam, first, UINT64_MAX); break;
     case 'g': give(outparam, first, second); break;
-    case 't': take(request, outparam); break;
+    case 's': take(request, outparam, first); break;
+    case 't': take(request, outparam, UINT64_MAX); break;
     case 'x': echo(request, outparam, 0, first); break;
     default: __builtin_trap();
   }
