@@ -26,6 +26,10 @@ UNLIMITED = (1 << 64) - 1
 class Lender(Protocol):
     """Who has the socket that bytes come from, or go to. Of one direction."""
 
+    @property
+    def left(self) -> int:
+        """Bytes that could be lent, and are announced: none if nobody knows how many there will be."""
+
     def lend(self, recall: Callable[[], None]) -> Loan | None:
         """Lend it, or don't, for now. `recall` may be called to have it back at once."""
 

@@ -19,6 +19,11 @@ from node.engine.driver import ChannelHead, Driver
 
 _FOR_DATA, _FOR_ROOM = 1, 2
 
+MUCH_BYTES = 2 * 1024 * 1024
+"""Of a body of which so much is left it is worth while to go to a worker at once."""
+PRESSING_BYTES = 16 * 1024
+"""So much waits at once of what comes quickly."""
+
 
 class Doorbell:
     """Tells an event loop what guests have done with channels."""
@@ -137,6 +142,12 @@ class Channel:
     def borrow_from(self, lender: Lender | None) -> None:
         self.give_back()
         self._lender = lender
+
+    @property
+    def is_pressing(self) -> bool:
+        """Whether much is to be read, and comes quickly, so that the guest had better leave the loop."""
+        is_here = self._is_input and self._head.size >= PRESSING_BYTES
+        return is_here and self._lender is not None and self._lender.left >= MUCH_BYTES
 
     def go_away(self) -> None:
         """The guest is about to leave the event loop: it uses the socket itself, as soon as that is lent."""

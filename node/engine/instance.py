@@ -405,6 +405,7 @@ class Instance:
     def _go_away(self) -> None:
         """Have a guest with channels go on on a worker, until it has to wait."""
         self._is_away = True
+        self._turns.are_first = False
         cast("DrivenStore", self._store).lengthen(WORKER_TICKS)
         for channel in self._channels:
             channel.go_away()
@@ -468,7 +469,7 @@ class Instance:
         """Let others have the loop when this guest's turn is over; false when it has had too many."""
         turns, streams = self._turns, bool(self._channels)
         if not turns.is_over():
-            return True
+            return not (streams and turns.are_first and any(each.is_pressing for each in self._channels))
         has_too_many = turns.end(streams=streams)
         await anyio.lowlevel.checkpoint()
         turns.begin()

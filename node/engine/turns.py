@@ -24,10 +24,12 @@ the host, as when it hands on bytes, stays on the loop, with a turn like all oth
 class Turns:
     """Those of one call. The mutable state is the present one, and how many in a row were hot."""
 
-    __slots__ = ("_began", "_count", "_hot", "_polling", "_polls")
+    __slots__ = ("_began", "_count", "_hot", "_polling", "_polls", "are_first")
 
     def __init__(self) -> None:
         self._count = self._hot = 0
+        self.are_first = True
+        """Whether it has not been on a worker yet."""
         self.begin()
 
     def begin(self) -> None:

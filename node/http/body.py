@@ -131,6 +131,10 @@ class RequestBody(Pouring):
 
     # As the lender of what the body is poured into
 
+    @property
+    def left(self) -> int:
+        return self._lender.left if self._lender is not None and not self.is_over else 0
+
     def lend(self, recall: Callable[[], None]) -> Loan | None:
         loan = self._lender.lend(recall) if self._lender is not None and not self.is_over else None
         self._recall = recall if loan is not None else None

@@ -165,6 +165,10 @@ class Connection(asyncio.Protocol):
 
     # As the lender of its socket to the body of a request
 
+    @property
+    def left(self) -> int:
+        return 0 if self._outlet.descriptor is None else self._inlet.body_left
+
     def lend(self, recall: Callable[[], None]) -> Loan | None:
         """The rest of a body of known length; meanwhile it is the guest who keeps others waiting."""
         descriptor, left = self._outlet.descriptor, self._inlet.body_left

@@ -93,6 +93,10 @@ class Outlet:
 
     # As the lender of its socket to the body of a response
 
+    @property
+    def left(self) -> int:
+        return self._left if self._framing is Framing.LENGTH and self.descriptor is not None else 0
+
     def lend(self, recall: Callable[[], None]) -> Loan | None:
         descriptor = self.descriptor
         if descriptor is None or self.is_paused or self.transport.get_write_buffer_size():

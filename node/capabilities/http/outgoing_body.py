@@ -182,6 +182,10 @@ class BodyPipe(Borrowing):
 
     # As the lender of its channel
 
+    @property
+    def left(self) -> int:
+        return 0 if self._lender is None else self._lender.left
+
     def lend(self, recall: Callable[[], None]) -> Loan | None:
         is_free = self._is_receiving and (self._waiter is None or not self._waiter.done())
         if self._lender is None or not is_free or self.is_over:
