@@ -19,6 +19,7 @@ import structlog
 
 from lattice.errors import Interrupted, Invalid
 from lattice.http import FORBIDDEN_TRAILERS, INLINE_BYTES, as_trailers
+from lattice.pouring import Lender
 from node.http.body import RequestBody
 from node.http.failures import Refusal
 from node.http.limits import HttpLimits
@@ -68,13 +69,20 @@ class Inlet:
     """
 
     def __init__(
-        self, limits: HttpLimits, peer: Peer, *, wanted: Callable[[], None], taken: Callable[[], None]
+        self,
+        limits: HttpLimits,
+        peer: Peer,
+        *,
+        wanted: Callable[[], None],
+        taken: Callable[[], None],
+        lender: Lender | None = None,
     ) -> None:
-        """`wanted` and `taken` are called as a request's body is read: `node.http.body`."""
+        """`wanted`, `taken` and `lender` are for the bodies of requests: `node.http.body`."""
         self._limits = limits
         self._peer = peer
         self._wanted = wanted
         self._taken = taken
+        self._lender = lender
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._data: bytes | memoryview = b""
@@ -131,12 +139,22 @@ class Inlet:
         left = self.body_left
         rest = data[left:]
         self.on_body(bytes(data[:left] if rest else data))
-        self._silent_bytes = 0
-        if len(data) >= left and self.phase is Phase.BODY:
-            self._parser = httptools.HttpRequestParser(self)
-            self.on_message_complete()
+        self._after_part()
         if rest:
             self.feed(rest)
+
+    def pass_by(self, size: int) -> None:
+        """So much of the body was read by who has borrowed the socket."""
+        if self.body_left:
+            self._body_bytes += size
+            self._after_part()
+
+    def _after_part(self) -> None:
+        """After a part of a body that the parser has not seen."""
+        self._silent_bytes = 0
+        if self.phase is Phase.BODY and not self.body_left:
+            self._parser = httptools.HttpRequestParser(self)
+            self.on_message_complete()
 
     def _remember(self, data: bytes | memoryview, request: Incoming) -> None:
         """Keep a request that was all of the data: clients often send the very same head again and again."""
@@ -334,7 +352,7 @@ class Inlet:
                 self.phase = Phase.ENDED
 
     def _open_stream(self, current: Incoming) -> None:
-        self.stream = current.body = RequestBody(self._wanted, self._taken)
+        self.stream = current.body = RequestBody(self._wanted, self._taken, self._lender)
         for data in self._chunks:
             self.stream.feed(data)
         self._chunks = []
