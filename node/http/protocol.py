@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._rest: PromptTask | None = None
         self._waiting = _Waiting.REQUEST
         self._unsent = 0
+        self._body_deadline = NEVER
         self.deadline = NEVER
         """When `expire` is due, by `lattice.clock.now`."""
 
@@ -177,7 +178,9 @@ class Connection(asyncio.Protocol):
             self._is_reading = False
             self._outlet.transport.pause_reading()
         self._is_lent = True
+        self._body_deadline = NEVER
         if self._waiting is _Waiting.BODY:
+            self._body_deadline = self.deadline
             self._watch(_Waiting.RESPONSE)
         return Loan(descriptor, left)
 
@@ -187,6 +190,8 @@ class Connection(asyncio.Protocol):
         if not self._outlet.is_closed:
             self._read_on()
             self._watch_next()
+        if not moved and self._waiting is _Waiting.BODY:  # guests that look again are no clients that send
+            self.deadline = min(self.deadline, self._body_deadline)
 
     def _body_wanted(self) -> None:
         if self._owes_continue:

@@ -214,7 +214,8 @@ class BodyPipe(Borrowing):
     def close(self) -> None:
         """The receiving end wants no more: the guest's next write meets the end of the stream."""
         is_early = not self.is_over
-        self._end_loan()
+        self._store.borrow_from(None)  # as it may have outlived the call that would have done so
+        self._lender = None
         self._is_abandoned = True
         self._store.close()
         self._give_back(self._store.size)

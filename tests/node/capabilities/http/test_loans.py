@@ -12,13 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httptools
 import pytest
 
 from lattice.errors import TimedOut, Trapped
 from lattice.http import HttpRequest, HttpResponse
+from node.capabilities.http.incoming_body import WINDOW_BYTES, BodyBuffer
 from node.engine.channels import Channel
+from node.engine.engine import Engine
 from node.engine.store import DRIVER
+from node.http.body import RequestBody
 from node.http.handler import response_of
 from node.http.limits import HttpLimits
 from node.http.sending import Outlet
@@ -333,6 +337,26 @@ async def _finish(client: Client, reading: Reading) -> None:
     with anyio.fail_after(10):
         await reading.read(client)
     assert reading.responses[0][0] == 408
+
+
+async def test_a_guest_that_looks_in_vain_again_and_again_keeps_no_stalled_client(engine: Engine) -> None:
+    async def script(request: HttpRequest) -> HttpResponse:
+        body, buffer = request.body, BodyBuffer(is_complete=False)
+        assert isinstance(body, RequestBody) and engine.doorbell is not None
+        channel = Channel(engine.doorbell, WINDOW_BYTES)
+        buffer.move_to(channel)
+        body.pour_into(buffer)
+        while not buffer.has_ended:
+            channel.go_away()
+            channel.come_back()
+            await anyio.lowlevel.checkpoint()
+        channel.borrow_from(None)
+        return HttpResponse(status=200)
+
+    async with listening(script, HttpLimits(body_seconds=1.2)) as site, site.client() as client:
+        reading = Reading()
+        await client.send(head("/", MIB) + b"a part of it")
+        await _finish(client, reading)
 
 
 async def test_without_descriptors_the_loop_goes_on_by_itself(
