@@ -16,6 +16,10 @@ from providers.registry import Kind, ProviderContext
 
 ENTRY_BYTES = 200
 """What an entry takes beside its key and value, about."""
+BUCKET_BYTES = 800
+"""What a bucket with entries takes beside them, about: its names and its table."""
+
+Entries = dict[str, tuple[bytes, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,43 +33,64 @@ class MemorySettings:
 
 
 class MemoryKeyValue(KeyValueProvider):
-    """The mutable state is all entries by namespace and bucket, and how many bytes they take."""
+    """The mutable state is all entries by namespace and bucket, and how many bytes they take.
+
+    A bucket is there while it has entries: a guest may ask for any number of others.
+    """
 
     def __init__(self, context: ProviderContext, settings: MemorySettings) -> None:
         self.max_value_bytes = settings.max_value
         self.max_bytes = settings.max_bytes
         self.used_bytes = 0
         self.revisions = count(1)
-        self._buckets: dict[tuple[str, str], dict[str, tuple[bytes, int]]] = {}
+        self.buckets: dict[tuple[str, str], Entries] = {}
 
     def store(self, namespace: str, bucket: str) -> Store:
-        return MemoryStore(self, self._buckets.setdefault((namespace, bucket), {}))
+        return MemoryStore(self, (namespace, bucket))
 
 
 class MemoryStore(Store):
     """One bucket; entries are in the order of their last writes, each with the number of that."""
 
-    def __init__(self, owner: MemoryKeyValue, entries: dict[str, tuple[bytes, int]]) -> None:
+    def __init__(self, owner: MemoryKeyValue, bucket: tuple[str, str]) -> None:
         self._owner = owner
-        self._entries = entries
+        self._bucket = bucket
+
+    @property
+    def _entries(self) -> Entries:
+        """For reading: a bucket without entries is not kept."""
+        return self._owner.buckets.get(self._bucket) or {}
 
     async def get(self, key: str) -> bytes | None:
         entry = self._entries.get(key)
         return None if entry is None else entry[0]
 
     async def set(self, key: str, value: bytes) -> None:
+        owner = self._owner
+        added = self._added_bytes(key, value)
+        if owner.used_bytes + added > owner.max_bytes:
+            raise Refused(f"the store is full: all of it may take {owner.max_bytes} bytes")
+        owner.used_bytes += added
+        entries = owner.buckets.setdefault(self._bucket, {})
+        entries.pop(key, None)  # so that it comes last
+        entries[key] = value, next(owner.revisions)
+
+    def _added_bytes(self, key: str, value: bytes) -> int:
         before = self._entries.get(key)
-        added = len(value) - len(before[0]) if before else len(key) + len(value) + ENTRY_BYTES
-        if self._owner.used_bytes + added > self._owner.max_bytes:
-            raise Refused(f"the store is full: all of it may take {self._owner.max_bytes} bytes")
-        self._owner.used_bytes += added
-        self._entries.pop(key, None)  # so that it comes last
-        self._entries[key] = value, next(self._owner.revisions)
+        if before is not None:
+            return len(value) - len(before[0])
+        is_new_bucket = self._bucket not in self._owner.buckets
+        return len(key) + len(value) + ENTRY_BYTES + BUCKET_BYTES * is_new_bucket
 
     async def delete(self, key: str) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._owner.used_bytes -= len(key) + len(entry[0]) + ENTRY_BYTES
+        entries = self._entries
+        entry = entries.pop(key, None)
+        if entry is None:
+            return
+        self._owner.used_bytes -= len(key) + len(entry[0]) + ENTRY_BYTES
+        if not entries:
+            del self._owner.buckets[self._bucket]
+            self._owner.used_bytes -= BUCKET_BYTES
 
     async def keys(self, cursor: int, limit: int) -> tuple[list[str], int | None]:
         after = dropwhile(lambda item: item[1][1] <= cursor, self._entries.items())
