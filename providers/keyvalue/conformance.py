@@ -169,11 +169,25 @@ async def increments_add_up(client: Client) -> None:
 
 
 async def what_is_no_number_or_too_large_is_not_incremented(client: Client) -> None:
-    await client.ok(STORE, "set", "text", b"abc")
     await client.ok(STORE, "set", "large", str(2**63 - 1).encode())
 
-    assert await client.refusal(ATOMICS, "increment", "text", 1)
     assert await client.refusal(ATOMICS, "increment", "large", 1)
+    for text in (
+        b"abc",
+        b"",
+        b"1_0",
+        b" 1",
+        b"1\n",
+        b"+1",
+        b"-0",
+        b"01",
+        b"1.0",
+        str(2**63).encode(),
+        b"\xff",
+    ):
+        await client.ok(STORE, "set", "text", text)
+        assert await client.refusal(ATOMICS, "increment", "text", -1), text
+        assert await client.ok(STORE, "get", "text") == text
     assert await client.ok(STORE, "get", "large") == str(2**63 - 1).encode()
 
 

@@ -29,6 +29,10 @@ MAX_BATCH_BYTES = 4 * 2**20
 _ERROR = "variant { no-such-store, access-denied, other(string) }"
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
+MIN_NUMBER, MAX_NUMBER = -(2**63), 2**63 - 1
+_NUMBER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+"""One way to write each number, as Redis has it: what else Python's `int` takes is refused by all stores."""
+
 TYPES: Mapping[str, Mapping[str, str]] = {
     STORE: {
         "open": f"func(bucket: string) -> result<_, {_ERROR}>",
@@ -271,18 +275,15 @@ class KeyValueProvider(Provider):
 
 def parse_number(value: bytes, key: str) -> int:
     """The number of an increment; raises `Refused` if the value is none that fits into 64 bits."""
-    try:
-        number = int(value.decode("ascii")) if len(value) <= 20 else None
-    except ValueError:
-        number = None
-    if number is None:
-        raise Refused(f"the value of {key!r} is not a whole number, so it can't be incremented")
+    number = int(value) if _NUMBER.fullmatch(value) else None
+    if number is None or not MIN_NUMBER <= number <= MAX_NUMBER:
+        raise Refused(f"the value of {key!r} is not a whole number of 64 bits, so it can't be incremented")
     return number
 
 
 def check_sum(number: int) -> int:
     """Return it, or raise `Refused` if it does not fit into 64 bits."""
-    if -(2**63) <= number < 2**63:
+    if MIN_NUMBER <= number <= MAX_NUMBER:
         return number
     raise Refused("the sum does not fit into 64 bits")
 
