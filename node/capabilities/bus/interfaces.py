@@ -1,4 +1,4 @@
-"""`wasmcloud:bus/lattice` 1.0.0 and 2.0.0: `set-link-name`.
+"""`wasmcloud:bus/lattice` 1.0.0, and 2.0.0 with its patches: `set-link-name`.
 
 The first version can't say that there is no such link: there the call over it is refused.
 """
@@ -19,13 +19,16 @@ GrantLine = Callable[[str, str, str], str]
 """The command that gives a component a link of an interface with that name."""
 
 SUPPORT: Mapping[str, str] = {
-    "wasmcloud:bus/lattice": "`set-link-name` of 1.0.0 and 2.0.0; `set-target-component` is refused",
+    "wasmcloud:bus/lattice": "`set-link-name` of 1.0.0 and 2.0.0 (2.0.1); `set-target-component` is refused",
 }
+
+SERVED = tuple(f"wasmcloud:bus/lattice@{version}" for version in ("1.0.0", "2.0.0", "2.0.1"))
+"""Those that were published; the linker takes 2.0.0 for 2.0.1, which differs in nothing that is here."""
 
 
 def is_builtin(interface: str) -> bool:
     """Whether an import of this full name is served without a link."""
-    return interface in ("wasmcloud:bus/lattice@1.0.0", "wasmcloud:bus/lattice@2.0.0")
+    return interface in SERVED
 
 
 class CallTarget:

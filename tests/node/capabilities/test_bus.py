@@ -98,7 +98,7 @@ async def make(compiler: Compiler, engine: Engine, version: str, **options: Any)
     return Guest(engine, compiled, imports, **options)
 
 
-@pytest.mark.parametrize("version", ["1.0.0", "2.0.0"])
+@pytest.mark.parametrize("version", ["1.0.0", "2.0.0", "2.0.1"])
 async def test_a_guest_chooses_its_link_for_the_rest_of_the_call(
     compiler: Compiler, engine: Engine, version: str
 ) -> None:
@@ -137,4 +137,5 @@ def test_both_versions_are_in_the_table_of_what_is_supported() -> None:
     assert set(SUPPORT) == {"wasmcloud:bus/lattice"}
     assert is_builtin("wasmcloud:bus/lattice@1.0.0")
     assert is_builtin("wasmcloud:bus/lattice@2.0.0")
+    assert is_builtin("wasmcloud:bus/lattice@2.0.1")
     assert not is_builtin("wasmcloud:bus/lattice@3.0.0")
