@@ -87,7 +87,7 @@ class Links:
             return known[1]
         if len(self._found) >= MAX_FOUND:
             self._found.clear()
-        found = _find(present, interface, name)
+        found = covering_link(present, interface, name)
         if found is None:
             raise missing_import(source, interface, self.grant_line(source, interface, name), name)
         self._found[key] = present, found
@@ -191,7 +191,8 @@ class Links:
         return invoke
 
 
-def _find(present: Sequence[Link], interface: str, name: str) -> Link | None:
+def covering_link(present: Sequence[Link], interface: str, name: str) -> Link | None:
+    """The link of that name for the interface, as `Links.find` has it, among those that are present."""
     links = [link for link in present if link.covers(interface)]
     named = [link for link in links if link.name == name] or (links if name == DEFAULT else [])
     exact = (link for link in named if unversioned(link.interface) == unversioned(interface))

@@ -292,7 +292,7 @@ class Node(AsyncContextManagerMixin):
             self.observer,
             self.replicas,
             node=self.id,
-            resolve=NamedSettings(self.runner.configurations, self.runner.secrets).resolve,
+            settings=NamedSettings(self.runner.configurations, self.runner.secrets),
         )
 
     def _compose_control(self) -> None:

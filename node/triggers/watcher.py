@@ -9,7 +9,7 @@ connection was lost only the last one is seen.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,10 +22,13 @@ from lattice.bus import Bus, Entry
 from lattice.caller import CallRequest, new_call_id
 from lattice.clock import now
 from lattice.errors import Invalid, LatticeError
+from lattice.imports import grant_line
 from lattice.model import Link, Trigger, TriggerKind
 from lattice.names import check_name, did_you_mean
 from lattice.observer import Observer
 from node.capabilities.keyvalue import Bucket
+from node.links import covering_link
+from providers.bindings import LinkSettings
 from providers.keyvalue.nats import escape, unescape
 
 INTERFACE = "wasi:keyvalue/watcher@0.2.0-draft"
@@ -58,10 +61,6 @@ class ObjectCalls(Protocol):
     async def call(self, request: CallRequest, args: Any, *, takes_objects: bool = False) -> Any: ...
 
 
-Resolve = Callable[[Link], Awaitable[tuple[Mapping[str, str], Any]]]
-"""A link's configuration with all that it refers to; see `providers.named_settings`."""
-
-
 def check_trigger(trigger: Trigger) -> None:
     """Raise `Invalid` for a key-value trigger whose configuration is wrong."""
     parse_watch(trigger.configuration)
@@ -77,9 +76,19 @@ def parse_watch(given: Mapping[str, str]) -> WatchSettings:
     return WatchSettings(link=link, bucket=given.get("bucket", ""), prefix=given.get("prefix", ""))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What a trigger asks for now, or the reason why it can't be had."""
+
+    trigger: Trigger
+    watched: WatchSettings
+    namespace: str = ""
+    reason: str = ""
+
+
 @dataclass(slots=True, eq=False)
 class _Followed:
-    wish: tuple[Trigger, Link | None]
+    wish: _Wish
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
@@ -94,14 +103,14 @@ class WatcherTriggers:
         replicas: ObjectCalls,
         *,
         node: str,
-        resolve: Resolve,
+        settings: LinkSettings,
     ) -> None:
         self._bus = bus
         self._lattice = lattice
         self._observer = observer
         self._replicas = replicas
         self._node = node
-        self._resolve = resolve
+        self._settings = settings
         self._followed: dict[Any, _Followed] = {}
 
     def __repr__(self) -> str:
@@ -112,12 +121,11 @@ class WatcherTriggers:
         async with anyio.create_task_group() as tasks:
             task_status.started()
             while True:
-                self._follow(tasks)
+                self._follow(tasks, await self._wanted())
                 with anyio.move_on_after(LOOK_SECONDS):
                     await self._observer.wait_for_change()
 
-    def _follow(self, tasks: TaskGroup) -> None:
-        wanted = self._wanted()
+    def _follow(self, tasks: TaskGroup, wanted: Mapping[Any, _Wish]) -> None:
         for identity, followed in list(self._followed.items()):
             if wanted.get(identity) != followed.wish:
                 followed.scope.cancel()
@@ -126,49 +134,64 @@ class WatcherTriggers:
             followed = self._followed[identity] = _Followed(wanted[identity])
             tasks.start_soon(self._watch, followed)
 
-    def _wanted(self) -> dict[Any, tuple[Trigger, Link | None]]:
+    async def _wanted(self) -> dict[Any, _Wish]:
         return {
-            trigger.identity: (trigger, _link_of(item.links, trigger))
-            for name, item in self._observer.state.desired.components.items()
+            trigger.identity: await self._wish(trigger, item.links)
+            for name, item in list(self._observer.state.desired.components.items())
             if self._is_chosen(name)
             for trigger in item.triggers
             if trigger.kind is TriggerKind.KEYVALUE
         }
+
+    async def _wish(self, trigger: Trigger, links: Sequence[Link]) -> _Wish:
+        watched = parse_watch(trigger.configuration)
+        try:
+            namespace = await self._namespace(trigger.component, links, watched.link)
+        except LatticeError as error:
+            return _Wish(trigger=trigger, watched=watched, reason=error.message)
+        return _Wish(trigger=trigger, watched=watched, namespace=namespace)
+
+    async def _namespace(self, component: str, links: Sequence[Link], name: str) -> str:
+        """Where the link leads now, by all that it refers to. Raises `LatticeError`."""
+        link = covering_link(links, STORE, name)
+        if link is None:
+            line = grant_line(component, STORE, name)
+            raise Invalid(f"{component!r} has no link of {STORE} named {name!r}; make it with `{line}`")
+        self._check_kind(link)
+        configuration, _ = await self._settings.resolve(link)
+        return configuration.get("bucket") or component
 
     def _is_chosen(self, component: str) -> bool:
         nodes = [placement.node for placement in self._observer.state.placements(component)]
         return self._replicas.serves(component) and min(nodes, default=self._node) == self._node
 
     async def _watch(self, followed: _Followed) -> None:
-        trigger, link = followed.wish
+        wish = followed.wish
         with followed.scope:
+            if wish.reason:
+                self._log_waiting(wish.trigger, wish.reason)
+                return  # until something else is wished for
             while True:
                 try:
-                    await self._watch_once(trigger, link)
+                    await self._watch_once(wish)
                 except LatticeError as error:
-                    log.warning(
-                        "trigger.waits", component=trigger.component, name=trigger.name, reason=error.message
-                    )
+                    self._log_waiting(wish.trigger, error.message)
                 await anyio.sleep(RETRY_SECONDS)
 
-    async def _watch_once(self, trigger: Trigger, link: Link | None) -> None:
-        settings = parse_watch(trigger.configuration)
-        if link is None:
-            line = f"latticectl link put {trigger.component} wasi:keyvalue keyvalue-nats"
-            raise Invalid(
-                f"{trigger.component!r} has no link of {STORE} named {settings.link!r}; make it with "
-                f"`{line} --name {settings.link}`"
-            )
-        self._check_kind(link)
-        configuration, _ = await self._resolve(link)
-        namespace = configuration.get("bucket") or trigger.component
-        store = await self._bus.key_value(subjects.keyvalue_bucket(self._lattice, namespace))
-        changes = Changes(escape(settings.bucket), settings.prefix)
+    def _log_waiting(self, trigger: Trigger, reason: str) -> None:
+        log.warning("trigger.waits", component=trigger.component, name=trigger.name, reason=reason)
+
+    async def _watch_once(self, wish: _Wish) -> None:
+        watched = wish.watched
+        store = await self._bus.key_value(subjects.keyvalue_bucket(self._lattice, wish.namespace))
+        changes = Changes(escape(watched.bucket), watched.prefix)
         subscription = await store.watch(changes.receive, on_restart=changes.restart)
         try:
             while True:
                 key, value = await changes.next()
-                await self._hand_over(trigger, Bucket(link=settings.link, name=settings.bucket), key, value)
+                await self._hand_over(
+                    wish.trigger, Bucket(link=watched.link, name=watched.bucket), key, value
+                )
         finally:
             with anyio.CancelScope(shield=True):
                 await subscription.unsubscribe()
@@ -246,11 +269,3 @@ class Changes:
             self._came = anyio.Event()
             await self._came.wait()
         return self._waiting.popleft()
-
-
-def _link_of(links: Any, trigger: Trigger) -> Link | None:
-    name = trigger.configuration.get("link", "default")
-    found = [link for link in links if link.covers(STORE)]
-    return next(
-        (link for link in found if link.name == name), found[0] if found and name == "default" else None
-    )

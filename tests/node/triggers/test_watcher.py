@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +18,7 @@ from lattice.model import Link, Trigger, TriggerKind
 from lattice.nats_bus import NatsBus
 from node.triggers.watcher import WatcherTriggers, check_trigger
 from providers.keyvalue.nats import escape
+from providers.provider import Secret
 
 WAIT_SECONDS = 10.0
 
@@ -32,6 +33,7 @@ class World:
         self.nodes: list[str] = ["a"]
         self.kind = "keyvalue-nats"
         self.fails = False
+        self.named: dict[str, str] = {}
         self.components: dict[str, Any] = {}
         self.state = SimpleNamespace(
             desired=SimpleNamespace(components=self.components),
@@ -41,11 +43,11 @@ class World:
 
     def put(self, links: Mapping[str, Mapping[str, str]], **configuration: str) -> None:
         """Have the component bear these links, by name, and one trigger."""
+        self.put_links(*(link(name, configuration=given) for name, given in links.items()), **configuration)
+
+    def put_links(self, *made: Link, **configuration: str) -> None:
+        """The same with links as they are."""
         trigger = Trigger(component="audit", kind=TriggerKind.KEYVALUE, configuration=configuration)
-        made = tuple(
-            Link(source="audit", name=name, interface="wasi:keyvalue", target="store", configuration=given)
-            for name, given in links.items()
-        )
         self.components["audit"] = SimpleNamespace(triggers=(trigger,), links=made)
 
     async def wait_for_change(self) -> None:
@@ -53,17 +55,13 @@ class World:
 
     def watcher(self, node: str) -> WatcherTriggers:
         """Those of one node."""
-
-        async def resolve(link: Link) -> tuple[Mapping[str, str], Any]:
-            return link.configuration, {}
-
         return WatcherTriggers(
             self.bus,
             self.lattice,
             self,  # type: ignore[arg-type]  # of an observer it needs no more
             _Replicas(self, node),
             node=node,
-            resolve=resolve,
+            settings=_Settings(self),
         )
 
     async def store(self, namespace: str) -> KeyValue:
@@ -83,6 +81,20 @@ class World:
                 await anyio.sleep(0.02)
         await anyio.sleep(0.1)
         self.told.clear()
+
+
+class _Settings:
+    """What links refer to by name: one configuration, `named`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def stamp(self, link: Link) -> Hashable:
+        return None
+
+    async def resolve(self, link: Link) -> tuple[Mapping[str, str], Mapping[str, Secret]]:
+        named = self._world.named if link.configuration_from else {}
+        return {**named, **link.configuration}, {}
 
 
 class _Offers:
@@ -108,6 +120,10 @@ class _Replicas:
         self._world.told.append(told)  # type: ignore[arg-type]
         if self._world.fails:
             raise Failed("broken")
+
+
+def link(name: str = "default", interface: str = "wasi:keyvalue", **settings: Any) -> Link:
+    return Link(source="audit", name=name, interface=interface, target="store", **settings)
 
 
 def key(name: str, bucket: str = "") -> str:
@@ -157,6 +173,29 @@ async def test_only_what_was_asked_for_is_told(world: World) -> None:
     await store.put(key("1", "orders"), b"yes")
 
     assert await world.until_told(1) == [("a", "shop:orders:on-set", "1", b"yes")]
+
+
+async def test_the_watch_goes_where_the_links_named_configuration_leads_now(world: World) -> None:
+    world.named = {"bucket": "first"}
+    world.put_links(link(configuration_from=("shared",)))
+    await world.until_watched(await world.store("first"))
+
+    world.named = {"bucket": "second"}
+    second = await world.store("second")
+    await world.until_watched(second)
+    await (await world.store("first")).put(key("old"), b"")
+    await second.put(key("new"), b"")
+
+    assert [name for _, _, name, _ in await world.until_told(1)] == ["new"]
+
+
+async def test_a_link_of_the_interface_itself_counts_more_than_one_of_its_package(world: World) -> None:
+    world.put_links(
+        link(configuration={"bucket": "package"}),
+        link(interface="wasi:keyvalue/store", configuration={"bucket": "exact"}),
+    )
+
+    await world.until_watched(await world.store("exact"))
 
 
 async def test_a_prefix_narrows_it_down(world: World) -> None:
