@@ -74,8 +74,11 @@ class Blobs:
         self._links = links
 
     def place(self, call: GuestCall, container: str) -> Place:
-        """A link of the container's name if there is one, else the one that the guest chose."""
-        if container in self._links.names(call.component, INTERFACE):
+        """A link of the container's name if there is one, else the one that the guest chose.
+
+        The link named `default` is that of no container: it would undo the guest's choice.
+        """
+        if container != DEFAULT and container in self._links.names(call.component, INTERFACE):
             return Place(container, container)
         chosen = selected(call, INTERFACE)
         if chosen == DEFAULT:

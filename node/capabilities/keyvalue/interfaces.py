@@ -98,9 +98,12 @@ def _store(client: Client, imported: wit.Interface) -> dict[str, HostFunction]:
 
 
 def _opened(links: Links, call: GuestCall, identifier: str) -> Bucket:
-    """The link of that name, or a bucket of that name over the link that the guest chose."""
+    """The link of that name, or a bucket of that name over the link that the guest chose.
+
+    Every guest opens `default`: that names no link, else it would undo the guest's choice.
+    """
     interface = f"{PACKAGE}/store"
-    is_link = identifier in links.names(call.component, interface)
+    is_link = identifier != DEFAULT and identifier in links.names(call.component, interface)
     name = identifier if is_link else selected(call, interface)
     try:
         link = links.find(call.component, interface, name)

@@ -13,6 +13,7 @@ from lattice.memory_bus import MemoryBroker, MemoryBus
 from node.capabilities.blobstore import Blobstore
 from node.capabilities.blobstore.containers import Container
 from node.capabilities.blobstore.outgoing import OutgoingValue
+from node.capabilities.bus import select
 from node.capabilities.wasi.streams import StreamClosed, StreamFailed
 from node.engine.host import GuestCall, HostFunction
 from providers.blobstore import BlobProvider
@@ -68,6 +69,7 @@ async def world() -> AsyncIterator[World]:
         store = NatsStore(bus, "test")
         links = ProviderLinks()
         await links.add(BlobProvider(store))
+        await links.add(BlobProvider(store), "archive", bucket="archive")
         blobstore = Blobstore(links)
         await tasks.start(blobstore.run)
         yield World(blobstore, store.bucket("guest"))
@@ -234,3 +236,10 @@ async def test_questions_about_containers_and_objects(world: World) -> None:
     assert await names(world.bucket, "c") == []
     assert await world.run("delete-container", "c") == {"ok": None}
     assert await world.run("container-exists", "c") == {"ok": False}
+
+
+async def test_a_container_named_default_is_over_the_link_that_the_guest_chose(world: World) -> None:
+    select(world.call, ["wasi:blobstore/blobstore"], "archive")
+    chosen = await world.container("default")
+
+    assert (chosen.place.link, chosen.name) == ("archive", "default")

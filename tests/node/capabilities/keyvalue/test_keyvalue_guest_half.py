@@ -236,6 +236,15 @@ async def test_open_selects_the_link_of_the_name_else_a_bucket_of_the_chosen_lin
     assert await guest.do("open", "x" * 300) == {"err": {"no-such-store": None}}
 
 
+async def test_what_every_guest_opens_is_over_the_link_that_it_chose(links: LocalLinks) -> None:
+    guest = Guest(links, "0.2.0-draft")
+    select(guest.call, ["wasi:keyvalue/store"], "second")
+
+    for name in ("default", ""):
+        bucket = await guest.ok("open", name)
+        assert (bucket.link, bucket.name) == ("second", "")
+
+
 async def test_guest_without_a_link_is_denied(links: LocalLinks) -> None:
     guest = Guest(links, "0.2.0-draft")
     bucket = await guest.ok("open", "default")
