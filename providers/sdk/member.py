@@ -34,7 +34,7 @@ from lattice.sealing import SealKey
 from lattice.secret_sources import SecretSources
 from lattice.secrets import Secrets
 from lattice.serving import Serving
-from lattice.state import Effect, NodeLost, NodeSuspected
+from lattice.state import ApplicationChanged, Effect, NodeLost, NodeSuspected
 from lattice.tasks import open_tasks
 from providers.hosting import Providers, taken_name
 from providers.named_settings import NamedSettings
@@ -193,6 +193,8 @@ class Member(AsyncContextManagerMixin):
         match effect:
             case NodeLost(node) | NodeSuspected(node) if node != self.id:
                 self._caller.node_lost(node)
+            case ApplicationChanged():
+                self.announcer.beat_soon()  # whoever changed a link waits until all know of it
         self._caller.placements_changed()
 
     def _connection_changed(self, is_connected: bool) -> None:

@@ -135,6 +135,28 @@ async def test_member_is_seen_and_called_over_links_which_it_follows() -> None:
     assert world.events[-1] == "close"
 
 
+async def test_member_says_at_once_that_it_knows_of_a_changed_link() -> None:
+    server, world = MemoryBroker(), World()
+
+    async with member(server, world) as joined, someone(server) as caller:
+        await caller.sees(1)
+        state = caller.observer.state
+        before = state.observed.nodes[joined.id].heartbeat
+        with anyio.fail_after(5):
+            while state.observed.nodes[joined.id].heartbeat is before:  # noqa: ASYNC110 - nothing tells of it
+                await anyio.sleep(0.01)
+        await caller.put(word="Moin")  # the next heartbeat in turn is a second away
+
+        def is_known() -> bool:
+            desired = state.desired
+            told = state.observed.nodes[joined.id].heartbeat.copies
+            return "counter" in desired.applications and told == desired.summary
+
+        with anyio.fail_after(0.5):
+            while not is_known():  # noqa: ASYNC110 - a heartbeat wakes nobody
+                await anyio.sleep(0.01)
+
+
 class Telling(Greeter):
     """Greets with a secret of the link."""
 
