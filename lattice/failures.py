@@ -22,11 +22,16 @@ def new_error_id() -> str:
     return os.urandom(4).hex()
 
 
-def internal_failure(event: str, subject: str) -> Failed:
-    """Log the exception at hand; the error that its caller gets says no more than where to look."""
+def internal_failure(event: str, subject: str, *, what: str = "the node") -> Failed:
+    """Log the exception at hand; the error that its caller gets says no more than where to look.
+
+    `what` failed: the node, or what this process runs of somebody else's.
+    """
     error_id = new_error_id()
     log.exception(event, subject=subject, error_id=error_id)
-    return Failed("the node failed; its log has the reason under the error id", error_id=error_id)
+    return Failed(
+        f"{what} failed; the log of its process has the reason under the error id", error_id=error_id
+    )
 
 
 class FailureLog:

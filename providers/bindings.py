@@ -215,7 +215,10 @@ class Bindings:
         except LatticeError:
             raise
         except Exception:
-            raise internal_failure("provider.bind-failed", f"{self._name} {request.caller}") from None
+            what = f"provider {self._name!r}"
+            raise internal_failure(
+                "provider.bind-failed", f"{self._name} {request.caller}", what=what
+            ) from None
         self._bound[identity] = new
         if old is not None:
             self._retired(old)

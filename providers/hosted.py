@@ -9,7 +9,6 @@ backend that was lost meanwhile is found by a check at once, not by the next one
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -20,21 +19,29 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from lattice import values, wit
+from lattice import wit
 from lattice.caller import CallRequest
 from lattice.clock import now
-from lattice.errors import Interrupted, Invalid, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
+from lattice.errors import (
+    Failed,
+    Interrupted,
+    Invalid,
+    LatticeError,
+    NotFound,
+    Overloaded,
+    TimedOut,
+    Unreachable,
+)
 from lattice.exchange import Exchange
 from lattice.failures import internal_failure
 from lattice.inventory import Offer
-from lattice.model import unversioned
 from lattice.names import did_you_mean
 from lattice.streams import ByteReceiver
 from lattice.tasks import open_tasks, own_task
 from providers.bindings import Binding, Bindings, Spawn
+from providers.functions import Function, functions_of
 from providers.held_body import HeldBody
-from providers.provider import BoundLink, Provider, ProviderCall, ProviderFunction, Streamed
-from providers.signatures import function_type
+from providers.provider import BoundLink, Provider, ProviderCall, Streamed
 
 log = structlog.get_logger()
 
@@ -77,33 +84,6 @@ class OfferSettings:
 MakeBindings = Callable[[str, Provider, Spawn], Bindings]
 
 
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-class _Function:
-    """One function of a provider, and what may be given to it."""
-
-    __slots__ = ("least", "most", "run", "type")
-
-    def __init__(self, run: ProviderFunction, signature: str | None) -> None:
-        self.run = run
-        self.type = function_type(signature) if signature else None
-        parameters = list(inspect.signature(run).parameters.values())[1:]
-        positional = [item for item in parameters if item.kind in _POSITIONAL]
-        self.least = sum(item.default is item.empty for item in positional)
-        is_open = any(item.kind is item.VAR_POSITIONAL for item in parameters)
-        self.most = 1000 if is_open else len(positional)
-
-    def arguments(self, args: Sequence[Any] | Mapping[str, Any]) -> Sequence[Any]:
-        if self.type is not None:
-            return values.check_arguments(self.type, args)
-        if isinstance(args, Mapping):
-            raise Invalid("arguments: give them in order; their names are not known here")
-        if not self.least <= len(args) <= self.most:
-            raise Invalid(f"arguments: {self.least} wanted, {len(args)} given")
-        return args
-
-
 class Running:
     """A provider between its start and its end; the mutable state is its calls."""
 
@@ -113,13 +93,9 @@ class Running:
         self.calls = 0
         self.idle = anyio.Event()
         self.check_wanted = anyio.Event()
-        self.functions = {
-            (unversioned(interface), name): _Function(run, provider.types.get(interface, {}).get(name))
-            for interface, functions in provider.interfaces.items()
-            for name, run in functions.items()
-        }
+        self.functions = functions_of(provider)
 
-    def function(self, request: CallRequest) -> _Function:
+    def function(self, request: CallRequest) -> Function:
         """Versions of interfaces are not compared."""
         found = self.functions.get((request.interface.partition("@")[0], request.function))
         if found is not None:
@@ -202,7 +178,7 @@ class Hosted:
         except LatticeError:
             raise
         except Exception:
-            raise internal_failure("provider.check-link-failed", f"{self.name} {link.source}") from None
+            raise self._failure("provider.check-link-failed", f"{self.name} {link.source}") from None
 
     def types(self) -> list[wit.Interface]:
         """What is known of its functions' types; interfaces without any are left out."""
@@ -243,9 +219,10 @@ class Hosted:
 
     async def _live(self) -> None:
         """From one start to the failure or the stop that ends it."""
-        provider = self._offer.make()
+        provider: Provider | None = None
         running: Running | None = None
         try:
+            provider = self._offer.make()
             with _limit(START_SECONDS, "it did not start"):
                 await provider.start()
             running = self._begin(provider)
@@ -257,8 +234,9 @@ class Hosted:
             self._failed("it failed; the log of its process has the reason")
         finally:
             self._running = None
-            with anyio.CancelScope(shield=True):
-                await self._end(provider, running)
+            if provider is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._end(provider, running)
 
     def _begin(self, provider: Provider) -> Running:
         running = Running(provider, self._make_bindings(self.name, provider, self._spawn))
@@ -331,7 +309,7 @@ class Hosted:
             if isinstance(value, Streamed):
                 await value.body.aclose()
                 raise Invalid(f"{request.target} returns a byte stream: call it with `exchange`")
-            return value
+            return value if is_checked else function.result(value)
         except BaseException as error:
             raise self._noted(error, running, request) from None
         finally:
@@ -355,14 +333,15 @@ class Hosted:
             value = await function.run(_call(request, binding, body), *given)
             if isinstance(value, Streamed):
                 ending.push_async_callback(value.body.aclose)
-                return Exchange(value.value, HeldBody(value.body, ending))
+                return Exchange(function.result(value.value), HeldBody(value.body, ending))
+            result = function.result(value)
         except BaseException as error:
             await _close(ending)
             raise self._noted(error, running, request) from None
         finally:
             self._busy_seconds += now() - began
         await ending.aclose()
-        return Exchange(value)
+        return Exchange(result)
 
     def _admitted(self) -> Running:
         running = self._running
@@ -391,7 +370,10 @@ class Hosted:
         if not isinstance(error, Exception):
             return error
         self._errors["failed"] += 1
-        return internal_failure("provider.call-failed", request.target)
+        return self._failure("provider.call-failed", request.target)
+
+    def _failure(self, event: str, subject: str) -> Failed:
+        return internal_failure(event, subject, what=f"provider {self.name!r}")
 
 
 def _call(request: CallRequest, binding: Binding, body: ByteReceiver | None) -> ProviderCall:

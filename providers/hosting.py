@@ -18,7 +18,7 @@ from lattice import values, wire, wit
 from lattice.bodies import coded
 from lattice.caller import CallRequest, Reply
 from lattice.clock import now
-from lattice.errors import Invalid, NotFound, TimedOut, Unreachable
+from lattice.errors import Failed, Invalid, NotFound, TimedOut, Unreachable
 from lattice.exchange import Exchange
 from lattice.inventory import Offer
 from lattice.model import MIB, Link
@@ -176,7 +176,7 @@ class Providers:
             decode = partial(wire.decode, body, max_bytes=PAYLOAD_BYTES)
             args = await coded(len(body), decode) if body else ()
             value = await self._timed(request, self._called(request, args))
-            return Reply(data=wire.encode(value))
+            return Reply(data=_encoded(request, value))
         type_ = self._of(request).function_type(request)
         data = wire.decode_json(body, max_bytes=PAYLOAD_BYTES) if body else []
         args = data if type_ is None else values.arguments_from_json(type_, data)
@@ -219,6 +219,13 @@ class Providers:
             await hosted.check_link(_link_of(request.component, args))
             return None
         raise NotFound(f"{DESCRIPTION} has the functions `{DESCRIBE}` and `{CHECK}`")
+
+
+def _encoded(request: CallRequest, value: Any) -> bytes:
+    try:
+        return wire.encode(value)
+    except Invalid as error:
+        raise Failed(f"{request.target} returned what can't be sent: {error.message}") from None
 
 
 def _link_of(provider: str, args: Sequence[Any] | Mapping[str, Any]) -> BoundLink:

@@ -189,11 +189,18 @@ async def hosting(
         make=lambda: Greeter(world, clients_may_call=clients_may_call),
         max_calls=max_calls,
     )
-    host = Host([offer], links or [link()])
+    async with open_host(Host([offer], links or [link()]), world) as host:
+        yield host
+
+
+@asynccontextmanager
+async def open_host(host: Host, world: World | None = None) -> AsyncGenerator[Host]:
+    """A host whose providers have started, or failed to."""
     async with open_tasks() as tasks:
         await tasks.start(host.providers.run)
         yield host
-        world.release.set()
+        if world is not None:
+            world.release.set()
         await host.providers.stop()
 
 

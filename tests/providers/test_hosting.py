@@ -177,6 +177,7 @@ async def test_failures_have_codes_and_others_are_logged_under_an_error_id() -> 
         errors = host.providers.hosted()["greeter"].statistics.errors
 
     assert "secret detail" not in caught.value.message
+    assert "provider 'greeter' failed" in caught.value.message
     assert logs[0]["error_id"] == caught.value.error_id
     assert errors == {"failed": 1, "not-found": 1, "invalid": 3}
 
