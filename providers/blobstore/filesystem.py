@@ -7,6 +7,7 @@ to a file of its own, synced, and then renamed to its place: readers see the old
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -46,8 +47,8 @@ PIECE_BYTES = 256 * 1024
 """Read or written by one turn of a thread."""
 THREADS = 8
 INCOMING = ".incoming"
-STALE_SECONDS = 24 * 3600.0
-"""What a process that was killed left in `INCOMING` is deleted after so long."""
+SETTLED_SECONDS = 60.0
+"""What has been in `INCOMING` for so long is held by its writer, or was left there by one that was killed."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -90,10 +91,15 @@ class FilesystemStore:
         with suppress(FileExistsError):
             os.mkdir(INCOMING, 0o700, dir_fd=self.root_fd)
         self.incoming_fd = os.open(INCOMING, _FOLDER, dir_fd=self.root_fd)
-        oldest = time.time() - STALE_SECONDS
-        for entry in os.scandir(self.incoming_fd):
-            if entry.stat(follow_symlinks=False).st_mtime < oldest:
-                os.unlink(entry.name, dir_fd=self.incoming_fd)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete what writers left that were killed, whichever process they were."""
+        settled = time.time() - SETTLED_SECONDS
+        for name in os.listdir(self.incoming_fd):
+            with suppress(FileNotFoundError):
+                if os.stat(name, dir_fd=self.incoming_fd, follow_symlinks=False).st_mtime < settled:
+                    _delete_unheld(name, self.incoming_fd)
 
     async def check(self) -> None:
         await self.run(self._check)
@@ -104,6 +110,7 @@ class FilesystemStore:
         name = f"check-{secrets.token_hex(8)}"
         os.close(os.open(name, _NEW, 0o600, dir_fd=self.incoming_fd))
         os.unlink(name, dir_fd=self.incoming_fd)
+        self._sweep()
 
     async def aclose(self) -> None:
         for descriptor in (self.root_fd, self.incoming_fd):
@@ -333,8 +340,23 @@ class FilesystemBucket:
         return await self._in(container, run)
 
 
+def _delete_unheld(name: str, folder: int) -> None:
+    """Delete an incoming file unless its writer lives and holds it. Runs on a thread."""
+    descriptor = os.open(name, _FILE, dir_fd=folder)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(name, dir_fd=folder)
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    finally:
+        os.close(descriptor)
+
+
 class _Incoming:
-    """An object on its way: a file that nobody sees."""
+    """An object on its way: a file that nobody sees, locked as long as its writer lives."""
 
     # The mutable state is the file, until it was placed or discarded, and what it has taken of the quota.
 
@@ -354,7 +376,10 @@ class _Incoming:
         await self._store.run(os.fsync, self._descriptor)
 
     def _open(self) -> int:
-        return os.open(self._name, _NEW, 0o600, dir_fd=self._store.incoming_fd)
+        descriptor = os.open(self._name, _NEW, 0o600, dir_fd=self._store.incoming_fd)
+        with suppress(OSError):  # where files can't be locked, what was left behind stays
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return descriptor
 
     def place(self, folder: int, name: str) -> int:
         """Give it its name; the size of what it replaced. Runs on a thread."""

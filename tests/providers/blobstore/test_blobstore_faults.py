@@ -165,6 +165,37 @@ async def test_a_folder_that_is_gone_is_told_of(tmp_path: Path) -> None:
 # What only folders have to fear
 
 
+async def test_what_a_killed_writer_left_is_deleted_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    store = FilesystemStore(tmp_path / "blobs")
+    await store.start()
+    await store.bucket("b").create("c")
+    incoming = anyio.Path(tmp_path / "blobs/.incoming")
+    await (incoming / "left").write_bytes(b"half")
+    begun, goes_on = anyio.Event(), anyio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"x" * LARGE
+        begun.set()
+        await goes_on.wait()
+        yield b"y"
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(store.bucket("b").write, "c", "o", slowly())
+        await begun.wait()
+        await store.check()
+        assert len([item async for item in incoming.iterdir()]) == 2
+        async for item in incoming.iterdir():
+            await anyio.to_thread.run_sync(os.utime, item, (0, 0))
+        await store.check()
+        left = [item.name async for item in incoming.iterdir()]
+        assert len(left) == 1
+        assert left != ["left"]
+        goes_on.set()
+
+    assert len(await content(store.bucket("b"), "c", "o")) == LARGE + 1
+    await store.aclose()
+
+
 @pytest.fixture
 async def folder(tmp_path: Path) -> AsyncIterator[tuple[Store, Path]]:
     store = FilesystemStore(tmp_path / "blobs", quota_bytes=LARGE)
