@@ -86,7 +86,8 @@ class Schedule:
         if not self.text.startswith(EVERY):
             return None
         seconds = parse_duration(self.text.removeprefix(EVERY).strip(), "schedule")
-        return round(1000 * check_range(seconds, MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS, "interval"))
+        field = f"schedule {self.text!r}: its interval in seconds"
+        return round(1000 * check_range(seconds, MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS, field))
 
     def after(self, ms: int) -> int:
         """The first tick later than `ms`."""

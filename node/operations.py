@@ -272,7 +272,8 @@ class Operations:
     def _warnings(self, spec: ComponentSpec, description: Description) -> list[str]:
         """What the change breaks or leaves open elsewhere."""
         exports = {unversioned(name) for name in description.type.exports}
-        return self._checks.warnings(spec, self._links_of(spec.name)) + [
+        found = self._checks.warnings(spec, self._links_of(spec.name))
+        return [*found, *self._idle_triggers(spec.name, description)] + [
             f"{link.source!r} is linked to its {link.interface}, which it no longer exports"
             for link in self._all_links()
             if link.target == spec.name and not any(link.covers(name) for name in exports)
@@ -291,6 +292,17 @@ class Operations:
     def _is_known_by_all(self) -> bool:
         state = self._observer.state
         return all(view.heartbeat.copies == state.desired.summary for view in state.observed.live())
+
+    def _idle_triggers(self, component: str, description: Description) -> list[str]:
+        """What is wrong with triggers that were put for other code, or before there was any."""
+        found = self._observer.state.desired.components.get(component)
+        problems = []
+        for trigger in found.triggers if found is not None else ():
+            try:
+                check_exports(trigger, description.type.exports)
+            except Invalid as error:
+                problems.append(f"its {trigger.kind} trigger {trigger.name!r} calls nothing: {error.message}")
+        return problems
 
     # Desired state as this node sees it
 

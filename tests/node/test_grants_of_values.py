@@ -279,3 +279,19 @@ async def test_a_schedule_that_makes_no_sense_is_refused_before_it_is_stored(lat
     with pytest.raises(Invalid, match="neither wasmcloud:cron/scheduler nor wasi:cli/run"):
         await client.put_trigger("greeter", "cron", {"schedule": "every 1s"})
     assert await client.triggers() == []
+
+
+async def test_a_trigger_that_was_put_too_early_and_calls_nothing_is_told_of_when_the_code_comes(
+    lattice: Lattice,
+) -> None:
+    await lattice.start("a")
+    client = await lattice.client()
+    await client.put_trigger("greeter", "messaging", {"subject": "orders.new"}, name="orders")
+    await client.put_trigger("greeter", "cron", {"schedule": "every 1h", "call": CALL, "args": '["x"]'})
+
+    digest = await deploy(client, GREETER)
+    change = await client.deploy(Deployment(name="greeter", digest=digest, replicas=2))
+
+    (warning,) = change.warnings
+    assert "its messaging trigger 'orders' calls nothing" in warning
+    assert "does not export wasmcloud:messaging/handler" in warning
