@@ -41,7 +41,8 @@ log = structlog.get_logger()
 
 MAX_SEALS = 512
 """Nodes that one secret is sealed to; those that are gone make room for new ones."""
-RESEAL_SECONDS = 1.0
+RESEAL_SECONDS = 0.1
+"""Between two looks for nodes that have joined: one that does can't serve what needs a secret until then."""
 LOOK_AGAIN_SECONDS = 30.0
 """After which all secrets are looked at even if nothing has changed: sealing some may have failed."""
 TEXT, BINARY = "string", "bytes"
@@ -231,6 +232,15 @@ class Secrets:
     def records(self) -> list[SecretRecord]:
         """All secrets as they are stored."""
         return self._records.all()
+
+    def is_awaited(self, name: str) -> bool:
+        """Whether a secret is there that this node may read, but was not sealed to it yet."""
+        record = None if is_local(name) else self._records.get(name)
+        return record is not None and record.may_be_read_by(self._node) and self._node not in record.sealed
+
+    async def wait_for_change(self) -> None:
+        """Return when a secret of the lattice has changed, or was sealed to further nodes."""
+        await self._changed.wait()
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Call with the name of every secret that is new, changed or gone."""

@@ -44,6 +44,8 @@ from providers.sdk.settings import MakeOffer, MemberSettings
 log = structlog.get_logger()
 
 STOP_SECONDS = 2.0
+SEALED_SECONDS = 3.0
+"""How long the offer waits for the secrets of its links: some node must seal them to this process first."""
 
 
 class _NoComponents:
@@ -156,14 +158,28 @@ class Member(AsyncContextManagerMixin):
     async def _start(self, tasks: TaskGroup) -> None:
         await tasks.start(self._configurations.run)
         await tasks.start(self._secrets.run)
-        await tasks.start(self.providers.run)
         self._caller.start(tasks)
         await self.announcer.start(_NoComponents(self.id), tasks, self._stack)
         await self.serving.start(tasks, is_entrance=False)
         await tasks.start(self.announcer.run)
         await tasks.start(Neighbours(self._bus, self._settings.lattice, self.id, self.observer).run)
         self._bus.on_connection_change(self._connection_changed)
+        await self._wait_for_secrets()
+        await tasks.start(self.providers.run)
         log.info("member.ready", provider=self.name, id=self.id)
+
+    async def _wait_for_secrets(self) -> None:
+        """So that others of the name, or nobody, get the calls that this process would have to refuse."""
+        with anyio.move_on_after(SEALED_SECONDS):
+            while any(self._secrets.is_awaited(name) for name in self._secrets_of_links()):
+                await self._secrets.wait_for_change()
+            return
+        log.warning("member.secrets-missing", provider=self.name, hint="see `--secrets-for` of the nodes")
+
+    def _secrets_of_links(self) -> set[str]:
+        desired = self.observer.state.desired
+        links = [link for item in desired.components.values() for link in item.links]
+        return {name for link in links if link.target == self.name for name in link.secrets.values()}
 
     async def _stop(self, tasks: TaskGroup) -> None:
         with anyio.move_on_after(self._settings.drain_timeout):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import nkeys
 import pytest
+from anyio.abc import TaskGroup
 from click.testing import CliRunner
 
 from lattice import subjects
@@ -19,6 +22,8 @@ from lattice.errors import Conflict, Denied, Interrupted, Invalid, LatticeError,
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.model import Link, Marker, new_application
 from lattice.observer import MARKER_KEY, Observer, application_key, encode_value
+from lattice.sealing import SealKey, Secret
+from lattice.secrets import Secrets, SecretsPolicy, sealed_record
 from lattice.settings import load
 from lattice.state import LatticeState
 from lattice.tasks import open_tasks
@@ -183,6 +188,51 @@ async def test_a_link_gets_secrets_of_files_that_the_process_opened_and_a_new_on
         await greeted(caller, "did you mean `file:word`")
         await caller.put(secrets={"word": "env:HOME"})
         await greeted(caller, "--secret-source env:PREFIX_")
+
+
+async def test_a_member_offers_nothing_before_it_can_read_the_secrets_of_its_links() -> None:
+    server, world = MemoryBroker(), World()
+    settings = load(MemberSettings, flags={"name": NAME})
+    offer = offer_of_class(lambda: Telling(world), settings)
+    ends, ended = anyio.Event(), anyio.Event()
+
+    async def join() -> None:
+        async with MemoryBus(server) as bus, Member(settings, NAME, bus, offer):
+            await ends.wait()
+        ended.set()
+
+    async with someone(server) as caller, MemoryBus(server) as bus, anyio.create_task_group() as tasks:
+        await caller.put(secrets={"word": "greeting"})
+        seal = await sealer(bus, caller, tasks, "greeting", "Moin")
+        tasks.start_soon(join)
+        with anyio.fail_after(5):
+            await caller.observer.wait_for(lambda state: any(view.info for view in state.observed.live()))
+        assert caller.observer.state.observed.offers.get(NAME, {}) == {}
+        seal.set()
+        await caller.sees(1)
+
+        assert await caller.call("greet", "Ann") == "Moin, Ann!"
+        ends.set()
+        await ended.wait()
+        tasks.cancel_scope.cancel()
+
+
+async def sealer(bus: MemoryBus, sees: Someone, tasks: TaskGroup, name: str, text: str) -> anyio.Event:
+    """Have a node put a secret, and seal it to whoever the other sees, as soon as the event is set."""
+    seed = bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_SERVER))
+    node = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    key, begins = SealKey.generate(), anyio.Event()
+
+    def announcements() -> Mapping[str, str]:
+        live = sees.observer.state.observed.live() if begins.is_set() else ()
+        return {node: key.announcement(seed)} | {view.id: view.info.seal_key for view in live if view.info}
+
+    secrets = Secrets(bus, LATTICE, node=node, key=key)
+    await tasks.start(secrets.run)
+    tasks.start_soon(secrets.keep_sealed, announcements, lambda: node, SecretsPolicy())
+    nodes = {node: key.public}
+    await secrets.put(sealed_record(name, Secret(text), None, 1, lattice=LATTICE, nodes=nodes))
+    return begins
 
 
 async def greeted(caller: Someone, wanted: str) -> None:
