@@ -104,16 +104,18 @@ class Providers:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run all until `stop`, started once each runs or has failed to; cancelling ends them abruptly."""
-        async with open_tasks() as beside:
-            beside.start_soon(self._watch_names)
-            async with anyio.create_task_group() as tasks:
-                for hosted in self._hosted.values():
-                    tasks.start_soon(hosted.run)
-                for hosted in self._hosted.values():
-                    await hosted.wait_until_tried()
-                task_status.started()
-            beside.cancel_scope.cancel()
-        self._stopped.set()
+        try:
+            async with open_tasks() as beside:
+                beside.start_soon(self._watch_names)
+                async with anyio.create_task_group() as tasks:
+                    for hosted in self._hosted.values():
+                        tasks.start_soon(hosted.run)
+                    for hosted in self._hosted.values():
+                        await hosted.wait_until_tried()
+                    task_status.started()
+                beside.cancel_scope.cancel()
+        finally:
+            self._stopped.set()
 
     async def stop(self) -> None:
         """Take no more calls, let those in progress end, close; returns when all is done."""

@@ -374,3 +374,19 @@ def test_command_names_what_is_wrong_and_exits_with_2_or_1(
 
     assert (unnamed.exit_code, "--name NAME" in unnamed.output) == (2, True)
     assert (nowhere.exit_code, "lattice-node start" in nowhere.output) == (1, True)
+
+
+async def test_member_whose_block_is_cancelled_leaves_at_once() -> None:
+    server, world = MemoryBroker(), World()
+
+    async def offer() -> None:
+        async with member(server, world):
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(5):
+        async with someone(server) as caller, anyio.create_task_group() as tasks:
+            tasks.start_soon(offer)
+            await caller.sees(1)
+            tasks.cancel_scope.cancel()
+
+    assert world.events[-1] == "close"
