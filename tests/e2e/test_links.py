@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import anyio
 import pytest
 
 from ctl.calling import CallOptions
 from ctl.client import ControlClient
 from lattice.errors import LatticeError
+from providers.provider import ProviderFunction
+from providers.sdk import Provider, ProviderCall, offering
 from tests.e2e.artifacts import relay
 from tests.e2e.processes import GREETER, GREETER_KV, KV_STORE, TYPES, Lattice, until
 from tests.e2e.questions import holders
@@ -116,6 +120,39 @@ async def test_a_chain_of_links_crosses_three_nodes(lattice: Lattice, client: Co
     await lattice.deploy(GREETER_KV, labels={"node": "a"}, links=((STORE, "relay-2"),))
 
     assert (await greet(client)).startswith(GREETING)
+
+
+class Witness(Provider):
+    """Answers with what accompanied the call: its trace, what is left of its budget, and who called."""
+
+    types = {STORE: {"get": "func(key: string) -> option<string>"}}  # noqa: RUF012 - as providers declare it
+
+    @property
+    def interfaces(self) -> Mapping[str, Mapping[str, ProviderFunction]]:
+        return {STORE: {"get": self._get}}
+
+    async def _get(self, call: ProviderCall, key: str) -> str:
+        return f"{call.traceparent} {call.seconds_left:.3f} {call.link.source}"
+
+
+async def test_trace_and_budget_reach_the_end_of_a_chain_over_three_nodes_and_a_process(
+    lattice: Lattice, client: ControlClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relays = [relay(lattice.folder, f"relay-{number}") for number in (1, 2)]
+    monkeypatch.setenv("LATTICE_STATE", str(lattice.folder))
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with offering(Witness, name="witness", lattice=lattice.name):
+        await lattice.deploy(relays[0], labels={"node": "b"}, links=((STORE, "witness"),))
+        await lattice.deploy(relays[1], labels={"node": "c"}, links=((STORE, "relay-1"),))
+        await lattice.deploy(GREETER_KV, labels={"node": "a"}, links=((STORE, "relay-2"),))
+
+        options = CallOptions(budget_seconds=5, traceparent=trace)
+        answer = str(await client.call("greeter-kv", "hello", ["Ada"], options=options))
+
+    traceparent, left, source = answer.partition("You said: ")[2].split()
+    assert traceparent.split("-")[:2] == trace.split("-")[:2]
+    assert 2 < float(left.rstrip(".")) < 5
+    assert source.startswith("relay-1")
 
 
 async def test_a_circle_of_links_ends_with_an_error_that_says_so(
