@@ -55,7 +55,9 @@ MAX_BACKOFF_SECONDS = 10.0
 STEADY_SECONDS = 30.0
 """Who ran for so long begins with the first backoff again."""
 STOP_SECONDS = 5.0
-"""How long calls in progress may take to end before a provider that failed or stops is closed."""
+"""How long calls in progress may take to end before a provider that stops is closed."""
+FAILED_SECONDS = 1.0
+"""The same of one that failed: most of its calls wait for what does not answer, and end when it is closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +282,7 @@ class Hosted:
     async def _end(self, provider: Provider, running: Running | None) -> None:
         if running is not None:
             if running.calls:
-                with anyio.move_on_after(STOP_SECONDS):
+                with anyio.move_on_after(STOP_SECONDS if self._stopping.is_set() else FAILED_SECONDS):
                     await running.idle.wait()
             with anyio.move_on_after(STOP_SECONDS):
                 await running.bindings.aclose()

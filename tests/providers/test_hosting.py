@@ -22,6 +22,7 @@ from lattice.errors import (
 )
 from lattice.model import Link
 from providers.bindings import find_link
+from providers.hosted import FAILED_SECONDS
 from providers.hosting import DESCRIPTION
 from tests.providers.fakes import World, hosting, link, request, stream_of
 
@@ -160,6 +161,23 @@ async def test_provider_that_fails_its_check_is_started_anew_and_calls_end_at_on
 
     assert world.events.count("start") == 4
     assert world.events.count("close") == 4
+
+
+async def test_a_provider_that_fails_is_closed_though_a_call_of_it_waits() -> None:
+    world = World()
+    async with hosting(world) as host, anyio.create_task_group() as tasks:
+        tasks.start_soon(host.call, "wait")
+        await world.entered.wait()
+        world.fails_to_check = Failed("the backend hangs")
+
+        with pytest.raises(Interrupted):
+            await host.call("fail-interrupted")  # has the check made at once
+        with anyio.fail_after(FAILED_SECONDS + 1):
+            await host.until(healthy=False)
+            await host.until(healthy=True)
+        world.release.set()
+
+    assert world.events.count("close") == 2
 
 
 async def test_failures_have_codes_and_others_are_logged_under_an_error_id() -> None:
