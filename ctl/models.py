@@ -277,6 +277,7 @@ class LinkChange(Value):
     name: Annotated[str, "the link's name"] = "default"
     target: Annotated[Text, "the component or provider that answers"] = None
     changed: Annotated[bool, "whether anything was different before"] = True
+    warnings: Annotated[tuple[str, ...], "what you may not have meant"] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,14 +75,27 @@ class ComponentChecks:
 
     def warnings(self, spec: ComponentSpec, links: Iterable[Link]) -> list[str]:
         """What the component was given and can't use as long as nobody makes it."""
-        return self._loose_ends(links) + self._unknown_names(spec.configuration_from, spec.secrets.values())
+        given = tuple(links)
+        configurations = [*spec.configuration_from, *(n for link in given for n in link.configuration_from)]
+        secrets = [*spec.secrets.values(), *(n for link in given for n in link.secrets.values())]
+        return self._loose_ends(given) + self._unknown_names(
+            dict.fromkeys(configurations), dict.fromkeys(secrets)
+        )
+
+    def link_warnings(self, link: Link) -> list[str]:
+        """The same of one link."""
+        return self._loose_ends([link]) + self._unknown_names(
+            link.configuration_from, dict.fromkeys(link.secrets.values())
+        )
 
     def _loose_ends(self, links: Iterable[Link]) -> list[str]:
         state = self._observer.state
+        known = [*state.desired.components, *state.observed.offers]
         return [
             f"its link of {link.interface} leads to {link.target!r}, which is neither deployed nor offered"
+            f"{did_you_mean(link.target, known)}"
             for link in links
-            if link.target not in state.desired.components and link.target not in state.observed.offers
+            if link.target not in known
         ]
 
     def _unknown_names(self, configurations: Iterable[str], secrets: Iterable[str]) -> list[str]:

@@ -172,7 +172,8 @@ class Operations:
         await self._known_by_all()
         if edited.is_changed:
             self._announce("link.put", {"component": link.source, **_link_fields(link)})
-        return {**_link_fields(link), "changed": edited.is_changed}
+        warnings = self._checks.link_warnings(link)
+        return {**_link_fields(link), "changed": edited.is_changed, "warnings": warnings}
 
     async def delete_link(self, request: Fields) -> dict[str, Any]:
         """Delete a link; calls over it are refused from then on."""

@@ -77,6 +77,8 @@ def put(session: Session, /, source: str, interface: str, target: str, **options
     change = session.run(run)
     verb = "is linked" if change.changed else "was linked already"
     session.output.say(f"`{source}` {verb} to `{target}` for {interface}")
+    for warning in change.warnings:
+        session.output.warn(warning)
     session.output.item(change, None)
 
 

@@ -195,7 +195,11 @@ class FakeNode:
     def _link_put(self, fields: dict[str, Any]) -> dict[str, Any]:
         self._found(fields["source"])
         self.links.append({**fields, "route": "local"})
-        return {**fields, "changed": True}
+        known = [*self.components, "stock"]
+        warnings = (
+            [] if fields["target"] in known else [f"{fields['target']!r} is neither deployed nor offered"]
+        )
+        return {**fields, "changed": True, "warnings": warnings}
 
     def _link_delete(self, fields: dict[str, Any]) -> dict[str, Any]:
         kept = [link for link in self.links if link["interface"] != fields["interface"]]

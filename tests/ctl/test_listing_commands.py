@@ -52,6 +52,16 @@ def test_an_empty_listing_says_so_on_stderr_and_is_an_empty_array_for_programs(
     assert json.loads(programs.stdout) == []
 
 
+def test_a_link_that_leads_nowhere_is_made_with_a_warning(latticectl: CommandLine) -> None:
+    latticectl.node.deployed("greeter")
+
+    good, lost = latticectl(*LINKED), latticectl(*LINKED[:-1], "stok", "--output", "json")
+
+    assert "warning" not in good.stderr
+    assert "warning: 'stok' is neither deployed nor offered" in lost.stderr
+    assert json.loads(lost.stdout)["warnings"]
+
+
 def test_replicas_of_one_component_are_listed(latticectl: CommandLine) -> None:
     latticectl.node.deployed("greeter")
     latticectl.node.deployed("shop")

@@ -78,11 +78,24 @@ async def test_what_nobody_can_check_now_is_stored(lattice: Lattice) -> None:
     await offered(client, "keyvalue-nats")
     wrong = {"buckett": "x"}
 
-    await client.put_link("shop", STORE, "not-there-yet", configuration=wrong)
-    await client.put_link("shop", BLOBS, "keyvalue-nats", configuration=wrong, configuration_from=("later",))
-    await client.put_link("shop", MESSAGES, "keyvalue-nats", configuration_from=("env:OTHERS_",))
+    lost = await client.put_link("shop", STORE, "keyvalue-nat", configuration=wrong)
+    later = await client.put_link(
+        "shop",
+        BLOBS,
+        "keyvalue-nats",
+        configuration=wrong,
+        configuration_from=("later",),
+        secrets={"k": "db"},
+    )
+    own = await client.put_link("shop", MESSAGES, "keyvalue-nats", configuration_from=("env:OTHERS_",))
 
     assert len(await links(client)) == 3
+    assert "neither deployed nor offered; did you mean `keyvalue-nats`" in lost.warnings[0]
+    assert [warning.partition("; ")[0] for warning in later.warnings] == [
+        "there is no configuration 'later' yet",
+        "there is no secret 'db' yet",
+    ]
+    assert own.warnings == ()
 
 
 class Picky(Greeter):
