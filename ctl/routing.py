@@ -52,7 +52,7 @@ async def routing(bus: Bus, lattice: str) -> AsyncIterator[RoutingCaller]:
     """Observe the lattice for as long as the context lasts; entered when the desired state was read."""
     observer = Observer(bus, lattice)
     routed = caller.Caller(
-        bus, lattice, observer.state, name=CLIENT_NAME, knows_all=lambda: observer.is_caught_up
+        bus, lattice, observer.state, name=CLIENT_NAME, knows_all=lambda: observer.has_heard_all
     )
 
     def on_effect(effect: Effect) -> None:

@@ -10,6 +10,7 @@ the state's next tick.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -46,6 +47,8 @@ ROLL_CALL = "roll.called"
 """The event at which every node sends a heartbeat: who begins to observe need not wait for the next ones."""
 ROLL_SECONDS = 0.5
 """How long the answers may take before an observer starts without them."""
+HEARD_SECONDS = 0.3
+"""After which all have answered who could: a heartbeat waits for the tenth of a second after the last one."""
 
 EffectListener = Callable[[Effect], None]
 
@@ -94,6 +97,7 @@ class Observer:
         self._caught_up = anyio.Event()
         self._seen_changes = -1
         self._changed = anyio.Event()
+        self._heard_at = math.inf
 
     def __repr__(self) -> str:
         return f"<Observer of {self._lattice!r} {self.state!r}>"
@@ -102,6 +106,11 @@ class Observer:
     def is_caught_up(self) -> bool:
         """Whether all that a whole store holds was read, so that what is unknown does not exist."""
         return self._caught_up.is_set() and self._marker_seen
+
+    @property
+    def has_heard_all(self) -> bool:
+        """Whether, besides, all members had time to answer the roll: what nobody offers is not offered."""
+        return self.is_caught_up and anyio.current_time() >= self._heard_at
 
     def on_effect(self, listener: EffectListener) -> None:
         """Call with every effect that is not an inventory to fetch."""
@@ -179,7 +188,8 @@ class Observer:
         self.apply(delta)
 
     async def _call_the_roll(self) -> None:
-        """Have all nodes speak, and return when their inventories are here or time is up."""
+        """Have all nodes speak, and return when the inventories of the first are here or time is up."""
+        self._heard_at = anyio.current_time() + HEARD_SECONDS
         await self._bus.publish(subjects.event(self._lattice, ROLL_CALL))
         await self._bus.flush()
         with anyio.move_on_after(ROLL_SECONDS):

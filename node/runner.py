@@ -150,7 +150,7 @@ class Runner(AsyncContextManagerMixin):
             node=caller_id or node,
             zone=dict(settings.label).get("zone"),
             local=self.targets,
-            knows_all=lambda: observer.is_caught_up,
+            knows_all=lambda: observer.has_heard_all,
         )
         self.links = Links(self.caller, self._links_of, self._exports_of, self._is_job)
         self.world = World(

@@ -122,7 +122,7 @@ class Member(AsyncContextManagerMixin):
             node=self.id,
             zone=info.labels.get("zone"),
             local=self.providers,
-            knows_all=lambda: self.observer.is_caught_up,
+            knows_all=lambda: self.observer.has_heard_all,
         )
         self.serving = Serving(
             bus,

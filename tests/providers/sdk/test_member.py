@@ -18,7 +18,15 @@ from click.testing import CliRunner
 from lattice import subjects
 from lattice.caller import Caller, CallRequest, new_call_id
 from lattice.clock import now
-from lattice.errors import Conflict, Denied, Interrupted, Invalid, LatticeError, Unreachable
+from lattice.errors import (
+    Conflict,
+    Denied,
+    Interrupted,
+    Invalid,
+    LatticeError,
+    NotFound,
+    Unreachable,
+)
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.model import Link, Marker, new_application
 from lattice.observer import MARKER_KEY, Observer, application_key, encode_value
@@ -61,7 +69,7 @@ class Someone:
         self._bus = bus
         self.observer = Observer(bus, LATTICE)
         self._caller = Caller(
-            bus, LATTICE, self.observer.state, name="someone", knows_all=lambda: self.observer.is_caught_up
+            bus, LATTICE, self.observer.state, name="someone", knows_all=lambda: self.observer.has_heard_all
         )
         self.observer.on_effect(lambda effect: self._caller.placements_changed())
 
@@ -88,10 +96,15 @@ class Someone:
         await store.put(application_key("counter"), encode_value(application))
 
     async def call(self, function: str, *args: Any, **changes: Any) -> Any:
-        values = {"interface": GREET, "caller": "counter", "link": "default", **changes}
-        request = CallRequest(
-            component=NAME, function=function, deadline=now() + 5, call_id=new_call_id(), **values
-        )
+        values = {
+            "component": NAME,
+            "interface": GREET,
+            "caller": "counter",
+            "link": "default",
+            "deadline": now() + 5,
+            **changes,
+        }
+        request = CallRequest(function=function, call_id=new_call_id(), **values)
         return await self._caller.call(request, args)
 
     async def sees(self, count: int, *, healthy: bool = True) -> None:
@@ -374,6 +387,19 @@ def test_command_names_what_is_wrong_and_exits_with_2_or_1(
 
     assert (unnamed.exit_code, "--name NAME" in unnamed.output) == (2, True)
     assert (nowhere.exit_code, "lattice-node start" in nowhere.output) == (1, True)
+
+
+async def test_who_observes_takes_nobody_for_missing_before_all_had_time_to_answer() -> None:
+    server, world = MemoryBroker(), World()
+
+    async with member(server, world), someone(server) as caller:
+        assert caller.observer.is_caught_up
+        assert not caller.observer.has_heard_all
+        with pytest.raises(Unreachable), anyio.fail_after(5):
+            await caller.call("greet", link=None, component="not-heard-yet", deadline=now() + 0.1)
+        with anyio.fail_after(5), pytest.raises(NotFound, match="not-heard-yet"):
+            await caller.call("greet", link=None, component="not-heard-yet")
+        assert caller.observer.has_heard_all
 
 
 async def test_member_whose_block_is_cancelled_leaves_at_once() -> None:
