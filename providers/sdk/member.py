@@ -25,13 +25,14 @@ from lattice.assignments import Assignments
 from lattice.bus import Bus
 from lattice.caller import Caller
 from lattice.configuration import Configurations
+from lattice.configuration_sources import Sources
 from lattice.errors import Conflict
 from lattice.inventory import NodeInfo, Offer
 from lattice.neighbours import Neighbours
 from lattice.observer import Observer
 from lattice.orders import Order, OrderReply
 from lattice.sealing import SealKey
-from lattice.secret_sources import SecretSources
+from lattice.secret_sources import SecretSources, plain_environment
 from lattice.secrets import Secrets
 from lattice.serving import Serving
 from lattice.state import ApplicationChanged, Effect, NodeLost, NodeSuspected
@@ -102,7 +103,10 @@ class Member(AsyncContextManagerMixin):
         self.announcer = Announcer(
             bus, lattice, info, assignments=self.assignments, observer=self.observer, load=self._load
         )
-        self._configurations = Configurations(bus, lattice)
+        variables = plain_environment(os.environ, settings.secret_source)
+        self._configurations = Configurations(
+            bus, lattice, sources=Sources(settings.config_source, variables)
+        )
         self._secrets = Secrets(
             bus, lattice, node=self.id, key=seal_key, sources=SecretSources(settings.secret_source)
         )

@@ -15,6 +15,7 @@ from lattice.connection import ConnectionSettings, server_of
 from lattice.errors import Invalid
 from lattice.names import check_label, check_name
 from lattice.quantities import parse_duration
+from lattice.secret_sources import check_apart
 from lattice.settings import key_value, one_of, path, setting, text, whole_number
 from providers.hosted import OfferSettings
 from providers.kinds import KINDS
@@ -56,6 +57,14 @@ class MemberSettings:
         (), "Label; may be repeated. `zone` is also used for routing.", _label,
         metavar="KEY=VALUE", repeated=True,
     )  # fmt: skip
+    config_source: tuple[OpenedSource, ...] = setting(
+        (),
+        "Configurations of this process's own for its links: `env:PREFIX_` opens variables, `file:DIR` files "
+        "of a folder; may be repeated.",
+        OpenedSource.parse,
+        metavar="SOURCE",
+        repeated=True,
+    )
     secret_source: tuple[OpenedSource, ...] = setting(
         (),
         "Secrets of this process's own for its links: `env:PREFIX_` opens variables, `file:DIR` files of a "
@@ -75,6 +84,9 @@ class MemberSettings:
     log_format: str = setting(
         "auto", "pretty, json, or auto: pretty on a terminal.", one_of(*logs.FORMATS), metavar="FORMAT"
     )
+
+    def __post_init__(self) -> None:
+        check_apart(self.config_source, self.secret_source)
 
 
 def connection_settings(settings: MemberSettings, name: str) -> ConnectionSettings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -77,13 +77,16 @@ class Someone:
         await tasks.start(self.observer.run)
         self._caller.start(tasks)
 
-    async def put(self, *, secrets: Mapping[str, str] | None = None, **configuration: str) -> None:
-        """The link, with such a configuration and such secrets."""
+    async def put(
+        self, *, named: Sequence[str] = (), secrets: Mapping[str, str] | None = None, **configuration: str
+    ) -> None:
+        """The link, with such a configuration, configurations by name, and secrets."""
         link = Link(
             source="counter",
             interface=GREET,
             target=NAME,
             configuration=configuration,
+            configuration_from=tuple(named),
             secrets=secrets or {},
         )
         store = await self._bus.key_value(subjects.state_bucket(LATTICE))
@@ -246,6 +249,23 @@ async def sealer(bus: MemoryBus, sees: Someone, tasks: TaskGroup, name: str, tex
     nodes = {node: key.public}
     await secrets.put(sealed_record(name, Secret(text), None, 1, lattice=LATTICE, nodes=nodes))
     return begins
+
+
+async def test_a_link_gets_configurations_of_files_that_the_process_opened(tmp_path: Path) -> None:
+    file = anyio.Path(tmp_path / "greet.env")
+    await file.write_text("word=Moin\n")
+    settings = load(MemberSettings, flags={"name": NAME, "config_source": [f"file:{tmp_path}"]})
+    world, server = World(), MemoryBroker()
+
+    make = _offer(world, settings)
+    async with MemoryBus(server) as bus, Member(settings, NAME, bus, make), someone(server) as caller:
+        await caller.sees(1)
+        await caller.put(named=["file:greet.env"])
+        await greeted(caller, "Moin, Ann!")
+        await file.write_text("word=Hello\n")
+        await greeted(caller, "Hello, Ann!")
+        await caller.put(named=["env:GREET_"])
+        await greeted(caller, "--config-source env:GREET_")
 
 
 async def greeted(caller: Someone, wanted: str) -> None:
