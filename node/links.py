@@ -108,17 +108,21 @@ class Links:
         args: Sequence[Any] | Mapping[str, Any],
         name: str | None = None,
         idempotent: bool = False,
+        is_told: bool = False,
     ) -> Any:
         """Call over the guest's link of that name, or over the one that it chose, and return the value.
 
         `interface` is the one that the guest imports, `function` the interface and function that the target
         has. Raises `Denied`, or what the target or the way to it raised; nothing that says that the guest's
-        own call may be repeated.
+        own call may be repeated, unless the guest `is_told` of it by a value: whether anything was done is
+        what it must know.
         """
         link, request = self._request(call, interface, function, name, idempotent)
         try:
             return await self._caller.call(request, args)
         except (Unreachable, Overloaded) as error:
+            if is_told:
+                raise
             raise _begun(error, link) from error
 
     async def exchange(

@@ -31,6 +31,7 @@ class Links(Protocol):
         args: Sequence[Any],
         name: str | None = None,
         idempotent: bool = False,
+        is_told: bool = False,
     ) -> Any: ...
 
 
@@ -81,6 +82,7 @@ class Client:
                 args=(bucket.name, *args),
                 name=bucket.link,
                 idempotent=idempotent,
+                is_told=True,
             )
         except LatticeError as error:
             raise Refusal(error_of(error)) from None

@@ -61,6 +61,7 @@ class LocalLinks:
         args: Sequence[Any],
         name: str | None = None,
         idempotent: bool = False,
+        is_told: bool = False,
     ) -> Any:
         if self.failure is not None:
             raise self.failure
