@@ -44,8 +44,12 @@ def setting(
     repeated: bool = False,
     separator: str = ",",
     tables: Tables | None = None,
+    is_secret: bool = False,
 ) -> Any:
-    """A field of a settings class. `repeated` fields are tuples: many flags, a TOML list, or separated."""
+    """A field of a settings class. `repeated` fields are tuples: many flags, a TOML list, or separated.
+
+    What `is_secret` is left out where the settings are printed.
+    """
     metadata = {
         "help": help,
         "parse": parse,
@@ -54,7 +58,7 @@ def setting(
         "separator": separator,
         "tables": tables,
     }
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, repr=not is_secret)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,8 @@ class Declaration:
             if isinstance(items, Mapping):
                 items = [f"{key}={value}" for key, value in items.items()]
             return tuple(self.parse(_text(item, source), source) for item in items if item != "")
+        if isinstance(raw, list):
+            raise Invalid(f"{source} is given {len(raw)} times: once is enough")
         return self.parse(_text(raw, source), source)
 
 

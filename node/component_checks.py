@@ -71,7 +71,8 @@ class ComponentChecks:
         elif target is None:
             offers = self._observer.state.observed.offers.get(link.target, {})
             for _, offer in offers.values():
-                check_offer(link, imports, offer)
+                if offer.interfaces:  # one that never ran says nothing of what it will serve
+                    check_offer(link, imports, offer)
 
     def warnings(self, spec: ComponentSpec, links: Iterable[Link]) -> list[str]:
         """What the component was given and can't use as long as nobody makes it."""

@@ -5,7 +5,7 @@ An operator offers a provider of a kind under a name; what its settings open is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -56,13 +56,21 @@ def parse_spec(text: str, source: str) -> ProviderSpec:
     name, separator, kind = head.partition("=")
     if not separator:
         raise Invalid(f"{source}: {text!r} is not of the form NAME=KIND[,key=value...]")
-    values: dict[str, Any] = {}
+    pairs: list[tuple[str, str]] = []
     for item in rest:
         key, separator, value = item.partition("=")
         if not separator:
             raise Invalid(f"{source}: {item!r} of provider {name!r} is not of the form key=value")
-        values[key] = value
-    return ProviderSpec(name=check_name(name, f"{source}: provider name"), kind=kind, values=values)
+        pairs.append((key, value))
+    return ProviderSpec(name=check_name(name, f"{source}: provider name"), kind=kind, values=gathered(pairs))
+
+
+def gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """The values by key; a list for a key that is there more than once, as a table of a file has it."""
+    found: dict[str, list[str]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return {key: values[0] if len(values) == 1 else values for key, values in found.items()}
 
 
 def table_spec(name: str, table: Any, source: str) -> ProviderSpec:

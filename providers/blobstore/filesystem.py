@@ -86,7 +86,10 @@ class FilesystemStore:
         await self.run(self._open)
 
     def _open(self) -> None:
-        self._root.mkdir(parents=True, exist_ok=True)
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Failed(f"folder {self._root} can't be used for blobs: {error.strerror or error}") from None
         self.root_fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with suppress(FileExistsError):
             os.mkdir(INCOMING, 0o700, dir_fd=self.root_fd)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -60,15 +60,12 @@ class S3Settings:
     access_key: str = setting(
         "", "Access key; by default that of the environment (AWS_ACCESS_KEY_ID).", text, metavar="TEXT"
     )
-    secret_key: str = field(
-        default="",
-        repr=False,
-        metadata={
-            "help": "Secret key; by default that of the environment (AWS_SECRET_ACCESS_KEY).",
-            "parse": text,
-            "metavar": "TEXT",
-            "repeated": False,
-        },
+    secret_key: str = setting(
+        "",
+        "Secret key; by default that of the environment (AWS_SECRET_ACCESS_KEY).",
+        text,
+        metavar="TEXT",
+        is_secret=True,
     )
     prefix: str = setting("", "First part of all keys.", text, metavar="TEXT")
     virtual_host: bool = setting(

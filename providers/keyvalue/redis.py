@@ -51,7 +51,11 @@ class RedisSettings:
     """Of `keyvalue-redis`."""
 
     url: str = setting(
-        "redis://127.0.0.1:6379", "Server, with user, password and database if need be.", _url, metavar="URL"
+        "redis://127.0.0.1:6379",
+        "Server, with user, password and database if need be.",
+        _url,
+        metavar="URL",
+        is_secret=True,
     )
     prefix: str = setting("", "First part of all keys; by default `lattice:NAME`.", text, metavar="TEXT")
     timeout: float = setting(
@@ -74,7 +78,10 @@ class RedisKeyValue(KeyValueProvider):
         await self.check()
 
     async def check(self) -> None:
-        await self.command("PING")
+        try:
+            await self.command("PING")
+        except Refused as error:
+            raise Failed(f"Redis refuses the provider: {error}") from None
 
     async def aclose(self) -> None:
         if self._connection is not None:

@@ -20,7 +20,7 @@ from lattice.settings import key_value, one_of, path, setting, text, whole_numbe
 from providers.hosted import OfferSettings
 from providers.kinds import KINDS
 from providers.provider import Provider
-from providers.registry import ProviderContext, parse_settings
+from providers.registry import ProviderContext, gathered, parse_settings
 
 
 def _name(raw: str, source: str) -> str:
@@ -108,7 +108,7 @@ def offer_of_class(provider: Callable[..., Provider], settings: MemberSettings) 
     Raises `Invalid` for a setting that it does not have.
     """
     kind = getattr(provider, "__name__", "custom").lower()
-    given = dict(settings.set)
+    given = gathered(settings.set)
     settings_type = getattr(provider, "settings_type", None)
     if settings_type is None and given:
         raise Invalid(f"{kind} takes no settings, but `{next(iter(given))}` is set")
@@ -128,7 +128,7 @@ def offer_of_target(target: str, settings: MemberSettings) -> MakeOffer:
     """
     if target in KINDS:
         kind = KINDS[target]
-        parsed = parse_settings(kind.settings, dict(settings.set), target)
+        parsed = parse_settings(kind.settings, gathered(settings.set), target)
 
         def offer(context: ProviderContext) -> OfferSettings:
             return OfferSettings(

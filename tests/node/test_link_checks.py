@@ -13,6 +13,7 @@ from lattice.memory_bus import MemoryBus
 from lattice.settings import load
 from node import link_checks
 from providers.provider import BoundLink
+from providers.registry import parse_spec
 from providers.sdk.member import Member
 from providers.sdk.settings import MemberSettings, offer_of_class
 from tests.node.whole_nodes import EXAMPLES, Lattice, deploy, until
@@ -96,6 +97,17 @@ async def test_what_nobody_can_check_now_is_stored(lattice: Lattice) -> None:
         "there is no secret 'db' yet",
     ]
     assert own.warnings == ()
+
+
+async def test_a_link_may_lead_to_a_provider_whose_server_is_away(lattice: Lattice) -> None:
+    gone = parse_spec("gone=keyvalue-redis,url=redis://127.0.0.1:1", "test")
+    await lattice.start("a", {"provider": (gone,)})
+    client = await lattice.client()
+    await offered(client, "gone")
+
+    await deploy(client, COUNTER, links=((STORE, "gone"),))
+
+    assert "unreachable" in str(await client.call("counter", "seen", ["home"]))
 
 
 class Picky(Greeter):

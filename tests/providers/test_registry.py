@@ -10,7 +10,15 @@ from lattice.errors import Invalid
 from lattice.settings import load
 from node.settings import NodeSettings
 from providers.kinds import KINDS
-from providers.registry import ProviderContext, ProviderSpec, offer_of, parse_spec, with_defaults
+from providers.registry import (
+    ProviderContext,
+    ProviderSpec,
+    offer_of,
+    parse_settings,
+    parse_spec,
+    with_defaults,
+)
+from providers.sdk.settings import MemberSettings, offer_of_target
 
 
 def _context(name: str) -> ProviderContext:
@@ -40,11 +48,35 @@ def test_flag_has_name_kind_and_settings() -> None:
         ("cache=keyvalue-redis,url=http://x", "url of provider 'cache': use redis://"),
         ("cache=keyvalue-memory,max-bytes=lots", "max-bytes of provider 'cache'"),
         ("cache=keyvalue-memory,max-bytes", "key=value"),
+        ("cache=keyvalue-redis,url=redis://a,url=redis://b", "url of provider 'cache' is given 2 times"),
     ],
 )
 def test_what_is_wrong_names_the_key(text: str, reason: str) -> None:
     with pytest.raises(Invalid, match=reason):
         _offer(text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_can_be_configured(kind: str) -> None:
+    spec = ProviderSpec(name="own", kind=kind, values={})
+
+    assert offer_of(spec, KINDS, _context).kind == kind
+    assert offer_of_target(kind, load(MemberSettings, flags={"name": "own"}))
+
+
+def test_a_key_that_is_given_again_is_a_list() -> None:
+    spec = parse_spec("own=blobstore-filesystem,root=/srv,bucket=a,bucket=b", "--provider")
+    kind = KINDS[spec.kind]
+
+    assert parse_settings(kind.settings, spec.values, "own").bucket == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [("blobstore-s3", {"secret_key": "hunter2"}), ("keyvalue-redis", {"url": "redis://:hunter2@h"})],
+)
+def test_no_secret_of_the_settings_is_printed(kind: str, values: dict[str, str]) -> None:
+    assert "hunter2" not in repr(parse_settings(KINDS[kind].settings, values, "own"))
 
 
 def test_tables_of_the_file_and_flags_say_the_same(tmp_path: Path) -> None:

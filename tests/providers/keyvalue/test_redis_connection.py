@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lattice.errors import Interrupted, Unreachable
+from lattice.errors import Failed, Interrupted, Unreachable
 from providers.keyvalue.redis import RedisKeyValue, RedisSettings
 from providers.keyvalue.redis_connection import RedisConnection, Refusal, connect, encode, parse
 from providers.registry import ProviderContext
@@ -116,3 +116,15 @@ class _Transport(asyncio.Transport):
 
     def abort(self) -> None:
         self.is_aborted = True
+
+
+async def test_a_server_that_wants_a_password_is_told_of_by_the_check(own_redis_server: RedisServer) -> None:
+    context = ProviderContext(name="store", lattice="default", bus=None)  # type: ignore[arg-type]
+    operator, provider = (RedisKeyValue(context, RedisSettings(url=own_redis_server.url)) for _ in range(2))
+    await operator.command("CONFIG", "SET", "requirepass", "secret")
+
+    with pytest.raises(Failed, match="Redis refuses the provider: NOAUTH"):
+        await provider.start()
+
+    await operator.aclose()
+    await provider.aclose()
