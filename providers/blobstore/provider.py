@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
@@ -110,8 +111,12 @@ def _number(value: Any, what: str) -> int:
 
 
 async def _create(call: ProviderCall, container: str) -> Any:
-    grant = _grant(call)
-    return _container(await grant.bucket.create(grant.writable(_text(container, "container"))))
+    """One that exists is opened, also over a link that is for reading only."""
+    grant, name = _grant(call), _text(container, "container")
+    if not grant.is_writable:
+        with suppress(BlobError):
+            return _container(await grant.bucket.info(grant.container_of(name)))
+    return _container(await grant.bucket.create(grant.writable(name)))
 
 
 async def _info(call: ProviderCall, container: str) -> Any:

@@ -105,6 +105,7 @@ async def test_a_link_for_reading_only_changes_nothing(provider: BlobProvider) -
     assert "access=read-write" in changes[0]["err"]["not-granted"]
     assert await reader.get("c", "o") == b"hello"
     assert (await reader.call("list", "c"))["ok"]["names"] == ["o"]
+    assert "ok" in await reader.call("create", "c")  # which opens it, as it is there
 
 
 async def test_a_link_of_one_container_opens_no_other(provider: BlobProvider) -> None:
