@@ -18,7 +18,7 @@ Functions = Mapping[tuple[str, str], "Function"]
 """By interface, without its version, and name."""
 
 _INTERFACE = re.compile(r"[a-z][a-z0-9-]*:[a-z][a-z0-9-]*/[a-z][a-z0-9-]*(@[0-9A-Za-z.+-]+)?")
-_NAME = re.compile(r"[a-z][a-z0-9-]*")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _ANY_NUMBER = 1000
 
@@ -84,7 +84,9 @@ def _check_names(interface: str, functions: Mapping[str, ProviderFunction]) -> N
         raise Invalid(f"interface {interface!r}: write it as `namespace:package/interface`")
     for name in functions:
         if not _NAME.fullmatch(name):
-            raise Invalid(f"function {name!r} of {interface}: use a-z, 0-9 and '-', the first a letter")
+            raise Invalid(
+                f"function {name!r} of {interface}: use letters, digits and '-', the first a letter"
+            )
 
 
 def _check_types(

@@ -46,7 +46,7 @@ GET = {STORE: {"get": "func() -> string"}}
         ({"interface": ""}, "has no interfaces"),
         ({"interface": "A Store"}, "namespace:package/interface"),
         ({"interface": "acme:store"}, "namespace:package/interface"),
-        ({"name": "Get"}, "function 'Get' of acme:store/store"),
+        ({"name": "get_it"}, "function 'get_it' of acme:store/store"),
         ({"types": {"acme:store/stor": GET[STORE]}}, "did you mean `acme:store/store`"),
         ({"types": {STORE: {"gett": "func()"}}}, "'gett', which is no function .* did you mean `get`"),
         ({"types": {STORE: {"get": "func( -> string"}}}, "signature 'func"),
