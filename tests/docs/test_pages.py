@@ -13,6 +13,7 @@ from ctl.cli import cli
 from ctl.session import Session
 from node import reference
 from node.cli import main as node_cli
+from providers.sdk.__main__ import main as sdk_main
 from tests.docs.pages import DOCS, LINK, ROOT, commands, name, pages
 
 PAGES = {name(page): page for page in pages()}
@@ -38,6 +39,29 @@ def test_each_command_on_a_page_is_one_that_the_program_takes(page: str, command
     words = [PLACEHOLDERS.get(word, word) for word in words]
 
     parse(cli if program == "latticectl" else node_cli, program, words)
+
+
+OPTION = re.compile(r"`(--[a-z][a-z-]+)")
+OPTIONS_OF_OTHERS = {"--disable", "--stub-wasi", "--sync"}
+"""Of the tools that build examples."""
+
+
+def options(command: click.Command) -> set[str]:
+    """All options of a command and of those below it."""
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    if not isinstance(command, click.Group):
+        return own | {"--help"}
+    context = click.Context(command)
+    below = (command.get_command(context, name) for name in command.list_commands(context))
+    return own.union({"--help"}, *(options(found) for found in below if found is not None))
+
+
+KNOWN_OPTIONS = options(cli) | options(node_cli) | options(sdk_main) | OPTIONS_OF_OTHERS
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_option_that_a_page_speaks_of_is_one_of_a_program(page: str) -> None:
+    assert set(OPTION.findall(PAGES[page].read_text())) <= KNOWN_OPTIONS
 
 
 @pytest.mark.parametrize("page", PAGES)
