@@ -32,7 +32,7 @@ from lattice.model import unversioned
 from lattice.names import did_you_mean
 from lattice.open_streams import OpenStreams, ReplyBody, Upload
 from lattice.outcome import Done, Outcome, ended
-from lattice.plain import plain
+from lattice.plain import maker, plain
 from lattice.state import LatticeState
 from lattice.streams import ByteReceiver
 from lattice.tasks import own_task
@@ -71,6 +71,9 @@ class CallRequest(CallContext):
     def target(self) -> str:
         """For messages."""
         return f"{self.component} {self.interface}.{self.function}"
+
+
+make_request = maker(CallRequest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
