@@ -24,6 +24,7 @@ from anyio.abc import TaskGroup
 from lattice import bodies, jobs, router, subjects, wire
 from lattice.bodies import Peer
 from lattice.bus import Bus, Message
+from lattice.call_headers import make_call_headers
 from lattice.clock import now
 from lattice.context import CallContext
 from lattice.errors import Denied, Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
@@ -73,7 +74,7 @@ class CallRequest(CallContext):
         return f"{self.component} {self.interface}.{self.function}"
 
 
-make_request = maker(CallRequest)
+make_call_request = maker(CallRequest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,7 +354,7 @@ class Caller:
         left = request.deadline - now()
         if left <= 0:
             raise TimedOut(f"the budget of the call to {request.target} ended")
-        return wire.CallHeaders(
+        return make_call_headers(
             content_type=content_type,
             budget_ms=max(1, int(left * 1000)),
             idempotent=request.idempotent,

@@ -11,7 +11,7 @@ import structlog
 
 from lattice.bus import Message
 from lattice.call_headers import check_traceparent
-from lattice.caller import Caller, CallRequest, make_request, new_call_id
+from lattice.caller import Caller, CallRequest, make_call_request, new_call_id
 from lattice.clock import now
 from lattice.errors import LatticeError
 from lattice.model import Trigger
@@ -89,7 +89,7 @@ class MessageCalls:
 
     def _request(self, message: Message, deadline: float) -> CallRequest:
         headers = message.headers
-        return make_request(
+        return make_call_request(
             component=self.trigger.component,
             interface=HANDLER,
             function=FUNCTION,

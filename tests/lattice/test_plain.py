@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from lattice.caller import CallRequest, make_request
+from lattice.caller import CallRequest, make_call_request
 from lattice.plain import maker, plain
 
 
@@ -22,7 +22,7 @@ class Child(Parent):
 def test_a_maker_makes_what_the_constructor_makes() -> None:
     fields = {"component": "a", "interface": "b", "function": "c", "deadline": 1.0, "call_id": "d", "hops": 3}
 
-    made = make_request(**fields)  # type: ignore[arg-type]  # a map of all types
+    made = make_call_request(**fields)  # type: ignore[arg-type]  # a map of all types
 
     assert type(made) is CallRequest
     assert dataclasses.asdict(made) == dataclasses.asdict(CallRequest(**fields))  # type: ignore[arg-type]
