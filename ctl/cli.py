@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 the called function re
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -19,6 +20,7 @@ from ctl.hints import hint_for
 from ctl.output import Output
 from ctl.session import Session
 from lattice.errors import LatticeError
+from lattice.standard_streams import replace_closed
 
 COMMANDS: Mapping[str, str] = {
     "deploy": "ctl.commands.deploy",
@@ -47,6 +49,8 @@ COMMANDS: Mapping[str, str] = {
 
 EXIT_CODES: Mapping[str, int] = {"not-found": 4, "unreachable": 5, "timed-out": 5}
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a file that takes the output has no room."""
 
 
 class Root(Group):
@@ -98,6 +102,12 @@ def _exit_code(run: Callable[[], Any], session: Session) -> int:
     except LatticeError as error:
         output.fail(error.message, hint_for(error))
         return EXIT_CODES.get(error.code, FAILED)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            return _report_fault(error, session, output)
+        _discard_output()
+        output.fail(f"the output can't be written: {error.strerror}", "make room, or write it elsewhere")
+        return FAILED
     except Exception as error:  # a fault of ours: the person gets one line, a developer can see more
         return _report_fault(error, session, output)
 
@@ -146,6 +156,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Entry point of the `latticectl` program."""
+    replace_closed()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     cli.main(prog_name="latticectl")

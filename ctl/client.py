@@ -27,6 +27,7 @@ from ctl.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
 from lattice import connection, subjects, values, wit
 from lattice.bus import Bus, ConnectionHandler
 from lattice.errors import Failed, Invalid, LatticeError, NotFound
+from lattice.names import did_you_mean
 
 if TYPE_CHECKING:  # encryption takes long to import, and few programs need it
     from lattice.sealing import Secret
@@ -95,6 +96,13 @@ class ControlClient:
     async def components(self) -> list[models.Component]:
         """All deployed components."""
         return decoded_list(models.Component, await self._request("get.components"), "components")
+
+    async def missing(self, component: str) -> str | None:
+        """What to say if there is no component of that name; None if there is one."""
+        names = [each.name for each in await self.components()]
+        if component in names:
+            return None
+        return f"there is no component `{component}` yet{did_you_mean(component, names)}"
 
     async def replicas(self, component: str | None = None) -> list[models.Replica]:
         """The replicas of one component, or all."""

@@ -7,6 +7,7 @@ to the network. Everything here is pure; who receives bytes from outside checks 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from lattice.errors import Invalid
@@ -128,6 +129,15 @@ def first(headers: Headers, name: str) -> bytes | None:
 def without(headers: Headers, names: frozenset[str]) -> Headers:
     """The fields whose names are not among `names`."""
     return tuple(item for item in headers if item[0] not in names)
+
+
+def as_trailers(fields: Iterable[tuple[str, bytes]]) -> Mapping[str, str]:
+    """Trailers as byte streams carry them: one text for each name, with all of its values."""
+    found: dict[str, str] = {}
+    for name, value in fields:
+        text = value.decode("latin-1")
+        found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
 
 
 def content_length(headers: Headers) -> int | None:

@@ -1,13 +1,40 @@
-"""Receiving ends that hand on what comes, instead of being asked for each chunk."""
+"""Receiving ends that do without being asked for each chunk, and sockets that are lent to them."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from lattice.errors import LatticeError
 from lattice.streams import Receiving
+
+
+class Loan(NamedTuple):
+    """A socket that its owner leaves alone until it has it back."""
+
+    descriptor: int
+    length: int
+    """Bytes that may be read, or written, at the most."""
+    is_chunked: bool = False
+    """Whether what is written goes out in the chunks of HTTP/1.1."""
+
+
+UNLIMITED = (1 << 64) - 1
+
+
+class Lender(Protocol):
+    """Who has the socket that bytes come from, or go to. Of one direction."""
+
+    @property
+    def left(self) -> int:
+        """Bytes that could be lent, and are announced: none if nobody knows how many there will be."""
+
+    def lend(self, recall: Callable[[], None]) -> Loan | None:
+        """Lend it, or don't, for now. `recall` may be called to have it back at once."""
+
+    def give_back(self, moved: int, rest: bytes) -> None:
+        """So many bytes were read, or written; what is written next must be `rest`, the end of a chunk."""
 
 
 class Sink(Protocol):
@@ -32,6 +59,9 @@ class Sink(Protocol):
     def await_room(self, wake: Callable[[], None]) -> bool:
         """Have `wake` called, maybe for nothing, when there may be room: true if there is already."""
 
+    def borrow_from(self, lender: Lender) -> None:
+        """Where the sink may borrow the socket that the bytes come from."""
+
 
 class Pouring(Receiving):
     """A receiving end that can do without being asked for each chunk."""
@@ -39,3 +69,11 @@ class Pouring(Receiving):
     @abstractmethod
     def pour_into(self, sink: Sink) -> None:
         """Hand on what comes to the sink, from now on; nobody may receive any more."""
+
+
+class Borrowing(Receiving):
+    """A receiving end that can do without being received from, as long as it has the socket."""
+
+    @abstractmethod
+    def borrow_from(self, lender: Lender) -> None:
+        """Where it may borrow the socket that its bytes go to, while somebody waits in `receive`."""

@@ -22,7 +22,10 @@ def check_host(host: str) -> str:
         return ""
     bare = host.removeprefix("*.")
     if "*" in bare or not is_authority(bare) or (":" in bare and not bare.startswith("[")) or "]:" in bare:
-        raise Invalid(f"host {host!r} is not a host name: use `example.org`, `*.example.org` or nothing")
+        raise Invalid(
+            f"host {host!r} is not a host name: use `example.org`, `*.example.org` or nothing, "
+            "without a scheme and a port"
+        )
     return host
 
 

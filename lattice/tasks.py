@@ -172,6 +172,12 @@ def own_task() -> Generator[object]:
         yield _TASK_WANTED
 
 
+def is_being_cancelled() -> bool:
+    """Whether somebody cancels the running task, who must get the `CancelledError` that it meets."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def _continue(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
     await _rest(coroutine, waits_for)
 

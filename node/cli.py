@@ -19,6 +19,7 @@ from lattice.errors import Invalid, LatticeError
 from lattice.quantities import parse_duration, parse_size, size_text
 from lattice.secrets import SecretsPolicy
 from lattice.settings import Declaration, declarations, load
+from lattice.standard_streams import replace_closed
 from node.settings import OTHER_VARIABLES, NodeSettings
 
 EXIT_FAILED = 1
@@ -69,6 +70,7 @@ _SHOWN: Mapping[Any, Callable[[Any], str]] = {
 @click.version_option(package_name="lattice-runtime", prog_name="lattice-node")
 def main() -> None:
     """Run WebAssembly components on this machine, as a node of a lattice."""
+    replace_closed()
 
 
 @main.command()

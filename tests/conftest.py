@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ _numbers = itertools.count(1)
 # A busy machine makes no example wrong.
 settings.register_profile("lattice", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lattice")
+
+
+# A shell has what it runs in the background ignore Ctrl-C, which the programs that tests start would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

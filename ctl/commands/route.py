@@ -54,14 +54,16 @@ def put(session: Session, route: tuple[str, str], component: str) -> None:
       latticectl route put / shop
     """
 
-    async def run(client: ControlClient) -> tuple[list[str], models.TriggerChange]:
+    async def run(client: ControlClient) -> tuple[list[str], models.TriggerChange, str | None]:
         others = [each.component for each in await client.triggers(kind=KIND) if _is(each, route)]
         change = await client.put_trigger(
             component, KIND, route_configuration(*route), name=route_name(*route)
         )
-        return others, change
+        return others, change, await client.missing(component)
 
-    others, change = session.run(run)
+    others, change, missing = session.run(run)
+    if missing is not None:
+        session.output.warn(missing)
     for other in others:
         if other != component:
             session.output.warn(f"`{other}` has this route too: the older application's is in force")

@@ -59,10 +59,13 @@ def put(
       latticectl trigger put report cron schedule="every 30s" delivery=at-least-once --name often
     """
 
-    async def run(client: ControlClient) -> models.TriggerChange:
-        return await client.put_trigger(component, kind, dict(configuration), name=name)
+    async def run(client: ControlClient) -> tuple[models.TriggerChange, str | None]:
+        change = await client.put_trigger(component, kind, dict(configuration), name=name)
+        return change, await client.missing(component)
 
-    change = session.run(run)
+    change, missing = session.run(run)
+    if missing is not None:
+        session.output.warn(missing)
     verb = "is set" if change.changed else "was set already"
     session.output.say(f"the {kind} trigger `{name}` of `{component}` {verb}")
     session.output.item(change, None)

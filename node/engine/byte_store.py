@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from lattice.pouring import Lender
+
 
 class ByteStore(Protocol):
     """Bytes that wait for who takes them: in a channel, or in Python."""
@@ -30,6 +32,12 @@ class ByteStore(Protocol):
 
     def close(self) -> None:
         """The guest is to ask Python from now on."""
+
+    def borrow_from(self, lender: Lender | None) -> None:
+        """Who has the socket that the bytes come from, or go to."""
+
+    def borrow(self) -> None:
+        """Ask for the socket, if the guest could use it now."""
 
 
 class Chunks:
@@ -74,4 +82,10 @@ class Chunks:
         return False
 
     def close(self) -> None:
+        return None
+
+    def borrow_from(self, lender: Lender | None) -> None:
+        return None
+
+    def borrow(self) -> None:
         return None

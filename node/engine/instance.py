@@ -24,7 +24,7 @@ import anyio.lowlevel
 import structlog
 
 from lattice.errors import Failed, Invalid, LatticeError, TimedOut, Trapped
-from lattice.tasks import own_task
+from lattice.tasks import is_being_cancelled, own_task
 from node.engine.byte_store import ByteStore, Chunks
 from node.engine.capi import Kind, Lender, WasmError, bytes_address
 from node.engine.channels import Channel
@@ -407,12 +407,17 @@ class Instance:
     def _go_away(self) -> None:
         """Have a guest with channels go on on a worker, until it has to wait."""
         self._is_away = True
+        self._turns.are_first = False
         cast("DrivenStore", self._store).lengthen(WORKER_TICKS)
+        for channel in self._channels:
+            channel.go_away()
 
     def _come_back(self) -> None:
         if self._is_away:
             self._is_away = False
             cast("DrivenStore", self._store).lengthen(1)
+            for channel in self._channels:
+                channel.come_back()
 
     def _poll_here(self) -> bool:
         has_ended = self._watched(lambda: self._store.poll(LOOP_TICKS))
@@ -441,7 +446,11 @@ class Instance:
             self._overran()
 
     async def _poll_away(self) -> bool:
+        if self._channels and not self._is_away:
+            self._go_away()
         has_ended, seconds = await self._engine.workers.run(self._poll_slice)
+        for channel in self._channels:
+            channel.end_slice()
         if seconds > LOOP_SECONDS and not self._is_heavy and not self._is_away:
             self._overran()
         return has_ended
@@ -462,15 +471,13 @@ class Instance:
         """Let others have the loop when this guest's turn is over; false when it has had too many."""
         turns, streams = self._turns, bool(self._channels)
         if not turns.is_over():
-            return True
-        turns.end(streams=streams)
+            return not (streams and turns.are_first and any(each.is_pressing for each in self._channels))
+        has_too_many = turns.end(streams=streams)
         await anyio.lowlevel.checkpoint()
         turns.begin()
-        if not turns.are_hot:
+        if not has_too_many:
             return True
-        if streams:
-            self._go_away()
-        else:
+        if not streams:
             self._overran()
         return False
 
@@ -504,7 +511,7 @@ class Instance:
                 self._is_paused = True
                 return
         except (LatticeError, Returned, asyncio.CancelledError) as error:
-            if not isinstance(error, asyncio.CancelledError) or _is_being_cancelled():
+            if not isinstance(error, asyncio.CancelledError) or is_being_cancelled():
                 raise
             raise self._failed(bound.name, error) from error
         except BaseException as error:
@@ -549,7 +556,7 @@ class Instance:
         store, bell = self._store, self._engine.doorbell
         if bell is None or not isinstance(store, DrivenStore):
             return Chunks()
-        channel = Channel(bell, window)
+        channel = Channel(bell, window, is_input=is_input)
         store.join(channel.address, number, is_input=is_input)
         self._channels.append(channel)
         return channel
@@ -558,7 +565,8 @@ class Instance:
         """Take the channels from the guest, which must not be running."""
         if self._channels:
             cast("DrivenStore", self._store).part()
-            self._channels.clear()
+            while self._channels:
+                self._channels.pop().borrow_from(None)
 
     # Resources: objects of the host that the guest holds handles to
 
@@ -589,8 +597,3 @@ class Instance:
                 raise
         except Exception as error:  # it ends nobody's call: the guest has let go of the object
             log.error("host_resource.drop_failed", resource=resource.name, exc_info=error)
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -6,7 +6,58 @@ import wasmtime
 
 from lattice.errors import Invalid
 
-WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
+WASI = "wasi_snapshot_preview1"
+FUNCTIONS = frozenset(
+    [
+        "args_get",
+        "args_sizes_get",
+        "clock_res_get",
+        "clock_time_get",
+        "environ_get",
+        "environ_sizes_get",
+        "fd_advise",
+        "fd_allocate",
+        "fd_close",
+        "fd_datasync",
+        "fd_fdstat_get",
+        "fd_fdstat_set_flags",
+        "fd_fdstat_set_rights",
+        "fd_filestat_get",
+        "fd_filestat_set_size",
+        "fd_filestat_set_times",
+        "fd_pread",
+        "fd_prestat_dir_name",
+        "fd_prestat_get",
+        "fd_pwrite",
+        "fd_read",
+        "fd_readdir",
+        "fd_renumber",
+        "fd_seek",
+        "fd_sync",
+        "fd_tell",
+        "fd_write",
+        "path_create_directory",
+        "path_filestat_get",
+        "path_filestat_set_times",
+        "path_link",
+        "path_open",
+        "path_readlink",
+        "path_remove_directory",
+        "path_rename",
+        "path_symlink",
+        "path_unlink_file",
+        "poll_oneoff",
+        "proc_exit",
+        "proc_raise",
+        "random_get",
+        "sched_yield",
+        "sock_accept",
+        "sock_recv",
+        "sock_send",
+        "sock_shutdown",
+    ]
+)
+"""What WASI 0.1 has; what came before it under other names (`wasi_unstable`) differs in its layouts."""
 START = "_start"
 CURE = (
     "`latticectl run` takes core modules that are commands: build a program with a `main` for wasm32-wasip1"
@@ -16,9 +67,10 @@ CURE = (
 def check_command(module: wasmtime.Module) -> None:
     """Raise `Invalid`, which says what is wrong, unless it exports `_start` and imports WASI 0.1 only."""
     exports = {item.name: item.type for item in module.exports}
-    foreign = sorted({item.module for item in module.imports} - set(WASI_MODULES))
-    if foreign:
-        raise Invalid(f"this core module imports `{foreign[0]}`, which is not WASI 0.1: {CURE}")
+    for item in module.imports:
+        if item.module != WASI or item.name not in FUNCTIONS:
+            name = item.module if item.module != WASI else f"{WASI}.{item.name}"
+            raise Invalid(f"this core module imports `{name}`, which is not WASI 0.1: {CURE}")
     start = exports.get(START)
     if not isinstance(start, wasmtime.FuncType) or start.params or start.results:
         kind = "is a library (a reactor)" if "_initialize" in exports else f"has no function `{START}`"

@@ -20,7 +20,7 @@ from typing import Any
 import wasmtime
 
 from node.engine.configuration import EngineSettings, make_engine
-from node.engine.preview1_module import START, WASI_MODULES
+from node.engine.preview1_module import START, WASI
 from node.engine.traps import explain
 
 _PR_SET_PDEATHSIG = 1
@@ -89,8 +89,7 @@ def _define_exit(linker: wasmtime.Linker) -> None:
 
     linker.allow_shadowing = True
     type_ = wasmtime.FuncType([wasmtime.ValType.i32()], [])
-    for module in WASI_MODULES:
-        linker.define_func(module, "proc_exit", type_, leave)
+    linker.define_func(WASI, "proc_exit", type_, leave)
 
 
 def _wasi(request: Mapping[str, Any]) -> wasmtime.WasiConfig:

@@ -10,7 +10,7 @@ import anyio
 
 from lattice.errors import Interrupted, LatticeError
 from lattice.http import HttpRequest
-from lattice.pouring import Pouring, Sink
+from lattice.pouring import Lender, Loan, Pouring, Sink
 from node.http.failures import Refusal
 
 WINDOW_BYTES = 256 * 1024
@@ -25,10 +25,17 @@ class RequestBody(Pouring):
     The mutable state is what came and was not taken, where it goes, and how the body ended.
     """
 
-    def __init__(self, wanted: Callable[[], None], taken: Callable[[], None]) -> None:
-        """`wanted` is called when somebody begins to wait, `taken` when there is room again."""
+    def __init__(
+        self, wanted: Callable[[], None], taken: Callable[[], None], lender: Lender | None = None
+    ) -> None:
+        """`wanted` is called when somebody begins to wait, `taken` when there is room again.
+
+        `lender` has the client's socket: what the body is poured into may borrow it.
+        """
         self._wanted = wanted
         self._taken = taken
+        self._lender = lender
+        self._recall: Callable[[], None] | None = None
         self._chunks: deque[bytes] = deque()
         self._chunks_bytes = 0
         self._sink: Sink | None = None
@@ -57,9 +64,10 @@ class RequestBody(Pouring):
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits for more."""
+        """Whether somebody waits for more; who reads the client's socket by himself does not."""
         sink = self._sink
-        return self._waiter is not None or (sink is not None and sink.size < POURED_BYTES)
+        is_short = sink is not None and sink.size < POURED_BYTES
+        return self._waiter is not None or (is_short and self._recall is None)
 
     @property
     def is_over(self) -> bool:
@@ -112,6 +120,8 @@ class RequestBody(Pouring):
             self._wanted()
         if sink.size < POURED_BYTES:
             self._taken()
+        if self._lender is not None and not self.is_over:
+            sink.borrow_from(self)
 
     def _pour(self, sink: Sink, data: bytes) -> None:
         self.taken_bytes += len(data)
@@ -119,7 +129,29 @@ class RequestBody(Pouring):
         if sink.size >= POURED_BYTES:
             sink.await_room(self._taken)
 
+    # As the lender of what the body is poured into
+
+    @property
+    def left(self) -> int:
+        return self._lender.left if self._lender is not None and not self.is_over else 0
+
+    def lend(self, recall: Callable[[], None]) -> Loan | None:
+        loan = self._lender.lend(recall) if self._lender is not None and not self.is_over else None
+        self._recall = recall if loan is not None else None
+        return loan
+
+    def give_back(self, moved: int, rest: bytes) -> None:
+        assert self._lender is not None
+        self._recall = None
+        self.taken_bytes += moved
+        self._lender.give_back(moved, rest)
+
+    def _end_loan(self) -> None:
+        if self._recall is not None:
+            self._recall()
+
     def abort(self, error: LatticeError) -> None:
+        self._end_loan()
         if self._trailers is None and self._error is None:
             self._error = error
             if self._sink is not None:

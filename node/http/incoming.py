@@ -18,7 +18,8 @@ import httptools
 import structlog
 
 from lattice.errors import Interrupted, Invalid
-from lattice.http import FORBIDDEN_TRAILERS, INLINE_BYTES
+from lattice.http import FORBIDDEN_TRAILERS, INLINE_BYTES, as_trailers
+from lattice.pouring import Lender
 from node.http.body import RequestBody
 from node.http.failures import Refusal
 from node.http.limits import HttpLimits
@@ -68,13 +69,20 @@ class Inlet:
     """
 
     def __init__(
-        self, limits: HttpLimits, peer: Peer, *, wanted: Callable[[], None], taken: Callable[[], None]
+        self,
+        limits: HttpLimits,
+        peer: Peer,
+        *,
+        wanted: Callable[[], None],
+        taken: Callable[[], None],
+        lender: Lender | None = None,
     ) -> None:
-        """`wanted` and `taken` are called as a request's body is read: `node.http.body`."""
+        """`wanted`, `taken` and `lender` are for the bodies of requests: `node.http.body`."""
         self._limits = limits
         self._peer = peer
         self._wanted = wanted
         self._taken = taken
+        self._lender = lender
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._data: bytes | memoryview = b""
@@ -131,12 +139,22 @@ class Inlet:
         left = self.body_left
         rest = data[left:]
         self.on_body(bytes(data[:left] if rest else data))
-        self._silent_bytes = 0
-        if len(data) >= left and self.phase is Phase.BODY:
-            self._parser = httptools.HttpRequestParser(self)
-            self.on_message_complete()
+        self._after_part()
         if rest:
             self.feed(rest)
+
+    def pass_by(self, size: int) -> None:
+        """So much of the body was read by who has borrowed the socket."""
+        if self.body_left:
+            self._body_bytes += size
+            self._after_part()
+
+    def _after_part(self) -> None:
+        """After a part of a body that the parser has not seen."""
+        self._silent_bytes = 0
+        if self.phase is Phase.BODY and not self.body_left:
+            self._parser = httptools.HttpRequestParser(self)
+            self.on_message_complete()
 
     def _remember(self, data: bytes | memoryview, request: Incoming) -> None:
         """Keep a request that was all of the data: clients often send the very same head again and again."""
@@ -176,7 +194,7 @@ class Inlet:
         except (httptools.HttpParserCallbackError, httptools.HttpParserError) as error:
             if isinstance(error, httptools.HttpParserCallbackError):
                 log.error("http.parser-failed", exc_info=error.__context__ or error)
-            self.refuse(Refusal(400, f"the request is malformed: {error}"))
+            self.refuse(_malformed(error))
         return b""
 
     def _keep_head(self) -> None:
@@ -265,10 +283,10 @@ class Inlet:
         self._body_bytes = self._silent_bytes = self._discarded = 0
         try:
             self._check_protocol(version)
-            self._check(version)
+            self._check(method, version)
             current.head = head = Head(method, self._url, version, self._fields, self._peer)
             self._before = head
-            if parser.should_upgrade() and (head.has_body or method == "CONNECT"):
+            if parser.should_upgrade() and head.has_body:
                 # An offer is passed over, as it may be; but the parser would take its body for a request.
                 raise Refusal(501, "no other protocol is offered: leave `upgrade` out")
             if head.content_length > self._limits.body_bytes:
@@ -282,7 +300,9 @@ class Inlet:
         if head.content_length > INLINE_BYTES or (head.expects_continue and head.has_body):
             self._open_stream(current)
 
-    def _check(self, version: str) -> None:
+    def _check(self, method: str, version: str) -> None:
+        if method == "CONNECT":
+            raise Refusal(501, "`CONNECT` is not offered: this is no proxy")
         if version not in ("1.1", "1.0"):
             raise Refusal(505, "the versions that are understood are HTTP/1.1 and HTTP/1.0")
         if len(self._fields) > self._limits.header_count:
@@ -332,7 +352,7 @@ class Inlet:
                 self.phase = Phase.ENDED
 
     def _open_stream(self, current: Incoming) -> None:
-        self.stream = current.body = RequestBody(self._wanted, self._taken)
+        self.stream = current.body = RequestBody(self._wanted, self._taken, self._lender)
         for data in self._chunks:
             self.stream.feed(data)
         self._chunks = []
@@ -357,8 +377,14 @@ class Inlet:
         self.ready.append(current)
 
     def _trailers(self) -> Mapping[str, str]:
-        found = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._fields)
-        return {name: value.strip() for name, value in found if name not in FORBIDDEN_TRAILERS}
+        found = ((name.decode("latin-1").lower(), value.strip()) for name, value in self._fields)
+        return as_trailers(item for item in found if item[0] not in FORBIDDEN_TRAILERS)
+
+
+def _malformed(error: Exception) -> Refusal:
+    if "PRI/Upgrade" in str(error):  # how a client begins that speaks HTTP/2 without asking
+        return Refusal(505, "HTTP/2 is not spoken: use HTTP/1.1, or put a proxy in front that does")
+    return Refusal(400, f"the request is malformed: {error}")
 
 
 def _end_of_chunks(data: bytes, place: int) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from random import getrandbits
 
 import structlog
@@ -21,6 +21,7 @@ import structlog
 from lattice.errors import Interrupted, Invalid, LatticeError
 from lattice.failures import internal_failure
 from lattice.http import HttpRequest, HttpResponse, make_http_request
+from lattice.pouring import Loan
 from lattice.tasks import PromptTask
 from node.http import failures
 from node.http.body import RequestBody
@@ -36,6 +37,8 @@ log = structlog.get_logger()
 HEAD_SLICE_BYTES = 4 * 1024
 """What is parsed at a time of heads: so few requests are made before their number is looked at."""
 BODY_SLICE_BYTES = 64 * 1024
+LEAST_LOAN_BYTES = 256 * 1024
+"""Of a body of which less is left the socket is not lent."""
 LINGER_SECONDS = 2.0
 """How long a client may go on sending after its last answer, which would else be lost with the connection."""
 NEVER = float("inf")
@@ -63,11 +66,13 @@ class Connection(asyncio.Protocol):
         self._outlet: Outlet
         self._backlog: deque[memoryview] = deque()
         self._is_reading = True
+        self._is_lent = False
         self._serving: Incoming | None = None
         self._owes_continue = False
         self._rest: PromptTask | None = None
         self._waiting = _Waiting.REQUEST
         self._unsent = 0
+        self._body_deadline = NEVER
         self.deadline = NEVER
         """When `expire` is due, by `lattice.clock.now`."""
 
@@ -81,9 +86,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._outlet = Outlet(transport)  # type: ignore[arg-type]  # a stream's, as this is its protocol
         peer = _peer(transport, self._site.trusts_forwarded)
-        self._inlet = Inlet(self._site.limits, peer, wanted=self._body_wanted, taken=self._read_on)
-        if not self._site.opened(self):
-            refusal = Refusal(503, "this node has all the connections that it takes", code="overloaded")
+        self._inlet = Inlet(
+            self._site.limits, peer, wanted=self._body_wanted, taken=self._read_on, lender=self
+        )
+        if (refusal := self._site.opened(self)) is not None:
             self._inlet.refuse(refusal)
             self._serve_ready()
             self._outlet.transport.close()
@@ -147,7 +153,7 @@ class Connection(asyncio.Protocol):
 
     def _read_on(self) -> None:
         """Take up reading when there is room again."""
-        if self._outlet.is_lost:
+        if self._outlet.is_lost or self._is_lent:
             return
         if self._backlog:
             self._feed_backlog()
@@ -156,6 +162,36 @@ class Connection(asyncio.Protocol):
             self._outlet.transport.resume_reading()
         if self._inlet.stream is not None:
             self._watch_next()  # now it is the client who keeps others waiting
+
+    # As the lender of its socket to the body of a request
+
+    @property
+    def left(self) -> int:
+        return 0 if self._outlet.descriptor is None else self._inlet.body_left
+
+    def lend(self, recall: Callable[[], None]) -> Loan | None:
+        """The rest of a body of known length; meanwhile it is the guest who keeps others waiting."""
+        descriptor, left = self._outlet.descriptor, self._inlet.body_left
+        if descriptor is None or self._backlog or left < LEAST_LOAN_BYTES:
+            return None
+        if self._is_reading:
+            self._is_reading = False
+            self._outlet.transport.pause_reading()
+        self._is_lent = True
+        self._body_deadline = NEVER
+        if self._waiting is _Waiting.BODY:
+            self._body_deadline = self.deadline
+            self._watch(_Waiting.RESPONSE)
+        return Loan(descriptor, left)
+
+    def give_back(self, moved: int, rest: bytes) -> None:
+        self._is_lent = False
+        self._inlet.pass_by(moved)
+        if not self._outlet.is_closed:
+            self._read_on()
+            self._watch_next()
+        if not moved and self._waiting is _Waiting.BODY:  # guests that look again are no clients that send
+            self.deadline = min(self.deadline, self._body_deadline)
 
     def _body_wanted(self) -> None:
         if self._owes_continue:

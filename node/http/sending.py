@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from lattice.errors import Interrupted, Invalid
 from lattice.http import INLINE_BYTES, Headers, HttpResponse
+from lattice.pouring import UNLIMITED, Borrowing, Loan
 from lattice.streams import ByteReceiver
 from lattice.tasks import own_task
 from node.http.responses import Framing, ResponseHead, trailer_lines
@@ -15,11 +17,13 @@ HIGH_WATER_BYTES = 128 * 1024
 
 
 class Outlet:
-    """The mutable state is whether the client takes bytes, and whether the connection is lost."""
+    """The mutable state is whether the client takes bytes, whether it is lost, and what is being sent."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES, low=0)  # empty, it may be lent
         self.transport = transport
+        self._framing = Framing.NONE
+        self._left = 0
         self.is_paused = False
         self.is_lost = False
         self._waiter: asyncio.Future[None] | None = None
@@ -78,6 +82,33 @@ class Outlet:
                 lines.append(body)
         self.transport.write(b"".join(lines) if len(lines) > 1 else lines[0])
 
+    @property
+    def descriptor(self) -> int | None:
+        """Of the client's socket, if that can be lent: by TLS nobody else can read or write."""
+        transport = self.transport
+        if self.is_closed or transport.get_extra_info("sslcontext") is not None:
+            return None
+        socket = transport.get_extra_info("socket")
+        return None if socket is None else socket.fileno()
+
+    # As the lender of its socket to the body of a response
+
+    @property
+    def left(self) -> int:
+        return self._left if self._framing is Framing.LENGTH and self.descriptor is not None else 0
+
+    def lend(self, recall: Callable[[], None]) -> Loan | None:
+        descriptor = self.descriptor
+        if descriptor is None or self.is_paused or self.transport.get_write_buffer_size():
+            return None
+        length = self._left if self._framing is Framing.LENGTH else UNLIMITED
+        return Loan(descriptor, length, is_chunked=self._framing is Framing.CHUNKED)
+
+    def give_back(self, moved: int, rest: bytes) -> None:
+        self._left -= moved
+        if rest and not self.is_closed:
+            self.transport.write(rest)
+
     async def send_stream(self, head: ResponseHead, body: ByteReceiver) -> None:
         """Write a response whose body comes as a stream, and close that stream.
 
@@ -87,6 +118,9 @@ class Outlet:
         async with body:
             self._check_open()
             self.transport.write(b"".join(head.lines))
+            self._framing, self._left = head.framing, head.length
+            if isinstance(body, Borrowing):
+                body.borrow_from(self)
             if head.framing is Framing.CHUNKED:
                 await self._send_chunks(body)
             elif head.framing is Framing.LENGTH:
@@ -105,14 +139,14 @@ class Outlet:
         self.transport.write(trailer_lines(_trailers(body)))
 
     async def _send_length(self, body: ByteReceiver, length: int) -> None:
-        left = length
         async for data in body:
-            left -= len(data)
-            if left < 0:
+            self._left -= len(data)
+            if self._left < 0:
                 raise Invalid(f"the component sends more than the {length} bytes of its `content-length`")
             await self._write(data)
-        if left:
-            raise Invalid(f"the component sent {length - left} of the {length} bytes of its `content-length`")
+        if self._left:
+            sent = length - self._left
+            raise Invalid(f"the component sent {sent} of the {length} bytes of its `content-length`")
 
     async def _write(self, data: bytes) -> None:
         self._check_open()

@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 from lattice.errors import LatticeError
 from lattice.http import HttpRequest, HttpResponse
 from lattice.tasks import PromptTasks
+from node.http.failures import Refusal
 from node.http.limits import HttpLimits
 
 if TYPE_CHECKING:
@@ -80,12 +81,14 @@ class Site:
             self._empty = anyio.Event()
             await self._empty.wait()
 
-    def opened(self, connection: Connection) -> bool:
-        """Count a new connection; False when there are too many."""
-        if len(self.connections) >= self.limits.connections or self.is_draining:
-            return False
+    def opened(self, connection: Connection) -> Refusal | None:
+        """Count a new connection, or say why it is not taken."""
+        if self.is_draining:  # it was waiting in the kernel when the listener closed
+            return Refusal(503, "this node is leaving: another one answers", code="unreachable")
+        if len(self.connections) >= self.limits.connections:
+            return Refusal(503, "this node has all the connections that it takes", code="overloaded")
         self.connections.add(connection)
-        return True
+        return None
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""

@@ -149,7 +149,10 @@ class Jobs:
         if self._is_draining:
             raise Unreachable("this node is leaving and begins no jobs")
         if len(self._jobs) >= self._max_jobs:
-            raise Overloaded(f"node {self._node[:8].lower()} runs {self._max_jobs} jobs already")
+            raise Overloaded(
+                f"node {self._node_name!r} runs {self._max_jobs} jobs already; wait for one to end, start "
+                "another node, or let this one run more with `lattice-node start --max-jobs N`"
+            )
         for grant in spec.component.folders:
             folder = self._folders.get(grant.folder)
             if folder is None or (grant.writable and not folder.is_writable):

@@ -13,6 +13,7 @@ import click
 from lattice import logs
 from lattice.errors import Invalid, LatticeError
 from lattice.settings import Declaration, declarations, load
+from lattice.standard_streams import replace_closed
 from providers.sdk.serve import end_signal, joined
 from providers.sdk.settings import MakeOffer, MemberSettings, offer_of_target
 
@@ -49,6 +50,7 @@ def main(target: str, **flags: Any) -> None:
       python -m providers.sdk greetings:Greeter --name greetings --set word=Moin
       python -m providers.sdk keyvalue-redis --name cache --set url=redis://127.0.0.1:6379
     """
+    replace_closed()
     sys.path.insert(0, os.getcwd())
     try:
         environ = {key: value for key, value in os.environ.items() if key in VARIABLES}

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -64,6 +65,37 @@ async def test_a_call_goes_there_and_back(node: FakeNode, environment: dict[str,
 
     assert json.loads(done.stdout) == "Hello, World!"
     assert done.stderr == b""
+
+
+async def test_streams_that_are_closed_are_no_connection_to_the_server(
+    node: FakeNode, environment: dict[str, str]
+) -> None:
+    program = """
+from ctl.cli import main
+import os
+try:
+    main()
+finally:
+    taken = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+    open(os.environ["FOUND"], "w").write(" ".join(taken))
+"""
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program]
+    with tempfile.NamedTemporaryFile("r") as found:
+        done = await anyio.run_process(
+            [*closed, "call", "greeter", "greet", "World"], env={**environment, "FOUND": found.name}
+        )
+
+        assert done.returncode == 0
+        assert found.read() == "/dev/null /dev/null /dev/null"
+
+
+async def test_a_full_disk_is_said_to_be_one(node: FakeNode, environment: dict[str, str]) -> None:
+    onto_full = ["sh", "-c", 'exec "$@" > /dev/full', "sh", *LATTICECTL]
+    done = await anyio.run_process([*onto_full, "get", "components"], env=environment, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: the output can't be written: No space left on device\n\nhint: ")
+    assert b"Exception ignored" not in done.stderr
 
 
 async def test_events_are_followed_until_interrupted(node: FakeNode, environment: dict[str, str]) -> None:

@@ -38,6 +38,17 @@ def test_a_route_that_another_component_has_is_made_with_a_warning(latticectl: C
     assert result.exit_code == 0 and "`older` has this route too" in result.stderr
 
 
+def test_a_route_to_what_is_not_deployed_is_made_with_a_warning(latticectl: CommandLine) -> None:
+    latticectl.node.deployed("shop")
+    latticectl.node.replies["trigger.get"] = {"triggers": []}
+    latticectl.node.replies["trigger.put"] = trigger("shop", prefix="/api")
+
+    known, unknown = latticectl("route", "put", "/api", "shop"), latticectl("route", "put", "/api", "shpo")
+
+    assert "warning" not in known.stderr
+    assert unknown.exit_code == 0 and "warning: there is no component `shpo` yet" in unknown.stderr
+
+
 def test_the_same_route_deletes_the_same_trigger(latticectl: CommandLine) -> None:
     latticectl.node.replies["trigger.get"] = {"triggers": []}
     latticectl.node.replies["trigger.put"] = trigger("shop")

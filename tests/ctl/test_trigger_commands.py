@@ -27,6 +27,14 @@ def test_a_trigger_is_put_with_its_configuration(latticectl: CommandLine) -> Non
     assert "the cron trigger `often` of `report` is set" in done.stderr
 
 
+def test_a_trigger_of_what_is_not_deployed_is_put_with_a_warning(latticectl: CommandLine) -> None:
+    latticectl.node.replies["trigger.put"] = {**trigger(schedule=SCHEDULE), "changed": True}
+
+    done = latticectl("trigger", "put", "report", "cron", f"schedule={SCHEDULE}")
+
+    assert done.exit_code == 0 and "warning: there is no component `report` yet" in done.stderr
+
+
 def test_a_trigger_is_deleted(latticectl: CommandLine) -> None:
     latticectl.node.replies["trigger.delete"] = {**trigger(), "changed": True}
 

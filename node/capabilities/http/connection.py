@@ -9,6 +9,7 @@ from typing import cast
 import anyio
 
 from lattice.errors import LatticeError
+from lattice.http import as_trailers
 from lattice.streams import Receiving
 from node.capabilities.addresses import Address
 from node.capabilities.http.errors import HttpError, from_os
@@ -163,11 +164,7 @@ class ResponseBody(Receiving):
 
     @property
     def trailers(self) -> Mapping[str, str]:
-        found: dict[str, str] = {}
-        for name, value in self._parser.trailers:
-            text = value.decode("latin-1")
-            found[name] = f"{found[name]}, {text}" if name in found else text
-        return found
+        return as_trailers(self._parser.trailers)
 
     async def receive(self) -> bytes:
         parser = self._parser

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from lattice.errors import LatticeError, Trapped
+from lattice.pouring import Lender
 from lattice.streams import ByteReceiver
 from node.capabilities.http.allowance import Allowance
 from node.capabilities.http.errors import BodyFailed, HttpError, from_lattice
@@ -87,6 +88,7 @@ class BodyBuffer:
     def discard(self) -> None:
         """Nobody reads any more: only the trailers are wanted."""
         self._is_discarding = True
+        self._store.borrow_from(None)
         self._store.clear()
         self._hold(-self._held)
         self._tell_of_room()
@@ -139,6 +141,11 @@ class BodyBuffer:
             return True
         self._on_room = wake
         return False
+
+    def borrow_from(self, lender: Lender) -> None:
+        """Where the guest may borrow the socket that the body comes from."""
+        if not self._is_discarding:
+            self._store.borrow_from(lender)
 
     def _has_room(self) -> bool:
         return self._store.size * 2 <= WINDOW_BYTES

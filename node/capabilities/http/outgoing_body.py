@@ -13,7 +13,8 @@ from functools import partial
 import anyio
 
 from lattice.errors import Interrupted, LatticeError, Trapped
-from lattice.streams import Receiving
+from lattice.http import as_trailers
+from lattice.pouring import Borrowing, Lender, Loan
 from node.capabilities.http.allowance import Allowance
 from node.capabilities.http.errors import BodyFailed, HttpError
 from node.capabilities.http.fields import Fields
@@ -31,7 +32,7 @@ SMALL_CHUNK_BYTES = 4096
 """Chunks are joined up to this size while they wait."""
 
 
-class BodyPipe(Receiving):
+class BodyPipe(Borrowing):
     """A stream of bytes from a guest; implements `lattice.streams.ByteReceiver` for who sends them on."""
 
     # The mutable state: what was written and not received, and how the stream ended, at either end.
@@ -48,6 +49,9 @@ class BodyPipe(Receiving):
         self._is_sent = False
         self._waiter: asyncio.Future[None] | None = None
         self._taken = Signal()
+        self._is_receiving = False
+        self._lender: Lender | None = None
+        self._recall: Callable[[], None] | None = None
 
     # The guest's end: never waits
 
@@ -91,12 +95,14 @@ class BodyPipe(Receiving):
     def finish(self, trailers: Mapping[str, str] | None = None) -> None:
         """Say that these were all bytes."""
         if not self.is_over:
+            self._end_loan()
             self._trailers = dict(trailers or {})
             self._notify()
 
     def fail(self, error: LatticeError) -> None:
         """Break the stream unless it is over: what was written is received, then `error` is raised."""
         if not self.is_over:
+            self._end_loan()
             self._error = error
             self._store.close()
             self._notify()
@@ -104,6 +110,7 @@ class BodyPipe(Receiving):
     def explain(self, error: LatticeError) -> None:
         """Say why a stream that was not finished never will be: a better reason than its being dropped."""
         if not self.is_finished and not self._is_abandoned:
+            self._end_loan()
             self._error = error
             self._store.close()
             self._notify()
@@ -136,15 +143,22 @@ class BodyPipe(Receiving):
         return self._trailers or {}
 
     async def receive(self) -> bytes:
-        self._is_sent = True
-        while not (chunk := self._store.take(UNSENT_BYTES)):
-            if self._error is not None:
-                raise self._error
-            if self._trailers is not None:
-                raise anyio.EndOfStream
-            if self._is_abandoned:
-                raise Interrupted("the body was given up")
-            await self._await_data()
+        self._is_receiving = self._is_sent = True
+        try:
+            self._store.borrow()
+            while self._recall is not None or not (chunk := self._store.take(UNSENT_BYTES)):
+                if self._recall is not None:
+                    await self._settled()
+                    continue
+                if self._error is not None:
+                    raise self._error
+                if self._trailers is not None:
+                    raise anyio.EndOfStream
+                if self._is_abandoned:
+                    raise Interrupted("the body was given up")
+                await self._await_data()
+        finally:
+            self._is_receiving = False
         self._give_back(len(chunk))
         self._taken.notify()
         return chunk
@@ -153,11 +167,43 @@ class BodyPipe(Receiving):
         waiter = asyncio.get_running_loop().create_future()
         if self._store.await_data(partial(_settle, waiter)):  # it keeps that, which must not have the pipe
             return
-        self._waiter = waiter
+        await self._settled(waiter)
+
+    async def _settled(self, waiter: asyncio.Future[None] | None = None) -> None:
+        self._waiter = waiter or asyncio.get_running_loop().create_future()
         try:
-            await waiter
+            await self._waiter
         finally:
             self._waiter = None
+
+    def borrow_from(self, lender: Lender) -> None:
+        """Where the guest may borrow the socket that the body goes to while `receive` waits."""
+        self._lender = lender
+        self._store.borrow_from(self)
+
+    # As the lender of its channel
+
+    @property
+    def left(self) -> int:
+        return 0 if self._lender is None else self._lender.left
+
+    def lend(self, recall: Callable[[], None]) -> Loan | None:
+        is_free = self._is_receiving and (self._waiter is None or not self._waiter.done())
+        if self._lender is None or not is_free or self.is_over:
+            return None
+        loan = self._lender.lend(recall)
+        self._recall = recall if loan is not None else None
+        return loan
+
+    def give_back(self, moved: int, rest: bytes) -> None:
+        assert self._lender is not None
+        self._recall = None
+        self._lender.give_back(moved, rest)
+        self._wake()
+
+    def _end_loan(self) -> None:
+        if self._recall is not None:
+            self._recall()
 
     def abort(self, error: LatticeError) -> None:
         self.fail(error)
@@ -168,6 +214,8 @@ class BodyPipe(Receiving):
     def close(self) -> None:
         """The receiving end wants no more: the guest's next write meets the end of the stream."""
         is_early = not self.is_over
+        self._store.borrow_from(None)  # as it may have outlived the call that would have done so
+        self._lender = None
         self._is_abandoned = True
         self._store.close()
         self._give_back(self._store.size)
@@ -237,7 +285,7 @@ class OutgoingBody:
             error = self._mismatch()
             self.pipe.fail(error)
             raise error
-        self.pipe.finish(_as_text(trailers))
+        self.pipe.finish(as_trailers(trailers.headers() if trailers else ()))
 
     def close(self) -> None:
         """The guest dropped it: what is not finished by then never will be."""
@@ -260,12 +308,3 @@ class OutgoingBody:
 def _settle(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _as_text(trailers: Fields | None) -> Mapping[str, str]:
-    """Trailers as byte streams carry them: one text for each name."""
-    found: dict[str, str] = {}
-    for name, value in trailers.headers() if trailers else ():
-        text = value.decode("latin-1")
-        found[name] = f"{found[name]}, {text}" if name in found else text
-    return found

@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
+import structlog
 
-from lattice.errors import Failed, LatticeError, Trapped
-from lattice.http import INLINE_BYTES, Body, Headers, HttpRequest, HttpResponse
+from lattice.errors import LatticeError, Trapped
+from lattice.http import INLINE_BYTES, Body, Headers, HttpRequest, HttpResponse, as_trailers
 from lattice.pouring import Pouring
 from lattice.streams import ByteReceiver
 from node.capabilities.http import incoming_body, outgoing_body, shim_text
 from node.capabilities.http.client import HttpClient, RequestOptions
 from node.capabilities.http.errors import BodyFailed, HttpError, from_lattice
+from node.capabilities.http.fields import Fields
 from node.capabilities.http.incoming_body import BodyBuffer
 from node.capabilities.http.outgoing import MAX_REQUESTS, PolicyOf
 from node.capabilities.http.outgoing_body import BodyPipe
@@ -33,6 +35,8 @@ from node.capabilities.wasi.streams import StreamClosed
 from node.engine.host import PAUSE, GuestCall, HostInterface
 from node.engine.packing import unpack
 from node.engine.shim_text import HOST_INTERFACE
+
+log = structlog.get_logger()
 
 Answer = str | Awaitable[str]
 
@@ -298,21 +302,31 @@ class _Fetch:
                 response = await settings.client.send(
                     request, options, settings.policy_of(call), component=call.component
                 )
+                await self._receive(response)
             except LatticeError as error:
-                self.settle(shim_text.error_text(from_lattice(error)))
-                return
-            await self._receive(response)
+                self._refuse(from_lattice(error))
+            except Exception:  # it must not end the requests of others
+                log.exception("http.request-failed", component=call.component)
+                self._refuse(HttpError("internal-error", "the host failed"))
+
+    def _refuse(self, error: HttpError) -> None:
+        if self.buffer is None:
+            self.settle(shim_text.error_text(error))
+        else:  # the guest has the head already, and reads
+            self.buffer.break_off(error)
 
     async def _receive(self, response: HttpResponse) -> None:
         body = response.body
         head = b"%d\n%b" % (response.status, shim_text.fields_text(response.headers))
-        if isinstance(body, bytes) and not response.trailers:
-            self.settle(shim_text.message(b"." + head + body))
+        if isinstance(body, bytes):
+            if response.trailers:
+                self.buffer = BodyBuffer(body, Fields.received(response.trailers))
+                self.settle(shim_text.message(b"+" + head))
+            else:
+                self.settle(shim_text.message(b"." + head + body))
             return
         self.buffer = BodyBuffer(is_complete=False)
         self.settle(shim_text.message(b"+" + head))
-        if isinstance(body, bytes):
-            raise Failed("a client gives trailers with streams only")
         async with body:
             await self.buffer.pump(body)
 
@@ -351,7 +365,7 @@ def _fetch_body(exchange: ShimExchange, number: int, *, has_more: bool, rest: by
     pipe = exchange.add_output(number)
     pipe.write(data)
     if not has_more:
-        pipe.finish({name: value.decode("latin-1") for name, value in trailers})
+        pipe.finish(as_trailers(trailers))
     return pipe
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lattice.errors import Failed, Invalid, LatticeError, Trapped
-from lattice.http import Headers, HttpRequest, HttpResponse, make_http_response
+from lattice.http import Headers, HttpRequest, HttpResponse, as_trailers, make_http_response
 from node.capabilities.http.errors import HttpError
 from node.engine.packing import pack, unpack
 
@@ -141,13 +141,8 @@ def read_head(text: bytes) -> tuple[int, Headers]:
 
 def read_trailers(text: str) -> Mapping[str, str]:
     """Trailers as byte streams carry them: one text for each name."""
-    found: dict[str, str] = {}
-    for line in text.split("\n"):
-        name, colon, value = line.partition(":")
-        if colon:
-            value = value.encode().decode("latin-1")
-            found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
+    fields = (line.partition(":") for line in text.split("\n"))
+    return as_trailers((name, value.encode()) for name, colon, value in fields if colon)
 
 
 def fields_text(headers: Headers) -> bytes:

@@ -55,6 +55,22 @@ class Head(ctypes.Structure):
     )
 
 
+class ChannelHead(ctypes.Structure):
+    """With this a channel begins; all but `size` may be read when its socket has been recalled."""
+
+    _fields_ = (
+        ("size", ctypes.c_uint64),
+        ("descriptor", ctypes.c_int),
+        ("is_chunked", ctypes.c_bool),
+        ("is_over", ctypes.c_bool),
+        ("left", ctypes.c_uint64),
+        ("moved", ctypes.c_uint64),
+        ("chunk_left", ctypes.c_uint64),
+        ("lines_size", ctypes.c_uint64),
+        ("lines", ctypes.c_uint8 * 32),
+    )
+
+
 class ShelfHead(ctypes.Structure):
     """With this a shelf begins: what its last call came to."""
 
@@ -171,6 +187,8 @@ class Driver:
         self.take_bytes = _bind(library, "driver_take_bytes", [_Address, _Address, size], size)
         self.watch = _bind(library, "driver_watch", [_Address, ctypes.c_uint32], flag)
         self.close_channel = _bind(library, "driver_close_channel", [_Address], None)
+        self.lend = _bind(library, "driver_lend", [_Address, ctypes.c_int, ctypes.c_uint64, flag], None)
+        self.recall = _bind(library, "driver_recall", [_Address], None)
         self.join = _bind(library, "driver_join", [_Address, _Address, ctypes.c_uint32, flag], None)
         self.tell = _bind(library, "driver_tell", [_Address], None)
         self.part = _bind(library, "driver_part", [_Address], None)

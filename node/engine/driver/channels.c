@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 enum { MOST_PART = 1 << 16, LEAST_PIECE = 4096, BATCH = 1 << 16, PATIENCE_NANOSECONDS = 1000000 };
+enum { READ_SIZE = 1 << 17, MOST_PIECES = 16 }; // of a socket
 
 typedef struct piece {
   struct piece *next;
@@ -25,6 +26,7 @@ typedef enum { UNWATCHED, FOR_DATA, FOR_ROOM } watch;
 
 typedef struct channel {
   _Atomic uint64_t size; // of what waits; read by Python
+  loan socket;           // read by Python when it has ended
   struct bell *bell;
   pthread_mutex_t lock;
   pthread_cond_t changed;
@@ -108,6 +110,7 @@ EXPORT channel *driver_new_channel(bell *bell, uint64_t window) {
   pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
   pthread_cond_init(&self->changed, &clock);
   pthread_mutex_init(&self->lock, NULL);
+  loan_end(&self->socket);
   self->bell = bell;
   atomic_fetch_add(&bell->owners, 1);
   self->window = window;
@@ -129,7 +132,10 @@ EXPORT void driver_free_channel(channel *self) {
   free(self);
 }
 
+static bool is_lent(const channel *self) { return self->socket.descriptor >= 0; }
+
 static bool is_as_watched(const channel *self) {
+  if (is_lent(self)) return false; // it is nobody else's
   return (self->watched == FOR_DATA && self->size > 0) || (self->watched == FOR_ROOM && self->size * 2 <= self->window);
 }
 
@@ -159,17 +165,25 @@ static void unlock_and_wake(channel *self) {
   if (is_awaited) pthread_cond_broadcast(&self->changed);
 }
 
+static piece *new_piece(size_t capacity) {
+  piece *self = malloc(sizeof *self + capacity);
+  if (self != NULL) *self = (piece){.capacity = capacity};
+  return self;
+}
+
+static void append(channel *self, piece *last) {
+  if (self->last != NULL) self->last->next = last;
+  if (self->first == NULL) self->first = last;
+  self->last = last;
+}
+
 // Room for so many bytes at the end, which are said to be there; NULL without memory.
 static uint8_t *extend(channel *self, size_t size) {
   piece *last = self->last;
   if (last == NULL || last->capacity - last->end < size) {
-    size_t capacity = size > LEAST_PIECE ? size : LEAST_PIECE;
-    last = malloc(sizeof *last + capacity);
+    last = new_piece(size > LEAST_PIECE ? size : LEAST_PIECE);
     if (last == NULL) return NULL;
-    *last = (piece){.capacity = capacity};
-    if (self->last != NULL) self->last->next = last;
-    if (self->first == NULL) self->first = last;
-    self->last = last;
+    append(self, last);
   }
   last->end += size;
   self->size += size;
@@ -211,6 +225,66 @@ EXPORT void driver_close_channel(channel *self) {
   unlock_and_wake(self);
 }
 
+// Sockets that are lent
+
+// A socket that nobody else uses until it is recalled: what the guest reads comes from there, `length` bytes at the
+// most, or what it writes goes there.
+EXPORT void driver_lend(channel *self, int descriptor, uint64_t length, bool is_chunked) {
+  pthread_mutex_lock(&self->lock);
+  loan_begin(&self->socket, descriptor, length, is_chunked);
+  unlock_and_wake(self);
+}
+
+EXPORT void driver_recall(channel *self) {
+  pthread_mutex_lock(&self->lock);
+  loan_end(&self->socket);
+  unlock_and_wake(self);
+}
+
+static void receive(channel *self) {
+  piece *fresh = new_piece(READ_SIZE);
+  if (fresh == NULL) return;
+  fresh->end = loan_read(&self->socket, fresh->data, READ_SIZE);
+  self->size += fresh->end;
+  if (fresh->end > 0)
+    append(self, fresh);
+  else
+    free(fresh);
+}
+
+static size_t send_some(channel *self) {
+  struct iovec parts[MOST_PIECES + 2];
+  size_t count = 0;
+  for (const piece *each = self->first; each != NULL && count < MOST_PIECES; each = each->next)
+    parts[++count] = (struct iovec){(void *)(each->data + each->start), each->end - each->start};
+  size_t sent = loan_write(&self->socket, parts, count);
+  for (size_t left = sent; left > 0;) {
+    size_t size = self->first->end - self->first->start;
+    if (size > left) size = left;
+    consume(self, size);
+    left -= size;
+  }
+  return sent;
+}
+
+// Move what can be moved now.
+static void move(channel *self) {
+  if (self->is_input)
+    receive(self);
+  else
+    while (send_some(self) > 0) continue;
+}
+
+static void wait_for_socket(channel *self, bool (*is_hindered)(const channel *)) {
+  move(self);
+  if (!is_hindered(self) || self->socket.is_over || self->socket.left == 0) return;
+  int descriptor = self->socket.descriptor;
+  pthread_mutex_unlock(&self->lock);
+  bool is_so = loan_wait(descriptor, self->is_input, PATIENCE_NANOSECONDS / 1000000);
+  pthread_mutex_lock(&self->lock);
+  if (is_so && is_lent(self)) move(self);
+}
+
 // The channels of a sandbox
 
 // Its guest must not be running.
@@ -228,6 +302,7 @@ EXPORT void driver_tell(head *cells) {
   for (channel *each = cells->channels; each != NULL; each = each->next) {
     if (each->is_input) continue;
     pthread_mutex_lock(&each->lock);
+    if (is_lent(each)) move(each);
     unlock_and_tell(each, false);
   }
 }
@@ -237,14 +312,21 @@ EXPORT void driver_tell(head *cells) {
 static bool is_empty(const channel *self) { return self->size == 0; }
 static bool is_full(const channel *self) { return self->size >= self->window; }
 
-static void wait_while(channel *self, bool (*is_so)(const channel *)) {
+static void wait_for_loop(channel *self, bool (*is_so)(const channel *)) {
   struct timespec until;
   clock_gettime(CLOCK_MONOTONIC, &until);
   until.tv_nsec += PATIENCE_NANOSECONDS;
   if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
   self->waiting++;
-  while (!self->is_closed && is_so(self) && pthread_cond_timedwait(&self->changed, &self->lock, &until) == 0) continue;
+  while (!self->is_closed && !is_lent(self) && is_so(self) &&
+         pthread_cond_timedwait(&self->changed, &self->lock, &until) == 0)
+    continue;
   self->waiting--;
+}
+
+static void wait_while(channel *self, bool (*is_so)(const channel *)) {
+  if (!is_lent(self)) wait_for_loop(self, is_so);
+  if (is_lent(self) && is_so(self)) wait_for_socket(self, is_so);
 }
 
 // Lock it, if there is something to read or room: else false, after a moment if it may wait.
@@ -276,6 +358,7 @@ static bool take_part(channel *self, head *cells, const uint8_t *text, size_t si
   size_t length = unpacked_size(size);
   uint8_t *target = length > 0 ? extend(self, length) : NULL;
   if (target != NULL) driver_unpack(text, length, target);
+  if (is_lent(self) && self->size >= BATCH) move(self);
   unlock_and_tell(self, true);
   if (target == NULL) return false;
   *answer = (text_value){.kind = at.text_kind};

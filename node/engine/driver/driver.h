@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -63,5 +64,22 @@ size_t packed_size(size_t length);
 size_t unpacked_size(size_t size);
 void driver_pack(const uint8_t *source, size_t length, uint8_t *target);
 void driver_unpack(const uint8_t *source, size_t length, uint8_t *target);
+
+// loan.c: a socket that a channel has for a while; `descriptor` is -1 while it has none
+typedef struct {
+  int descriptor;
+  bool is_chunked; // what is written goes out in chunks of HTTP/1.1
+  bool is_over;    // the peer has ended it, or it is broken
+  uint64_t left;   // bytes that may be moved
+  uint64_t moved, chunk_left;
+  uint64_t lines_size; // of what must be sent before any data: lines that end or begin a chunk
+  uint8_t lines[32];
+} loan;
+
+void loan_begin(loan *self, int descriptor, uint64_t length, bool is_chunked);
+void loan_end(loan *self);
+size_t loan_read(loan *self, uint8_t *target, size_t room);
+size_t loan_write(loan *self, struct iovec *parts, size_t count);
+bool loan_wait(int descriptor, bool is_input, int milliseconds);
 
 #endif

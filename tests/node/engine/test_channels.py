@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
 import pytest
 
+from lattice.pouring import Loan
 from node.capabilities.http.outgoing_body import BodyPipe
 from node.engine.byte_store import Chunks
 from node.engine.channels import Channel, Doorbell
@@ -112,6 +113,30 @@ async def test_a_received_body_is_freed_at_once_with_its_channel(bell: Doorbell)
 
     assert gone() is None
     assert len(bell.waiting) == 0
+
+
+class NoLender:
+    """Somebody who has a socket, and keeps it."""
+
+    def lend(self, recall: Callable[[], None]) -> Loan | None:
+        return None
+
+    def give_back(self, moved: int, rest: bytes) -> None:
+        raise AssertionError("it was never lent")
+
+
+async def test_a_body_that_was_sent_is_freed_at_once_and_keeps_no_connection(bell: Doorbell) -> None:
+    pipe, lender = BodyPipe(store=Channel(bell, WINDOW)), NoLender()
+    gone = weakref.ref(pipe), weakref.ref(lender)
+
+    pipe.borrow_from(lender)  # by then the guest may have ended, and parted from its channels
+    pipe.finish()
+    await pipe.aclose()
+    del lender
+
+    assert gone[1]() is None
+    del pipe
+    assert gone[0]() is None
 
 
 async def test_who_fails_when_woken_keeps_no_other_asleep(bell: Doorbell) -> None:

@@ -13,6 +13,7 @@ from node.engine.compile_process import CompileLimits
 from node.engine.compiler import Compiler
 from node.engine.configuration import EngineSettings
 from node.engine.modules import ModuleCompiler
+from node.engine.preview1_module import FUNCTIONS, WASI
 
 COMMAND = '(module (memory (export "memory") 1) (func (export "_start")))'
 WITH_WASI = (
@@ -48,11 +49,22 @@ async def test_a_command_is_compiled_once(modules: ModuleCompiler, text: str) ->
         ('(module (func (export "_initialize")))', "is a library"),
         ('(module (func (export "_start")))', "exports no `memory`"),
         ('(module (import "env" "f" (func)) (func (export "_start")))', "imports `env`"),
+        ('(module (import "wasi_unstable" "sched_yield" (func)))', "imports `wasi_unstable`, which is not"),
+        (f'(module (import "{WASI}" "thread_spawn" (func)))', f"imports `{WASI}.thread_spawn`, which is not"),
     ],
 )
 async def test_what_is_no_command_is_refused(modules: ModuleCompiler, text: str, reason: str) -> None:
     with pytest.raises(Invalid, match=reason):
         await modules.compile(bytes(wasmtime.wat2wasm(text)))
+
+
+def test_what_a_command_may_import_is_what_the_host_has() -> None:
+    engine = wasmtime.Engine()
+    store, linker = wasmtime.Store(engine), wasmtime.Linker(engine)
+    store.set_wasi(wasmtime.WasiConfig())
+    linker.define_wasi()
+
+    assert all(linker.get(store, WASI, name) for name in FUNCTIONS)
 
 
 @pytest.mark.parametrize("data", [b"", b"\0asm\x0d\x00\x01\x00", b"\0asm\x01\x00\x00\x00\xff"])

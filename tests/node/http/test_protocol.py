@@ -139,9 +139,10 @@ async def test_trailers_of_a_small_body_are_not_lost() -> None:
         body = await streams.receive_body(request.body, max_bytes=10)
         return HttpResponse(status=200, body=body + request.body.trailers["x-t"].encode())
 
-    data = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-T: v\r\n\r\n"
+    data = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
     async with listening(script) as site:
-        assert (await site.ask(data)).body == b"av"
+        assert (await site.ask(data + b"X-T: v\r\n\r\n")).body == b"av"
+        assert (await site.ask(data + b"X-T: v\r\nx-t: w\r\n\r\n")).body == b"av, w"
 
 
 async def test_trailers_of_a_whole_response_are_sent() -> None:
@@ -662,3 +663,12 @@ async def test_draining_closes_idle_connections_and_finishes_requests() -> None:
             data = await busy.read_all()
 
     assert b"connection: close" in data and data.endswith(b"done")
+
+
+async def test_a_client_that_comes_while_its_listener_drains_is_told_so() -> None:
+    async with listening() as site:
+        await site.site.drain()
+        async with site.client() as late:
+            answer = await late.read_all()
+
+    assert answer.startswith(b"HTTP/1.1 503 ") and b"unreachable: this node is leaving" in answer

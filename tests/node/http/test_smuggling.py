@@ -98,6 +98,23 @@ async def test_it_is_refused_when_it_comes_byte_by_byte(data: bytes) -> None:
         assert not [request for request in site.responder.requests if request.path == "/smuggled"]
 
 
+@pytest.mark.parametrize(
+    ("data", "status", "said"),
+    [
+        (REFUSED["a tunnel"], b"501", b"`CONNECT` is not offered"),
+        (REFUSED["an upgrade with a body"], b"501", b"leave `upgrade` out"),
+        (REFUSED["HTTP/2"], b"505", b"HTTP/2 is not spoken"),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", b"505", b"HTTP/1.1 and HTTP/1.0"),
+    ],
+)
+async def test_what_is_not_offered_is_named(data: bytes, status: bytes, said: bytes) -> None:
+    async with listening() as site, site.client() as client:
+        await client.send(data)
+        answer = await client.read_all()
+
+    assert answer.startswith(b"HTTP/1.1 " + status) and said in answer
+
+
 async def test_an_offer_of_another_protocol_is_passed_over() -> None:
     offer = b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"
     async with listening() as site, site.client() as client:

@@ -242,7 +242,7 @@ async def test_a_detached_job_goes_on_and_its_output_is_logged(bench: Bench, kin
 async def test_no_more_jobs_run_than_the_node_takes(bench: Bench) -> None:
     running = [await bench.begin(TOOL_MODULE, "sleep", "60000") for _ in range(4)]
 
-    with pytest.raises(Overloaded, match="4 jobs"):
+    with pytest.raises(Overloaded, match=r"4 jobs already; .* `lattice-node start --max-jobs N`"):
         await bench.begin(TOOL_MODULE, "both")
     for exchange in running:
         await exchange.aclose()

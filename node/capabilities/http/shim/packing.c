@@ -27,8 +27,8 @@ void put_packed(writer *to, bytes data) {
     v128_t bits = wasm_i8x16_const_splat(0);
     for (uint8_t row = 0; row < ROWS; row++) {
       v128_t sixteen = wasm_v128_load(source + row * columns + column);
-      v128_t is_high = wasm_i8x16_lt(sixteen, wasm_i8x16_const_splat(0));
-      bits = wasm_v128_or(bits, wasm_v128_and(is_high, wasm_i8x16_splat((int8_t)(1 << row))));
+      v128_t highest = wasm_v128_and(sixteen, wasm_i8x16_const_splat((int8_t)0x80));
+      bits = wasm_v128_or(bits, wasm_u16x8_shr(highest, ROWS - row));
       wasm_v128_store(target + row * columns + column, wasm_v128_and(sixteen, wasm_i8x16_const_splat(0x7f)));
     }
     wasm_v128_store(high + column, bits);

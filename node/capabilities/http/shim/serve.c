@@ -220,21 +220,29 @@ static bool is_whole(const outgoing_response *response) {
   return response->body == NULL || response->body->stream.is_finished;
 }
 
-void before_waiting(void) {
-  if (current.state == SET && current.is_serving) {
-    outgoing_body *body = current.response->body;
-    bool is_new = !current.is_head_sent;
-    send_head();
-    if (body == NULL) {
-      if (is_new) ask('e', 0);
-    } else if (body->stream.is_finished) {
-      if (is_new) end_output(&body->stream, body->trailers);
-    } else {
-      output_send(&body->stream, false);
-    }
+static void pass_response_on(void) {
+  outgoing_body *body = current.response->body;
+  bool is_new = !current.is_head_sent;
+  send_head();
+  if (body == NULL) {
+    if (is_new) ask('e', 0);
+  } else if (body->stream.is_finished) {
+    if (is_new) end_output(&body->stream, body->trailers);
+  } else {
+    output_send(&body->stream, false);
   }
+}
+
+void before_waiting(void) {
+  if (current.state == SET && current.is_serving) pass_response_on();
   start_fetches();
   if (current.is_serving) flush_logs();
+}
+
+// What is whole is the client's, although the guest won't return.
+void before_exit(void) {
+  if (current.state == SET && current.is_serving && is_whole(current.response)) pass_response_on();
+  flush_logs();
 }
 
 static bytes refusal(void) {

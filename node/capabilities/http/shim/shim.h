@@ -291,6 +291,7 @@ extern exchange current;
 
 void send_head(void);
 void before_waiting(void); // whatever can leave should, when the guest is about to wait
+void before_exit(void);
 bytes message(uint8_t tag, uint8_t packed_tag, bytes head, bytes body);
 bytes scheme_text(uint32_t tag, const uint8_t *data, size_t length);
 bytes method_text(uint32_t tag, const uint8_t *data, size_t length);

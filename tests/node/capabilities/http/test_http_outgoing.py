@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ async def _body(response: HttpResponse) -> bytes:
         return b"".join([chunk async for chunk in body])
 
 
+def _trailers(response: HttpResponse) -> Mapping[str, bytes]:
+    if isinstance(response.body, bytes):
+        return dict(response.trailers)
+    return {name: value.encode() for name, value in response.body.trailers.items()}
+
+
 async def _error(lab: HostHandler, request: HttpRequest) -> int:
     """The number of the error code that the guest got."""
     body = await _body(await response_of(lab, request, context()))
@@ -73,6 +80,21 @@ async def test_a_guest_requests_and_passes_the_response_on(lab: HostHandler) -> 
     assert server.bodies == [b"sent"]
     assert server.heads[0].startswith(b"PUT /over/there?q=1 HTTP/1.1\r\n")
     assert b"\r\naccept: */*\r\n" in server.heads[0]
+
+
+async def test_the_trailers_of_a_response_reach_the_guest(lab: HostHandler) -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    whole = head + b"2\r\nhi\r\n0\r\nx-sum: 7\r\nx-more: 8\r\n\r\n"
+    empty = head + b"0\r\nx-sum: 7\r\n\r\n"
+
+    async with answering(whole, empty) as server:
+        of_whole = await response_of(lab, _fetch(server.authority), context())
+        assert await _body(of_whole) == b"hi"
+        of_empty = await response_of(lab, _fetch(server.authority), context())
+        assert await _body(of_empty) == b""
+
+    assert _trailers(of_whole) == {"x-sum": b"7", "x-more": b"8"}
+    assert _trailers(of_empty) == {"x-sum": b"7"}
 
 
 async def test_the_trace_goes_on(lab: HostHandler) -> None:

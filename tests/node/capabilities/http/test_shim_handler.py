@@ -8,8 +8,10 @@ from typing import Any
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from lattice.errors import LatticeError, NotFound, Trapped
+from lattice.http import HttpResponse
 from lattice.pouring import Pouring, Sink
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.shim_handler import ShimHandler
@@ -155,3 +157,35 @@ async def test_nobody_waits_to_send_the_body_of_a_request_that_was_refused_at_on
     assert ask(call, "t1").startswith("!")
     assert ask(call, "w1\nmore") == "!"
     assert call.instance.state[EXCHANGE].outputs[1].size == 0
+
+
+async def test_the_trailers_of_a_small_request_are_all_sent() -> None:
+    call = GuestCall("guest", context(), Sandbox(), lambda *_: None)
+
+    async with FaultyClient() as client:
+        ask = shim_interface(ShimSettings(client=client)).functions["ask"]
+        ask(call, "s1\nPOST\nhttp\nexample.com\n/\n\n\n\n.\n\nx-t:v\nx-t:w\n\nbody")
+        [pipe] = call.instance.state[EXCHANGE].outputs.values()
+
+    assert pipe.take_all() == b"body"
+    assert pipe.trailers == {"x-t": "v, w"}
+
+
+class FaultyClient(HttpClient):
+    """A client with a fault of its own."""
+
+    async def send(self, *args: object, **kwargs: object) -> HttpResponse:
+        raise RuntimeError("a fault")
+
+
+async def test_a_fault_of_the_client_is_an_error_of_one_request_alone() -> None:
+    call = GuestCall("guest", context(), Sandbox(), lambda *_: None)
+
+    async with FaultyClient() as client:
+        ask = shim_interface(ShimSettings(client=client)).functions["ask"]
+        ask(call, "s1\nGET\nhttp\nexample.com\n/\n\n\n\n.\n\n\n")
+        with capture_logs() as logs:
+            assert await ask(call, "pf1") == "0"
+
+    assert ask(call, "t1").startswith("!")
+    assert [entry["event"] for entry in logs] == ["http.request-failed"]

@@ -106,8 +106,23 @@ async def test_what_a_guest_flushed_leaves_while_it_waits(shims: Shims) -> None:
         assert [chunk async for chunk in body] == [b"event\n"] * 3
 
 
+async def test_a_response_that_is_whole_leaves_although_its_guest_exits(shims: Shims) -> None:
+    handler = await shims.make(GUEST, imports=(STORE,), reuse=10)
+
+    for _ in range(2):
+        response = await response_of(handler, request(path="/last-words"), context())
+        assert response.status == 200 and not isinstance(response.body, bytes)
+        async with response.body as body:
+            assert [chunk async for chunk in body] == [b"unknown"]
+
+
 @pytest.mark.parametrize(
-    ("path", "words"), [("/exit", "exited with status 1"), ("/recurse", "stack|memory out of bounds")]
+    ("path", "words"),
+    [
+        ("/exit", "exited with status 1"),
+        ("/broken-words", "exited with status 0"),
+        ("/recurse", "stack|memory out of bounds"),
+    ],
 )
 async def test_a_guest_that_ends_itself_fails_its_request_only(shims: Shims, path: str, words: str) -> None:
     handler = await shims.make(GUEST, imports=(STORE,), reuse=10)

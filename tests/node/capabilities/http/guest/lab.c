@@ -224,11 +224,9 @@ static void check_length(handle outparam) {
 
 // Trailers: those of the request become those of the response
 
-static bool take_trailers(handle request, handle *trailers) {
-  handle_result body;
+static bool take_trailers(handle body, handle *trailers) {
   uint32_t found[16];
-  request_consume(request, &body);
-  handle future = incoming_finish(body.value);
+  handle future = incoming_finish(body);
   handle ready = trailers_subscribe(future);
   pollable_block(ready);
   pollable_drop(ready);
@@ -243,7 +241,9 @@ static bool take_trailers(handle request, handle *trailers) {
 
 static void pass_trailers(handle request, handle outparam) {
   handle trailers;
-  bool has = take_trailers(request, &trailers);
+  handle_result body;
+  request_consume(request, &body);
+  bool has = take_trailers(body.value, &trailers);
   line("trailers", has);
   writer out = begin(outparam, fields_new(), 200);
   write_all(out.stream, (bytes){text, text_length});
@@ -393,7 +393,10 @@ static void fetch(handle request, handle outparam) {
   bytes_result last;
   stream_read(stream.value, 1, &last);
   if (last.is_error && *(uint8_t *)&last.value == 0) __builtin_trap(); // it broke: so does this body
-  finish(down, false, 0);
+  handle trailers;
+  input_drop(stream.value);
+  bool has = take_trailers(body.value, &trailers);
+  finish(down, has, trailers);
 }
 
 // Faults
