@@ -15,6 +15,7 @@ from typing import Any
 from lattice import subjects, values
 from lattice.errors import Invalid
 from lattice.headers import VERSION, HeaderBlock, block_of
+from lattice.plain import maker
 
 MSGPACK = "application/msgpack"
 JSON = "application/json"
@@ -25,7 +26,8 @@ MAX_HOPS = 16
 
 MAX_ATTEMPT = 1000
 
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACE = r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT = re.compile(_TRACE)
 _CALLER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 _CALL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LINK = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -92,6 +94,9 @@ class CallHeaders:
     """The byte stream that comes beside the arguments, of unknown length."""
     accepts_body: bool = False
     """Whether the caller takes a byte stream beside the result."""
+
+
+make_call_headers = maker(CallHeaders)
 
 
 def encode_headers(call: CallHeaders) -> dict[str, str]:
@@ -210,7 +215,7 @@ _known_blocks: dict[bytes, CallHeaders] = {}
 _BEGIN_OF_VARYING = b"\r\nlattice-call-id: "
 _VARYING = re.compile(
     rb"\r\nlattice-call-id: ([A-Za-z0-9_-]{1,64})\r\nlattice-budget-ms: ([0-9]{1,8})"
-    rb"(?:\r\ntraceparent: ([0-9a-f-]{55}))?\r\n\r\n"
+    rb"(?:\r\ntraceparent: (%b))?\r\n\r\n" % _TRACE.encode()
 )
 
 
@@ -227,11 +232,11 @@ def _decode_block(raw: bytes) -> CallHeaders | None:
     if (budget_ms := int(budget)) > MAX_BUDGET_MS:
         return None
     known = _known_blocks.get(raw[:begin]) or _learn(raw[:begin])
-    return CallHeaders(
+    return make_call_headers(
         content_type=known.content_type,
         budget_ms=budget_ms,
         idempotent=known.idempotent,
-        traceparent=known.traceparent if trace is None else check_traceparent(trace.decode()),
+        traceparent=known.traceparent if trace is None else trace.decode(),
         call_id=call_id.decode(),
         caller=known.caller,
         attempt=known.attempt,

@@ -24,6 +24,7 @@ from anyio.abc import TaskGroup
 from lattice import bodies, jobs, router, subjects, wire
 from lattice.bodies import Peer
 from lattice.bus import Bus, Message
+from lattice.call_headers import make_call_headers
 from lattice.clock import now
 from lattice.context import CallContext
 from lattice.errors import Denied, Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
@@ -32,7 +33,7 @@ from lattice.model import unversioned
 from lattice.names import did_you_mean
 from lattice.open_streams import OpenStreams, ReplyBody, Upload
 from lattice.outcome import Done, Outcome, ended
-from lattice.plain import plain
+from lattice.plain import maker, plain
 from lattice.state import LatticeState
 from lattice.streams import ByteReceiver
 from lattice.tasks import own_task
@@ -71,6 +72,9 @@ class CallRequest(CallContext):
     def target(self) -> str:
         """For messages."""
         return f"{self.component} {self.interface}.{self.function}"
+
+
+make_call_request = maker(CallRequest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,7 +354,7 @@ class Caller:
         left = request.deadline - now()
         if left <= 0:
             raise TimedOut(f"the budget of the call to {request.target} ended")
-        return wire.CallHeaders(
+        return make_call_headers(
             content_type=content_type,
             budget_ms=max(1, int(left * 1000)),
             idempotent=request.idempotent,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lattice.plain import plain
+from lattice.plain import maker, plain
 
 
 @plain
@@ -16,3 +16,6 @@ class CallContext:
     hops: int = 0
     attempt: int = 0
     caller: str | None = None
+
+
+make_context = maker(CallContext)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from lattice.errors import Invalid
-from lattice.plain import plain
+from lattice.plain import maker, plain
 
 if TYPE_CHECKING:
     from lattice.streams import ByteReceiver
@@ -82,6 +82,10 @@ class HttpResponse:
     body: Body = b""
     trailers: Headers = ()
     """Behind a body that is all here; a stream has its own."""
+
+
+make_http_request = maker(HttpRequest)
+make_http_response = maker(HttpResponse)
 
 
 def is_token(text: str) -> bool:

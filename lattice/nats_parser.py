@@ -22,8 +22,6 @@ MAX_KNOWN_LINES = 1024
 
 _SUBJECT = rb"([^ \t\r\n]+)"
 """The server takes any other byte in a subject, from anybody: none may end the connection."""
-_MESSAGE = re.compile(rb"MSG %b +([0-9]+) +(?:%b +)?()([0-9]+)" % (_SUBJECT, _SUBJECT))
-_WITH_HEADERS = re.compile(rb"HMSG %b +([0-9]+) +(?:%b +)?([0-9]+) +([0-9]+)" % (_SUBJECT, _SUBJECT))
 LIBRARY_MESSAGE = re.compile(rb"\AMSG %b +([0-9]+) +(%b +)?([0-9]+)\r\n" % (_SUBJECT, _SUBJECT))
 LIBRARY_WITH_HEADERS = re.compile(
     rb"\AHMSG %b +([0-9]+) +(%b +)?([0-9]+) +([0-9]+)\r\n" % (_SUBJECT, _SUBJECT)
@@ -87,11 +85,17 @@ class Messages:
 
     def _read(self, text: bytes) -> _Line | None:
         """What a line says; None if it is no message's. Where replies go differs: such lines do not recur."""
-        found = _MESSAGE.fullmatch(text) or _WITH_HEADERS.fullmatch(text)
-        if found is None:
+        words = text.split(b" ")
+        if b"" in words:
+            words = [word for word in words if word]
+        count = len(words) - (len(words) > 0 and words[0] == b"HMSG")
+        if not 4 <= count <= 5 or words[0] not in (b"MSG", b"HMSG"):
             return None
-        subject, number, reply, headers, length = found.groups()
-        line = _Line(int(number), text_of(subject), reply or b"", int(headers or 0), int(length))
+        number, length, headers = words[2], words[-1], words[-2] if len(words) > count else b"0"
+        if not (number.isdigit() and length.isdigit() and headers.isdigit()):
+            return None
+        reply = words[3] if count == 5 else b""
+        line = _Line(int(number), text_of(words[1]), reply, int(headers), int(length))
         if not reply:
             if len(self._known) >= MAX_KNOWN_LINES:
                 self._known.clear()

@@ -1,10 +1,13 @@
-"""Values that are made for every request, at a third of the price of a frozen dataclass."""
+"""Values that are made for every request, at a sixth of the price of a frozen dataclass."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar, dataclass_transform
+from typing import Any, ParamSpec, TypeVar, cast, dataclass_transform
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -16,3 +19,18 @@ def plain(cls: type[T]) -> type[T]:
     second.
     """
     return dataclass(slots=True, kw_only=True, eq=False)(cls)
+
+
+def maker(cls: Callable[P, T]) -> Callable[P, T]:
+    """The constructor of a dataclass without `__post_init__`, as a function, at half its price.
+
+    Python passes keywords to a class as a dictionary, and to a function in their places.
+    """
+    parameters = inspect.signature(cls).parameters.values()
+    defaults = {f"_{item.name}": item.default for item in parameters if item.default is not item.empty}
+    heads = [f"{item.name}=_{item.name}" if f"_{item.name}" in defaults else item.name for item in parameters]
+    sets = "".join(f"    made.{item.name} = {item.name}\n" for item in parameters)
+    source = f"def make(*, {', '.join(heads)}):\n    made = new(cls)\n{sets}    return made\n"
+    names: dict[str, Any] = {"new": object.__new__, "cls": cls, **defaults}
+    exec(source, names)
+    return cast("Callable[P, T]", names["make"])

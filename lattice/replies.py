@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lattice.bus import Message
 from lattice.clock import now
 from lattice.errors import Interrupted, LatticeError, TimedOut, Unreachable
+from lattice.plain import maker
 from lattice.tasks import Expected
 
 NO_RESPONDERS = "503"
@@ -33,6 +34,9 @@ class Waiting:
     deadline: float
     timeout_seconds: float
     timer: asyncio.TimerHandle | None = None
+
+
+_make_waiting = maker(Waiting)
 
 
 class _Span:
@@ -98,7 +102,7 @@ class Replies:
 
     def expect(self, subject: str, timeout_seconds: float) -> Waiting:
         """Begin to wait; whoever calls this calls `forget` in the end."""
-        waiting = Waiting(
+        waiting = _make_waiting(
             token=self._token(),
             subject=subject,
             future=Expected(),

@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 
 from lattice import bodies, subjects, wire
 from lattice.bus import Bus, Message
-from lattice.caller import Caller, CallRequest, LocalReplicas, new_call_id
+from lattice.caller import Caller, CallRequest, LocalReplicas, make_call_request, new_call_id
 from lattice.clock import now
 from lattice.errors import Interrupted, Invalid, LatticeError, Overloaded, Unreachable
 from lattice.exchange import ExchangeTarget
@@ -198,7 +198,7 @@ class Serving:
             budget = self._caller.budget_seconds(subject.component)
         else:
             budget = headers.budget_ms / 1000
-        return CallRequest(
+        return make_call_request(
             component=subject.component,
             interface=subject.interface,
             function=subject.function,

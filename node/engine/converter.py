@@ -47,11 +47,12 @@ class Converter:
         """The arguments as an array of C values; raises `Invalid` with the path of what does not fit."""
         if not isinstance(arguments, (list, tuple)):
             arguments = self._by_position(arguments)
-        if len(arguments) != self.count:
-            raise Invalid(f"{self._expectation()}, got {len(arguments)}")
+        count = len(arguments)
+        if count != self.count:
+            raise Invalid(f"{self._expectation()}, got {count}")
         lowered: list[bytes] = []
         try:
-            if self.count == 1:
+            if count == 1:
                 return self._lowers[0](arguments[0], lender)
             for lower, argument in zip(self._lowers, arguments, strict=True):
                 lowered.append(lower(argument, lender))

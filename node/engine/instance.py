@@ -66,6 +66,8 @@ class Export:
     pace: Pace
     has_objects: bool = False
     """Whether resources occur in its type."""
+    service: int = 0
+    """By which the component's shelf serves it, if there is one."""
 
 
 @dataclass(slots=True, eq=False)

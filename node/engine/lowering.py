@@ -342,23 +342,27 @@ class _Compiler:
         return lower
 
     def _record(self, fields: tuple[tuple[str, wit.Type], ...]) -> Lower:
-        steps = [(name, *_name(name), self.lower(type_)) for name, type_ in fields]
-        size = len(steps)
         names = [name for name, _ in fields]
+        keys = [_name(name) for name in names]
+        template = [part for key, _ in keys for part in (key, b"")]
+        steps = [(name, 2 * n + 1, self.lower(type_)) for n, (name, type_) in enumerate(fields)]
+        size = len(fields)
 
-        def lower(value: Any, lender: Lender) -> bytes:
+        def lower(value: Any, lender: Lender, _kept: list[tuple[bytes, bytes]] = keys) -> bytes:
             if not isinstance(value, dict) or len(value) != size:
                 raise _field_mismatch(value, names)
-            entries: list[bytes] = []
+            entries = template.copy()
             name = ""
             try:
-                for name, prefix, _, lower_field in steps:
-                    entries += prefix, lower_field(value[name], lender)
+                for name, at, lower_field in steps:
+                    entries[at] = lower_field(value[name], lender)
             except KeyError:
                 raise _field_mismatch(value, names) from None
             except Mismatch as mismatch:
                 raise mismatch.within(f".{name}") from None
-            return _pack_slice(_RECORD, size, lender.address(b"".join(entries)))
+            data = b"".join(entries)
+            lender.kept.append(data)
+            return _pack_slice(_RECORD, size, id(data) + BYTES_OFFSET)
 
         return lower
 

@@ -31,6 +31,8 @@ from node.engine.permits import Permits
 from node.engine.stock import Stock
 
 _NO_STATE: Mapping[Any, Any] = {}
+_TRUSTED = Standing.TRUSTED
+"""Looking up a member of an enumeration takes time."""
 _LIGHT_READER = Reader(NoHandles(), False)
 
 
@@ -155,7 +157,7 @@ class ComponentPool:
         began = self._engine.stopwatch.begin()
         if began > context.deadline or lender.lent_bytes > self.limits.payload_bytes:
             return None
-        found = self._stock.serve(export, values)
+        found = self._stock.serve(export.service, values)
         if found is None:
             return None
         self._calls += 1
@@ -222,7 +224,7 @@ class ComponentPool:
         is_quick = self._may_be_quick(export) and len(text) <= self.limits.payload_bytes
         if state or not is_quick or began > context.deadline:
             return self._ask(export, text, context, state)
-        answer = self._stock.ask(export.index, text)
+        answer = self._stock.ask(export.service, text)
         if answer is None:
             return self._ask(export, text, context, state)
         self._calls += 1
@@ -236,7 +238,7 @@ class ComponentPool:
         """Whether a call may begin at once, on the shelf."""
         return (
             self._stock.shelf is not None
-            and export.pace.standing is Standing.TRUSTED
+            and export.pace.standing is _TRUSTED
             and not self._is_draining
             and self._permits.has_free
         )
@@ -453,7 +455,12 @@ class ComponentPool:
         )
         has_objects = any(wit.contains_handle(part) for part in wit.function_types(type_))
         return Export(
-            f"{found.name}#{function}", index, converter, Pace(self._trial), has_objects=has_objects
+            f"{found.name}#{function}",
+            index,
+            converter,
+            Pace(self._trial),
+            has_objects=has_objects,
+            service=self._stock.service(index, converter),
         )
 
     def _interface(self, name: str) -> wit.Interface:

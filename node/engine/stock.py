@@ -23,10 +23,11 @@ import structlog
 from lattice.clock import now
 from lattice.errors import LatticeError, Overloaded
 from node.engine.capi import BYTES_OFFSET
+from node.engine.converter import Converter
 from node.engine.driver import NativeTicker, Recipe
 from node.engine.engine import Engine
 from node.engine.host import CallContext, GuestCall
-from node.engine.instance import LOOP_TICKS, Export, Instance
+from node.engine.instance import LOOP_TICKS, Instance
 from node.engine.limits import InstanceLimits
 from node.engine.linker import Bindings
 from node.engine.pace import Pace, Standing, Trial
@@ -127,22 +128,25 @@ class Stock:
             self._arrive(store)
         return self._idle.pop() if self._idle else None
 
-    def ask(self, export: int, text: bytes) -> bytes | Instance | None:
+    def service(self, export: int, converter: Converter) -> int:
+        """By which the shelf, if there is one, serves an export."""
+        return 0 if self.shelf is None else self.shelf.service(export, converter.count, converter.results)
+
+    def ask(self, service: int, text: bytes) -> bytes | Instance | None:
         """A call on the shelf, from text to text: its answer, or the instance that it is in."""
         assert self.shelf is not None
-        answer = self.shelf.ask(export, text)
+        answer = self.shelf.ask(service, text)
         if answer.__class__ is bytes:
             return answer
         return self._left(cast("DrivenStore | None", answer))
 
-    def serve(self, export: Export, values: bytes) -> memoryview | Instance | None:
+    def serve(self, service: int, values: bytes) -> memoryview | Instance | None:
         """A call on the shelf: its result, which is there until the next one, or the instance that it is in.
 
         `values`, the lowered arguments, must be kept until the call has ended.
         """
         assert self.shelf is not None
-        converter, address = export.converter, id(values) + BYTES_OFFSET
-        found = self.shelf.serve(export.index, address, converter.count, converter.results)
+        found = self.shelf.serve(service, id(values) + BYTES_OFFSET)
         return found if isinstance(found, memoryview) else self._left(found)
 
     def _left(self, store: DrivenStore | None) -> Instance | None:

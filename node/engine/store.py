@@ -381,6 +381,7 @@ class Shelf:
         if not self._address:
             raise MemoryError("no room for a shelf")
         self._said = driver.ShelfHead.from_address(self._address)
+        self._services: list[driver.Service] = []
         self._result = memoryview(self._said.result).cast("B")
         _shelves[self._address] = self
 
@@ -393,21 +394,27 @@ class Shelf:
         """Calls that needed no object here, so far."""
         return cast("int", self._said.served)
 
-    def ask(self, export: int, text: bytes) -> bytes | DrivenStore | None:
+    def service(self, export: int, count: int, results: int) -> int:
+        """What `ask` and `serve` call an exported function by: with so many arguments and results."""
+        service = driver.Service(self._address, export, count, results)
+        self._services.append(service)
+        return ctypes.addressof(service)
+
+    def ask(self, service: int, text: bytes) -> bytes | DrivenStore | None:
         """Call a function from text to text: the answer's bytes, or a sandbox, or None when none is made.
 
         A sandbox that has no call under way is one whose start has yet to be finished. `text` must be kept
         until the call has ended.
         """
-        outcome = self._ask(self._address, export, text, len(text))
+        outcome = self._ask(service, text, len(text))
         if not outcome:  # DONE
             said = self._said
             return read(said.text, said.size)
         return self._given(outcome)
 
-    def serve(self, export: int, arguments: int, count: int, results: int) -> memoryview | DrivenStore | None:
+    def serve(self, service: int, arguments: int) -> memoryview | DrivenStore | None:
         """Call a function: its result, which is there until the next call, else as `ask`."""
-        outcome = self._serve(self._address, export, arguments, count, results)
+        outcome = self._serve(service, arguments)
         if not outcome:  # DONE
             return self._result
         return self._given(outcome)

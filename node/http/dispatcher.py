@@ -12,8 +12,9 @@ from typing import Protocol
 
 import structlog
 
-from lattice.caller import Caller, CallRequest, new_call_id
+from lattice.caller import Caller, make_call_request, new_call_id
 from lattice.clock import now
+from lattice.context import make_context
 from lattice.errors import LatticeError, Overloaded, Unreachable
 from lattice.failures import new_error_id
 from lattice.http import HttpRequest, HttpResponse
@@ -103,7 +104,7 @@ class Dispatcher:
             error = Overloaded(f"this node has {self._limits.requests} requests in progress")
             return self._failure(request, error, component)
         budget = min(self._caller.budget_seconds(component), self._limits.request_seconds)
-        context = CallContext(deadline=now() + budget, call_id=new_call_id(), traceparent=traceparent)
+        context = make_context(deadline=now() + budget, call_id=new_call_id(), traceparent=traceparent)
         try:
             outcome = self._ask_here(component, request, context)
         except LatticeError as error:
@@ -154,7 +155,7 @@ class Dispatcher:
         deadline = context.deadline
         if not self._state.placements(component):
             deadline = min(deadline, now() + PATIENCE_SECONDS)
-        call = CallRequest(
+        call = make_call_request(
             component=component,
             interface=remote.INTERFACE,
             function=remote.FUNCTION,

@@ -20,7 +20,7 @@ import structlog
 
 from lattice.errors import Interrupted, Invalid, LatticeError
 from lattice.failures import internal_failure
-from lattice.http import HttpRequest, HttpResponse
+from lattice.http import HttpRequest, HttpResponse, make_http_request
 from lattice.pouring import Loan
 from lattice.tasks import PromptTask
 from node.http import failures
@@ -275,7 +275,7 @@ class Connection(asyncio.Protocol):
             ids = getrandbits(192).to_bytes(24, "big").hex()  # in one go: half the time of two numbers
             traceparent = f"00-{ids[:32]}-{ids[32:]}-01"
             headers += (("traceparent", traceparent.encode("ascii")),)
-        request = HttpRequest(
+        request = make_http_request(
             method=head.method,
             scheme=head.scheme,
             authority=head.authority,

@@ -13,7 +13,7 @@ from typing import Any
 from lattice.caller import Caller, CallRequest
 from lattice.errors import Failed, Invalid
 from lattice.exchange import Exchange
-from lattice.http import Headers, HttpRequest, HttpResponse
+from lattice.http import Headers, HttpRequest, HttpResponse, make_http_request, make_http_response
 from lattice.streams import ByteReceiver
 from node.http.handler import HttpHandler
 
@@ -40,7 +40,7 @@ async def send(caller: Caller, call: CallRequest, request: HttpRequest) -> HttpR
         await exchange.aclose()
         raise Failed(f"{call.component!r} answered with no HTTP response: {error.message}") from error
     answer = whole if exchange.body is None else exchange.body
-    return HttpResponse(status=status, headers=headers, body=answer, trailers=trailers)
+    return make_http_response(status=status, headers=headers, body=answer, trailers=trailers)
 
 
 async def serve(
@@ -76,7 +76,7 @@ def _request(args: Sequence[Any] | Mapping[str, Any], body: ByteReceiver | None)
         and path.__class__ is str
     ):
         raise Invalid("method, scheme, authority and path must be strings")
-    return HttpRequest(
+    return make_http_request(
         method=method,
         scheme=scheme,
         authority=authority,
@@ -93,14 +93,15 @@ def _response(value: Any) -> tuple[int, Headers, bytes, Headers]:
 
 
 def _headers(value: Any) -> Headers:
+    found = []
     try:
-        found = tuple([(name, content) for name, content in value])
+        for name, content in value:
+            if name.__class__ is not str or content.__class__ is not bytes:
+                raise TypeError
+            found.append((name, content))
     except (TypeError, ValueError):
         raise Invalid("headers must be pairs of name and value") from None
-    for name, content in found:
-        if name.__class__ is not str or content.__class__ is not bytes:
-            raise Invalid("headers must be pairs of name and value")
-    return found
+    return tuple(found)
 
 
 def _bytes(value: Any) -> bytes:

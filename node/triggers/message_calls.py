@@ -11,7 +11,7 @@ import structlog
 
 from lattice.bus import Message
 from lattice.call_headers import check_traceparent
-from lattice.caller import Caller, CallRequest, new_call_id
+from lattice.caller import Caller, CallRequest, make_call_request, new_call_id
 from lattice.clock import now
 from lattice.errors import LatticeError
 from lattice.model import Trigger
@@ -51,12 +51,12 @@ class MessageCalls:
 
     async def handle(self, message: Message) -> str | None:
         """Call with a message; None when it was handled, else why not."""
-        return await ended(self.begin(message))
+        return await ended(self.begin(message, self.deadline()))
 
-    def begin(self, message: Message) -> Outcome[str | None]:
+    def begin(self, message: Message, deadline: float) -> Outcome[str | None]:
         """As `handle`; most messages are handled when this returns."""
         reply = None if message.reply is None else reply_subject(message)
-        request = self._request(message)
+        request = self._request(message, deadline)
         value = {"subject": message.subject, "body": message.data, "reply-to": reply}
         if reply is not None:
             self._replies.grant(request.call_id, reply)
@@ -83,14 +83,19 @@ class MessageCalls:
             self._replies.revoke(request.call_id)
         return self._ended(message, result)
 
-    def _request(self, message: Message) -> CallRequest:
-        return CallRequest(
+    def deadline(self) -> float:
+        """Of calls that begin now."""
+        return now() + self._caller.budget_seconds(self.trigger.component)
+
+    def _request(self, message: Message, deadline: float) -> CallRequest:
+        headers = message.headers
+        return make_call_request(
             component=self.trigger.component,
             interface=HANDLER,
             function=FUNCTION,
-            deadline=now() + self._caller.budget_seconds(self.trigger.component),
+            deadline=deadline,
             call_id=new_call_id(),
-            traceparent=check_traceparent(message.headers.get("traceparent")),
+            traceparent=check_traceparent(headers.get("traceparent")) if headers else None,
             caller=self._name,
         )
 

@@ -25,7 +25,7 @@ TURN_SECONDS = 0.001
 
 
 class PlainMessages:
-    """The mutable state is the messages that wait, those being handled, and those begun in this turn."""
+    """The mutable state is the messages that wait, and how many are being handled."""
 
     def __init__(self, bus: Bus, settings: MessageSettings, calls: MessageCalls, tasks: TaskGroup) -> None:
         self._bus = bus
@@ -36,8 +36,6 @@ class PlainMessages:
         self._waiting: deque[Message] = deque()
         self._waiting_bytes = 0
         self._running = 0
-        self._begun = 0
-        self._turn_began = 0.0
         self._is_turn_awaited = False
 
     async def run(self) -> None:
@@ -52,29 +50,13 @@ class PlainMessages:
                 await subscription.unsubscribe()
 
     def _receive(self, message: Message) -> None:
-        if not self._waiting and self._has_place():
-            self._begin(message)
-        elif len(self._waiting) < MAX_WAITING and self._waiting_bytes < MAX_WAITING_BYTES:
-            self._waiting.append(message)
-            self._waiting_bytes += len(message.data)
-        else:
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
             self._calls.drop(message, len(self._waiting))
+            return
+        self._waiting.append(message)
+        self._waiting_bytes += len(message.data)
         if not self._is_turn_awaited:
             self._await_turn()
-
-    def _has_place(self) -> bool:
-        return self._running < self._concurrency and (
-            not self._begun or (self._begun < MAX_IN_TURN and now() - self._turn_began < TURN_SECONDS)
-        )
-
-    def _begin(self, message: Message) -> None:
-        if not self._begun:
-            self._turn_began = now()
-        self._begun += 1
-        outcome = self._calls.begin(message)
-        if not isinstance(outcome, Done):
-            self._running += 1
-            start_at_once(self._tasks, self._finish(outcome))
 
     async def _finish(self, outcome: Awaitable[object]) -> None:
         try:
@@ -92,10 +74,16 @@ class PlainMessages:
     def _next_turn(self) -> None:
         """Begin what there is a place for; messages, timers and other nodes get their turn in between."""
         self._is_turn_awaited = False
-        self._begun = 0
-        while self._waiting and self._has_place():
-            message = self._waiting.popleft()
+        waiting, calls, began = self._waiting, self._calls, now()
+        deadline = calls.deadline()
+        for _ in range(MAX_IN_TURN):
+            if not waiting or self._running >= self._concurrency or now() - began > TURN_SECONDS:
+                break
+            message = waiting.popleft()
             self._waiting_bytes -= len(message.data)
-            self._begin(message)
-        if self._waiting and self._running < self._concurrency:
+            outcome = calls.begin(message, deadline)
+            if not isinstance(outcome, Done):
+                self._running += 1
+                start_at_once(self._tasks, self._finish(outcome))
+        if waiting and self._running < self._concurrency:
             self._await_turn()

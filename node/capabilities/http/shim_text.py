@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lattice.errors import Failed, Invalid, LatticeError, Trapped
-from lattice.http import Headers, HttpRequest, HttpResponse, as_trailers
+from lattice.http import Headers, HttpRequest, HttpResponse, as_trailers, make_http_response
 from node.capabilities.http.errors import HttpError
 from node.engine.packing import pack, unpack
 
@@ -85,9 +85,9 @@ def read_response(text: bytes) -> HttpResponse | None:
     head, _, rest = text.partition(b"\n\n")
     status, headers = _known_heads.get(head) or _read_head(head)
     if rest[:1] == b"\n":
-        return HttpResponse(status=status, headers=headers, body=rest[1:])
+        return make_http_response(status=status, headers=headers, body=rest[1:])
     trailers, body = take_fields(rest)
-    return HttpResponse(status=status, headers=headers, body=body, trailers=trailers)
+    return make_http_response(status=status, headers=headers, body=body, trailers=trailers)
 
 
 _MAX_KNOWN_HEADS = 512

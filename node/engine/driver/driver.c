@@ -465,9 +465,19 @@ EXPORT head *driver_withdraw(shelf *self, bool waits) {
 // It must be empty.
 EXPORT void driver_free_shelf(shelf *self) { free(self); }
 
-static outcome serve(shelf *self, void *export, const void *arguments, size_t count, size_t results) {
+// A function, as a shelf serves calls of it.
+typedef struct {
+  shelf *shelf;
+  void *export;
+  uint64_t count, results;
+} service;
+
+static outcome serve(const service *what, const void *arguments) {
+  shelf *self = what->shelf;
   head *cells = self->given;
-  if (!driver_call(cells, export, arguments, count, results, self->of->ticks) || !is_clean(cells)) return UNDER_WAY;
+  size_t results = what->results;
+  if (!driver_call(cells, what->export, arguments, what->count, results, self->of->ticks) || !is_clean(cells))
+    return UNDER_WAY;
   atomic_store(&cells->state, USED);
   push(self, cells);
   self->used++;
@@ -487,18 +497,19 @@ static outcome next_sandbox(shelf *self) {
 // One call in a sandbox of the shelf. DONE: its result is in the cells of the one that was given, until the next
 // call. UNDER_WAY: the guest waits for the host, has used up its ticks or failed, and BADLY_MADE: its start has; then
 // the sandbox is Python's. NONE: there is none yet.
-EXPORT uint32_t driver_serve(shelf *self, void *export, const void *arguments, size_t count, size_t results) {
-  outcome found = next_sandbox(self);
-  return found == DONE ? serve(self, export, arguments, count, results) : found;
+EXPORT uint32_t driver_serve(const service *what, const void *arguments) {
+  outcome found = next_sandbox(what->shelf);
+  return found == DONE ? serve(what, arguments) : found;
 }
 
 // The same for a function from text to text. The text must be kept until the call has ended.
-EXPORT uint32_t driver_ask(shelf *self, void *export, const char *text, size_t size) {
+EXPORT uint32_t driver_ask(const service *what, const char *text, size_t size) {
+  shelf *self = what->shelf;
   outcome found = next_sandbox(self);
   if (found != DONE) return found;
   text_value *argument = place(self->given, at.argument);
   *argument = (text_value){at.text_kind, {size, (uint8_t *)text}};
-  found = serve(self, export, argument, 1, 1);
+  found = serve(what, argument);
   const text_value *result = place(self->given, at.result);
   self->text = (const char *)result->text.data;
   self->size = result->text.size;
