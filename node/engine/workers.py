@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,13 +13,16 @@ import anyio
 
 T = TypeVar("T")
 
+NICENESS = 10
+"""Of the threads, where each has its own: the event loop, which all others wait for, goes first."""
+
 
 class Workers:
     """Runs functions on threads, first come first served; guests give their thread back at every slice."""
 
     def __init__(self, threads: int | None = None) -> None:
         self._executor = concurrent.futures.ThreadPoolExecutor(
-            threads or len(os.sched_getaffinity(0)), thread_name_prefix="guest"
+            threads or len(os.sched_getaffinity(0)), thread_name_prefix="guest", initializer=_yield_to_loop
         )
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -48,3 +52,8 @@ async def _outlast(future: asyncio.Future[T]) -> None:
                 await asyncio.wait((future,))
             except asyncio.CancelledError:
                 continue
+
+
+def _yield_to_loop() -> None:
+    if sys.platform == "linux":
+        os.nice(NICENESS)

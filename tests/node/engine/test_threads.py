@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +35,19 @@ def test_clock_ticks_while_it_is_wanted_and_then_stops() -> None:
         wait_until(lambda: len(ticks) > stopped_at)
     finally:
         ticker.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own")
+async def test_guests_on_threads_leave_the_processor_to_the_event_loop() -> None:
+    workers = Workers(threads=1)
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        there = await workers.run(lambda: os.getpriority(os.PRIO_PROCESS, 0))
+    finally:
+        workers.close()
+
+    assert there == min(here + 10, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == here
 
 
 async def test_cancelled_before_it_began_it_never_begins() -> None:
