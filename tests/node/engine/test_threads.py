@@ -44,7 +44,7 @@ async def test_guests_on_threads_leave_the_processor_to_the_event_loop() -> None
     try:
         there = await workers.run(lambda: os.getpriority(os.PRIO_PROCESS, 0))
     finally:
-        workers.close()
+        await anyio.to_thread.run_sync(workers.close)
 
     assert there == min(here + 10, 19)
     assert os.getpriority(os.PRIO_PROCESS, 0) == here
