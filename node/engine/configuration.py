@@ -91,8 +91,8 @@ def _pool_sizes(settings: EngineSettings) -> dict[str, int]:
         "max_tables_per_component": 40,
         "table_elements": 20_000,
         # What is beyond goes back to the kernel for several sandboxes at a time: each time costs all threads
-        # what the processor knows of addresses. So many regions, of some six sandboxes, wait for that.
-        "decommit_batch_size": 16,
+        # what the processor knows of addresses. So many regions, of some dozen sandboxes, wait for that.
+        "decommit_batch_size": 32,
         "linear_memory_keep_resident": settings.memory_keep_resident_bytes,
         "table_keep_resident": 4 * KIBIBYTE,
     }
