@@ -28,7 +28,7 @@ class Lender(Protocol):
 
     @property
     def left(self) -> int:
-        """Bytes that could be lent, and are announced: none if nobody knows how many there will be."""
+        """Bytes to read that could be lent, and are announced: none if nobody knows how many will come."""
 
     def lend(self, recall: Callable[[], None]) -> Loan | None:
         """Lend it, or don't, for now. `recall` may be called to have it back at once."""

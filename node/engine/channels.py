@@ -146,8 +146,8 @@ class Channel:
     @property
     def is_pressing(self) -> bool:
         """Whether much is to be read, and comes quickly, so that the guest had better leave the loop."""
-        is_here = self._is_input and self._head.size >= PRESSING_BYTES
-        return is_here and self._lender is not None and self._lender.left >= MUCH_BYTES
+        lender = self._lender
+        return lender is not None and self._head.size >= PRESSING_BYTES and lender.left >= MUCH_BYTES
 
     def go_away(self) -> None:
         """The guest is about to leave the event loop: it uses the socket itself, as soon as that is lent."""

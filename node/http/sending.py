@@ -93,9 +93,7 @@ class Outlet:
 
     # As the lender of its socket to the body of a response
 
-    @property
-    def left(self) -> int:
-        return self._left if self._framing is Framing.LENGTH and self.descriptor is not None else 0
+    left = 0  # who writes is pressed by nobody
 
     def lend(self, recall: Callable[[], None]) -> Loan | None:
         descriptor = self.descriptor

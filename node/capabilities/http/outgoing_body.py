@@ -183,9 +183,7 @@ class BodyPipe(Borrowing):
 
     # As the lender of its channel
 
-    @property
-    def left(self) -> int:
-        return 0 if self._lender is None else self._lender.left
+    left = 0  # as of its own lender
 
     def lend(self, recall: Callable[[], None]) -> Loan | None:
         is_free = self._is_receiving and (self._waiter is None or not self._waiter.done())

@@ -73,7 +73,7 @@ typedef struct {
   uint64_t left;   // bytes that may be moved
   uint64_t moved, chunk_left;
   uint64_t lines_size; // of what must be sent before any data: lines that end or begin a chunk
-  uint8_t lines[32];
+  uint8_t lines[32]; // more than those around a chunk take
 } loan;
 
 void loan_begin(loan *self, int descriptor, uint64_t length, bool is_chunked);

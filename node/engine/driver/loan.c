@@ -9,8 +9,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-enum { CHUNK_LINES = 32 }; // more than the lines around a chunk take
-
 void loan_begin(loan *self, int descriptor, uint64_t length, bool is_chunked) {
   *self = (loan){.descriptor = descriptor, .is_chunked = is_chunked, .left = length};
 }
@@ -37,7 +35,7 @@ size_t loan_read(loan *self, uint8_t *target, size_t room) {
 
 static void begin_chunk(loan *self, size_t size) {
   char *end = (char *)self->lines + self->lines_size;
-  self->lines_size += snprintf(end, CHUNK_LINES - self->lines_size, "%zx\r\n", size);
+  self->lines_size += snprintf(end, sizeof self->lines - self->lines_size, "%zx\r\n", size);
   self->chunk_left = size;
 }
 
