@@ -50,6 +50,8 @@ class ConnectionSettings:
     """Copies of each bucket; None: three on a cluster, else one."""
     connect_seconds: float = 10.0
     """How long to try at start; `math.inf` waits for the server."""
+    embedded_in: Path | None = None
+    """The folder of an embedded server, whose file says where it is when it was started again."""
 
 
 class ServerOptions(Protocol):
@@ -81,6 +83,8 @@ class ServerFile:
     password: str = field(repr=False)
     system_user: str
     system_password: str = field(repr=False)
+    server_name: str = ""
+    """What it calls itself: tells it from another server that took its port. Empty: not known."""
 
     @property
     def port(self) -> int:
@@ -92,14 +96,15 @@ class ServerFile:
         """Whether the process that the file names is still alive."""
         return process_start(self.pid) == self.started
 
-    def connection(self, *, name: str = "lattice") -> ConnectionSettings:
-        """The settings to connect to that server."""
+    def connection(self, folder: Path, *, name: str = "lattice") -> ConnectionSettings:
+        """The settings to connect to that server, whose folder it is."""
         return ConnectionSettings(
             urls=(self.url,),
             name=name,
             credentials=Credentials(user=self.user, password=self.password),
             system_credentials=Credentials(user=self.system_user, password=self.system_password),
             replicas=1,
+            embedded_in=folder,
         )
 
     def write(self, folder: Path) -> None:
@@ -126,7 +131,7 @@ def read_server_file(folder: Path) -> ServerFile | None:
     path = folder / SERVER_FILE
     try:
         data = json.loads(path.read_text())
-        return ServerFile(**{key: data[key] for key in ServerFile.__dataclass_fields__})
+        return ServerFile(**{key: data[key] for key in ServerFile.__dataclass_fields__ if key in data})
     except FileNotFoundError:
         return None
     except PermissionError as error:
@@ -149,7 +154,7 @@ def find_server(lattice: str, state: Path | None = None, *, name: str = "lattice
             f"the NATS server of lattice `{lattice}` (process {found.pid}) has ended; "
             f"{folder / SERVER_FILE} is stale. A running node restarts it in a second; if none runs, {cure}"
         )
-    return found.connection(name=name)
+    return found.connection(folder, name=name)
 
 
 def server_of(

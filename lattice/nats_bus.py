@@ -17,7 +17,7 @@ from functools import partial
 import anyio
 import anyio.abc
 import structlog
-from anyio import AsyncContextManagerMixin
+from anyio import AsyncContextManagerMixin, to_thread
 
 from lattice import consumers, jetstream, object_store
 from lattice.bus import (
@@ -36,7 +36,7 @@ from lattice.bus import (
     WorkQueue,
     check_subject,
 )
-from lattice.connection import ConnectionSettings
+from lattice.connection import ConnectionSettings, read_server_file
 from lattice.errors import Denied, Interrupted, Invalid, LatticeError, NotFound, Unreachable
 from lattice.key_value import JetStreamKeyValue
 from lattice.nats_connection import NatsConnection
@@ -326,6 +326,8 @@ class NatsBus(AsyncContextManagerMixin):
         least, most = BACKOFF_SECONDS
         denials = 0
         for attempt in range(10**9):
+            if await self._has_moved():
+                denials = 0
             try:
                 return await self._connect_to_any()
             except (Denied, Invalid) as error:
@@ -339,6 +341,19 @@ class NatsBus(AsyncContextManagerMixin):
             log.debug("bus.unreachable", reason=self._last_error.message, attempt=attempt)
             await anyio.sleep(random.uniform(0.5, 1.0) * min(most, least * 2 ** min(attempt, 10)))
         raise self._last_error
+
+    async def _has_moved(self) -> bool:
+        """Whether the embedded server was started again at another address, which is used from now on."""
+        if (folder := self._settings.embedded_in) is None:
+            return False
+        try:
+            found = await to_thread.run_sync(read_server_file, folder)
+        except Invalid:
+            return False
+        if found is None or found.url in self._urls:
+            return False
+        self._urls = [found.url]
+        return True
 
     async def _connect_to_any(self) -> NatsConnection:
         errors: list[LatticeError] = []

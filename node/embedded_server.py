@@ -68,7 +68,7 @@ class EmbeddedServer(AsyncContextManagerMixin):
         """The settings to connect to the server; inside the context only."""
         if self._file is None:
             raise RuntimeError("the embedded server has not been started")
-        return self._file.connection(name=name)
+        return self._file.connection(self.folder, name=name)
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[EmbeddedServer]:

@@ -47,6 +47,10 @@ STOP_SECONDS = 5.0
 POLL_SECONDS = 0.01
 POLL_ENDED_SECONDS = 0.1
 FREE_PORTS = range(20_000, 32_000)
+PORT_ATTEMPTS = 5
+PORT_IS_TAKEN = "address already in use"
+INFO_BYTES = 64 * 1024
+"""More than a server says of itself when it is connected to."""
 ALIVE_LOCK = "server.lock"
 PID_FILE = "nats-server.pid"
 LOG_FILE = "nats-server.log"
@@ -76,7 +80,7 @@ def configuration(folder: Path, file: ServerFile) -> dict[str, Any]:
     """The server's settings; the application's account has JetStream, the system account sees disconnects."""
     return {
         "listen": f"{HOST}:{file.port}",
-        "server_name": f"lattice-{folder.parent.name}",
+        "server_name": file.server_name,
         "pid_file": str(folder / PID_FILE),
         "log_file": str(folder / LOG_FILE),
         "logfile_size_limit": LOG_BYTES,
@@ -100,19 +104,16 @@ def configuration(folder: Path, file: ServerFile) -> dict[str, Any]:
 def ensure_running(folder: Path, preferred_port: int) -> ServerFile:
     """Return the folder's server, started if none runs, once it answers. Blocks; one caller at a time.
 
-    A server that is started anew keeps the port and the credentials that the folder's file names, so that its
-    clients find it. Raises `Failed` with the server's own words when it does not start.
+    A server that is started anew keeps the credentials that the folder's file names and, unless somebody has
+    taken it, the port, so that its clients find it. Raises `Failed` with the server's own words when it does
+    not start.
     """
     previous = _read_file(folder)
     alive = FileLock(folder / ALIVE_LOCK)
     try:
         if not alive.take():
             return _adopt(folder, previous)
-        planned = _plan(previous, preferred_port)
-        planned.write(folder)
-        pid = _spawn(folder, planned, alive)
-        _wait_until_ready(folder, pid, planned)
-        return _record(folder, planned, pid)
+        return _start(folder, previous, preferred_port, alive)
     finally:
         alive.close()
 
@@ -177,7 +178,23 @@ def _read_file(folder: Path) -> ServerFile | None:
         return None
 
 
-def _plan(previous: ServerFile | None, preferred_port: int) -> ServerFile:
+def _start(folder: Path, previous: ServerFile | None, preferred_port: int, alive: FileLock) -> ServerFile:
+    attempts = 0
+    while True:
+        planned = _plan(folder, previous, preferred_port)
+        planned.write(folder)
+        pid = _spawn(folder, planned, alive)
+        if _is_ready(pid, planned):
+            return _record(folder, planned, pid)
+        attempts += 1
+        words = _last_words(folder)
+        # A port that was free can be another's by the time that the server listens.
+        if PORT_IS_TAKEN not in words or attempts == PORT_ATTEMPTS:
+            raise Failed(f"the NATS server did not start: {words}")
+        log.info("server.port_taken", port=planned.port)
+
+
+def _plan(folder: Path, previous: ServerFile | None, preferred_port: int) -> ServerFile:
     port = free_port(previous.port if previous else preferred_port)
     secret = functools.partial(secrets.token_urlsafe, 24)
     return ServerFile(
@@ -188,6 +205,7 @@ def _plan(previous: ServerFile | None, preferred_port: int) -> ServerFile:
         password=previous.password if previous else secret(),
         system_user="system",
         system_password=previous.system_password if previous else secret(),
+        server_name=f"lattice-{folder.parent.name}-{secrets.token_hex(4)}",
     )
 
 
@@ -223,15 +241,18 @@ def _environment() -> dict[str, str]:
     return {"GOMAXPROCS": str(max(1, cores // 2)), **os.environ}
 
 
-def _wait_until_ready(folder: Path, pid: int, planned: ServerFile) -> None:
+def _is_ready(pid: int, planned: ServerFile) -> bool:
+    """Whether the server answers in time; ends its process if it does not."""
+
     def is_settled() -> bool:
-        return _answers(planned.port) or _reap(pid)
+        return _answers(planned) or _reap(pid)
 
     _wait_for(is_settled, START_SECONDS)
-    if _reap(pid) or not _answers(planned.port):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        raise Failed(f"the NATS server did not start: {_last_words(folder)}")
+    if not _reap(pid) and _answers(planned):
+        return True
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return False
 
 
 def _adopt(folder: Path, file: ServerFile | None) -> ServerFile:
@@ -243,7 +264,7 @@ def _adopt(folder: Path, file: ServerFile | None) -> ServerFile:
             f"a NATS server (process {pid}) runs in {folder}, but its {SERVER_FILE} is missing or damaged: "
             "stop the lattice's nodes and end that process"
         )
-    if pid is None or not _wait_for(lambda: _answers(file.port), ADOPT_SECONDS):
+    if pid is None or not _wait_for(lambda: _answers(file), ADOPT_SECONDS):
         raise Failed(
             f"the NATS server in {folder} (process {pid}) runs but does not answer: see "
             f"{folder / LOG_FILE}, or end that process; it is started again"
@@ -265,11 +286,16 @@ def _pid(folder: Path, file: ServerFile | None) -> int | None:
         return file.pid if file is not None and file.is_running else None
 
 
-def _answers(port: int) -> bool:
+def _answers(file: ServerFile) -> bool:
+    """Whether it is this server that answers on its port, and no other."""
     try:
-        with socket.create_connection((HOST, port), timeout=1) as connection:
-            return connection.recv(4) == b"INFO"
-    except OSError:
+        with (
+            socket.create_connection((HOST, file.port), timeout=1) as connection,
+            connection.makefile("rb") as lines,
+        ):
+            word, _, text = lines.readline(INFO_BYTES).partition(b" ")
+        return word == b"INFO" and file.server_name in ("", json.loads(text)["server_name"])
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -28,6 +28,7 @@ from lattice.connection import (
 from lattice.errors import Failed, Invalid, Unreachable
 from lattice.nats_bus import NatsBus
 from node.embedded_server import EmbeddedServer
+from node.file_lock import FileLock
 from node.server_process import free_port, stop_server
 
 MEMBER = Path(__file__).with_name("lattice_member.py")
@@ -166,6 +167,26 @@ async def test_the_preferred_port_is_left_to_whoever_has_it(folder: Path, nats_s
         assert (await _read(folder)).port != taken
 
 
+async def test_servers_that_want_one_port_at_once_each_get_one(tmp_path: Path) -> None:
+    port = free_port()
+    urls: list[str] = []
+    all_run = anyio.Event()
+
+    async def run(folder: Path) -> None:
+        async with EmbeddedServer(folder, preferred_port=port) as server, NatsBus(server.connection()):
+            urls.extend(server.connection().urls)
+            if len(urls) == 4:
+                all_run.set()
+            with anyio.fail_after(WAIT_SECONDS):
+                await all_run.wait()
+
+    async with anyio.create_task_group() as tasks:
+        for name in "abcd":
+            tasks.start_soon(run, tmp_path / name / "server")
+
+    assert len(set(urls)) == 4
+
+
 async def test_a_stale_file_does_not_lead_to_another_process(folder: Path) -> None:
     await AsyncPath(folder).mkdir(parents=True)
     stale = ServerFile(
@@ -250,6 +271,31 @@ async def test_a_killed_server_is_back_within_a_second_with_its_data(folder: Pat
         entry = await store.get("key")
         assert entry is not None
         assert (entry.value, entry.revision) == (b"value", revision)
+
+
+@pytest.mark.fault
+async def test_a_server_whose_port_another_lattice_took_moves_and_is_found(
+    folder: Path, tmp_path: Path
+) -> None:
+    async with EmbeddedServer(folder, preferred_port=0) as server, NatsBus(server.connection()) as bus:
+        store = await bus.key_value("kept")
+        await store.put("key", b"value")
+        before = await _read(folder)
+        start = FileLock(folder / "start.lock")
+        assert start.take()
+
+        os.kill(before.pid, signal.SIGKILL)
+        await to_thread.run_sync(_wait_for, lambda: free_port(before.port) == before.port)
+        async with EmbeddedServer(tmp_path / "other" / "server", preferred_port=before.port) as other:
+            assert other.connection().urls == (before.url,)
+            start.close()
+            with anyio.fail_after(WAIT_SECONDS):
+                await bus.wait_until_connected()
+            entry = await store.get("key")
+
+        assert entry is not None
+        assert entry.value == b"value"
+        assert (await _read(folder)).port != before.port
 
 
 @pytest.mark.fault
