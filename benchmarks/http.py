@@ -19,9 +19,10 @@ import httptools
 from benchmarks import http_load
 from benchmarks.guests import EXAMPLES
 from benchmarks.http_load import put_load
-from benchmarks.http_peer import free_port, serving, wait_until_open
+from benchmarks.http_peer import serving, wait_until_open
 from benchmarks.measurement import Effort, Row, Target, compare, interleave
 from benchmarks.processes import Processes, deploy, processes
+from node.server_process import free_port
 
 CONNECTIONS = 32
 ROUNDS = 5

@@ -30,6 +30,7 @@ from benchmarks.machine import one_core
 from benchmarks.measurement import Effort, Row, Target, compare
 from benchmarks.processes import Processes, deploy, processes
 from ctl.client import ControlClient
+from node.server_process import free_port
 
 GUEST = EXAMPLES / "keyvalue-loop/c/keyvalue-loop.wasm"
 OPERATIONS = 20
@@ -139,9 +140,7 @@ def _redis_server() -> Iterator[str | None]:
     if shutil.which("redis-server") is None:
         yield None
         return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="lattice-bench-redis-") as folder:
         command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from node.server_process import free_port
+
 REQUIRED = "LATTICE_REQUIRE_REDIS"
 """Set in CI: a missing server then fails the tests that need it, instead of skipping them."""
 
@@ -27,9 +29,7 @@ class RedisServer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
 
     @property
     def url(self) -> str:

@@ -6,7 +6,6 @@ The C version is committed. Those in JavaScript and Python are tested where they
 from __future__ import annotations
 
 import http.client
-import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import pytest
 
 from ctl.client import ControlClient
 from lattice.bus import Message
+from node.server_process import free_port
 from tests.e2e.processes import EXAMPLES, Lattice, until
 from tests.e2e.questions import holders
 
@@ -67,9 +67,7 @@ class Guestbook:
     async def start(self) -> None:
         """Start the nodes."""
         for name in ("a", "b"):
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self._ports[name] = probe.getsockname()[1]
+            self._ports[name] = free_port()
             self.lattice.node(name, "--http", f"127.0.0.1:{self._ports[name]}").start()
         await self.lattice.settled()
 

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from node.server_process import free_port
 from tests.e2e.processes import EXAMPLES, Lattice, until
 from tests.node.http.sites import Client, Response
 
@@ -26,13 +26,6 @@ ECHO = EXAMPLES / "http-echo/c/http-echo.wasm"
 GET = b"GET /world HTTP/1.1\r\nHost: a\r\n\r\n"
 ALL = ({"kind": "http", "name": "default", "configuration": {}},)
 MIB = 1 << 20
-
-
-def free_port() -> int:
-    """A port that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
