@@ -17,17 +17,20 @@ def _names(minimum: int = 1) -> st.SearchStrategy[tuple[str, ...]]:
     return st.lists(words, min_size=minimum, max_size=4, unique=True).map(tuple)
 
 
+def _named(types: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[tuple[str, Any], ...]]:
+    # The names come first: Hypothesis writes out what has to be drawn again, and such types are long.
+    return _names().flatmap(lambda names: st.tuples(*(st.tuples(st.just(name), types) for name in names)))
+
+
 def _containers(inner: st.SearchStrategy[wit.Type]) -> st.SearchStrategy[wit.Type]:
     optional = st.none() | inner
-    named = st.lists(st.tuples(words, inner), min_size=1, max_size=4, unique_by=lambda field: field[0])
-    cases = st.lists(st.tuples(words, optional), min_size=1, max_size=4, unique_by=lambda case: case[0])
     return st.one_of(
         inner.map(wit.List),
         inner.map(wit.Option),
         st.builds(wit.Result, optional, optional),
         st.lists(inner, min_size=1, max_size=4).map(lambda items: wit.Tuple(tuple(items))),
-        named.map(lambda fields: wit.Record(tuple(fields))),
-        cases.map(lambda cases: wit.Variant(tuple(cases))),
+        _named(inner).map(wit.Record),
+        _named(optional).map(wit.Variant),
         _names().map(wit.Enum),
         _names().map(wit.Flags),
     )
