@@ -60,7 +60,7 @@ class MemoryStream:
     def _end_the_idle(self) -> None:
         now = asyncio.get_running_loop().time()
         for name, queue in list(self._queues.items()):
-            if queue.idle_seconds is not None and now - queue.used_at > queue.idle_seconds:
+            if queue.is_idle(now):
                 self._queues.pop(name).end()
 
 
@@ -72,7 +72,12 @@ class _Queue:
         self.given: dict[int, asyncio.TimerHandle] = {}
         self.changed = anyio.Event()
         self.used_at = 0.0
+        self.takers = 0
         self.idle_seconds: float | None = None
+
+    def is_idle(self, now: float) -> bool:
+        """Whether it may end: who waits for its next message uses it, however late this process looks."""
+        return self.idle_seconds is not None and not self.takers and now - self.used_at > self.idle_seconds
 
     def end(self) -> None:
         """Give nothing again."""
@@ -83,6 +88,17 @@ class _Queue:
         if matches(self.settings.subject.split("."), message.subject.split(".")):
             self.waiting.append((sequence, message))
             self.changed.set()
+
+    async def wait_for_change(self) -> None:
+        """Return when there may be something to give."""
+        self.changed = anyio.Event()
+        self.takers += 1
+        try:
+            with anyio.move_on_after(LOOK_SECONDS):
+                await self.changed.wait()
+        finally:
+            self.takers -= 1
+            self.used_at = asyncio.get_running_loop().time()
 
     def give(self) -> tuple[int, Message] | None:
         if not self.waiting or len(self.given) >= self.settings.max_pending:
@@ -150,9 +166,7 @@ class MemoryWorkQueue:
             given = queue.give()
             if given is not None:
                 return MemoryWork(self._bus, queue, *given)
-            queue.changed = anyio.Event()
-            with anyio.move_on_after(LOOK_SECONDS):
-                await queue.changed.wait()
+            await queue.wait_for_change()
 
     async def aclose(self) -> None:
         pass
