@@ -21,6 +21,9 @@ from node.triggers.messaging import MessagingTriggers
 
 WAIT_SECONDS = 10.0
 
+PROBE = b"probe"
+"""The body of a message that asks only whether it arrives: no handler gets it, so it may come late."""
+
 Behave = Callable[[dict[str, Any], int], Awaitable[Any]]
 
 
@@ -69,6 +72,8 @@ class World:
     answers_at_once: bool = False
     """Whether a handler that does not wait has returned when its call has been begun."""
     handled: list[Handled] = field(default_factory=list)
+    probed: set[tuple[str, str]] = field(default_factory=set)
+    """Nodes that got a probe, each with its subject."""
     running: int = 0
     most_running: int = 0
     observed: Observed = field(default_factory=Observed)
@@ -134,6 +139,9 @@ class Node:
 
     async def _call(self, request: CallRequest, args: Any) -> Any:
         world = self._world
+        if args[0]["body"] == PROBE:
+            world.probed.add((self.name, args[0]["subject"]))
+            return {"ok": None}
         world.handled.append(Handled(self.name, args[0], request))
         world.running += 1
         world.most_running = max(world.most_running, world.running)
