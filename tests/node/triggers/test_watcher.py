@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Hashable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from lattice.nats_bus import NatsBus
 from node.triggers.watcher import WatcherTriggers, check_trigger
 from providers.keyvalue.nats import escape
 from providers.provider import Secret
+from tests.waiting import until
 
 WAIT_SECONDS = 10.0
 
@@ -34,6 +36,7 @@ class World:
         self.kind = "keyvalue-nats"
         self.fails = False
         self.named: dict[str, str] = {}
+        self.watchers: dict[str, WatcherTriggers] = {}
         self.components: dict[str, Any] = {}
         self.state = SimpleNamespace(
             desired=SimpleNamespace(components=self.components),
@@ -73,13 +76,16 @@ class World:
                 await anyio.sleep(0.005)
         return self.told
 
-    async def until_watched(self, store: KeyValue) -> None:
-        """Return when changes are handed over."""
+    async def until_watched(self, store: KeyValue, bucket: str = "") -> None:
+        """Return when changes are handed over, and none that was made here is on its way any more."""
         with anyio.fail_after(WAIT_SECONDS):
-            while not self.told:
-                await store.put(key("probe"), b"")
+            for number in itertools.count(1):
+                await store.put(key("probe", bucket), b"%d" % number)
                 await anyio.sleep(0.02)
-        await anyio.sleep(0.1)
+                if self.told:
+                    break
+            while self.told[-1][-1] != b"%d" % number:  # noqa: ASYNC110 - nothing tells of it
+                await anyio.sleep(0.005)
         self.told.clear()
 
 
@@ -135,7 +141,8 @@ async def world(request: pytest.FixtureRequest, nats_bus: NatsBus, lattice_name:
     async with MemoryBus(MemoryBroker()) as memory, anyio.create_task_group() as tasks:
         world = World(memory if request.param == "memory" else nats_bus, lattice_name)
         for node in ("a", "b"):
-            await tasks.start(world.watcher(node).run)
+            world.watchers[node] = world.watcher(node)
+            await tasks.start(world.watchers[node].run)
         yield world
         tasks.cancel_scope.cancel()
 
@@ -161,12 +168,7 @@ async def test_a_component_is_told_of_each_change_in_its_order(world: World) -> 
 async def test_only_what_was_asked_for_is_told(world: World) -> None:
     store = await world.store("shop")
     world.put({"default": {"bucket": "other"}, "shop": {"bucket": "shop"}}, link="shop", bucket="orders")
-    with anyio.fail_after(WAIT_SECONDS):
-        while not world.told:
-            await store.put(key("probe", "orders"), b"")
-            await anyio.sleep(0.02)
-    await anyio.sleep(0.1)
-    world.told.clear()
+    await world.until_watched(store, "orders")
 
     await store.put(key("1", "visits"), b"")
     await store.put(key("1"), b"")
@@ -218,6 +220,7 @@ async def test_another_node_takes_over_when_the_first_has_no_replica_any_more(wo
     first = list(await world.until_told(1))
 
     world.nodes = ["b"]
+    await until(lambda: not world.watchers["a"]._followed)
     world.told.clear()
     await world.until_watched(store)
     await store.put(key("y"), b"")
