@@ -51,10 +51,10 @@ class Lattice:
     async def delete(self) -> None:
         await self.editor.edit("orders", untriggered("orders", IDENTITY))
 
-    async def lead(self, observer: Observer | None = None) -> anyio.CancelScope:
+    async def lead(self, observer: Observer | None = None, **looks: float) -> anyio.CancelScope:
         """A node that leads, until the scope is cancelled."""
         queues = StreamQueues(
-            self.other, self.name, observer or self.observer, is_leading=lambda: True, **LOOKS
+            self.other, self.name, observer or self.observer, is_leading=lambda: True, **{**LOOKS, **looks}
         )
         scope = anyio.CancelScope()
 
@@ -166,7 +166,7 @@ async def test_what_was_not_settled_outlives_all_nodes_that_took_it(lattice: Lat
 
 
 async def test_a_trigger_that_is_deleted_and_put_again_goes_on_where_it_was(lattice: Lattice) -> None:
-    await lattice.lead()
+    await lattice.lead(retire_seconds=5.0)  # it is put again before
     await lattice.put(start="new")
     await lattice.until({"orders-default": False})
 
@@ -200,7 +200,7 @@ async def test_a_decision_that_comes_too_late_is_taken_back(lattice: Lattice) ->
     await lattice.until({"orders-default": False})
     lattice.world.nodes["one"].serves = False
     (queue,) = await lattice.own.owned_queues(lattice.name)
-    await lattice.own.retire_queue(queue, idle_seconds=3.0)
+    await lattice.own.retire_queue(queue, idle_seconds=30.0)
 
     await lattice.lead()
 
