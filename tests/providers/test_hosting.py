@@ -152,7 +152,7 @@ async def test_provider_that_fails_its_check_is_started_anew_and_calls_end_at_on
         began = now()
         with pytest.raises(Unreachable, match="does not run here"):
             await host.call("greet", "Ann")
-        assert now() - began < 0.1
+        assert now() - began < 2.5  # else it would have waited for its deadline
         assert not host.providers.serves("greeter")
         offer = host.changes[-1][0]
         assert not offer.is_healthy and "server" in offer.reason
