@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from node.server_process import free_port
+from tests.ports import own_port
 
 REQUIRED = "LATTICE_REQUIRE_REDIS"
 """Set in CI: a missing server then fails the tests that need it, instead of skipping them."""
@@ -29,7 +30,7 @@ class RedisServer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
+        self.port = own_port()
 
     @property
     def url(self) -> str:
@@ -61,6 +62,11 @@ class RedisServer:
                     return
             time.sleep(0.02)
         raise AssertionError(f"redis-server did not start: see {self._folder}/redis.log")
+
+    def suspend(self) -> None:
+        """Stop the process without ending it, and return when it stands still."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def kill(self) -> None:
         if self._process is not None:

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from lattice.connection import ConnectionSettings, Credentials
-from node.server_process import find_binary, free_port
+from node.server_process import find_binary
+from tests.ports import own_port
 
 START_SECONDS = 10.0
 BINARY = find_binary()
@@ -26,7 +27,7 @@ class NatsServer:
 
     def __init__(self, folder: Path, *, has_jetstream: bool = True, **extra: object) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = own_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self._config: dict[str, object] = {
             "listen": f"127.0.0.1:{self.port}",

@@ -16,8 +16,9 @@ from lattice import subjects
 from lattice.connection import ConnectionSettings, Credentials
 from lattice.errors import LatticeError
 from lattice.nats_bus import NatsBus
-from node.server_process import find_binary, free_port
+from node.server_process import find_binary
 from tests.docs.pages import DOCS, ROOT, blocks, section
+from tests.ports import own_port
 
 GREETER = ROOT / "examples" / "greeter" / "wat" / "greeter.wasm"
 LATTICECTL = [sys.executable, "-c", "from ctl.cli import main; main()"]
@@ -29,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
 @pytest.fixture
 def port() -> int:
-    return free_port()
+    return own_port()
 
 
 @pytest.fixture

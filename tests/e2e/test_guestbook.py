@@ -19,9 +19,9 @@ import pytest
 
 from ctl.client import ControlClient
 from lattice.bus import Message
-from node.server_process import free_port
 from tests.e2e.processes import EXAMPLES, Lattice, until
 from tests.e2e.questions import holders
+from tests.ports import own_port
 
 COMPILE_SECONDS = 200.0
 """What two nodes may take for an engine of 18 MB, side by side on a busy machine."""
@@ -67,7 +67,7 @@ class Guestbook:
     async def start(self) -> None:
         """Start the nodes."""
         for name in ("a", "b"):
-            self._ports[name] = free_port()
+            self._ports[name] = own_port()
             self.lattice.node(name, "--http", f"127.0.0.1:{self._ports[name]}").start()
         await self.lattice.settled()
 

@@ -18,7 +18,8 @@ import pytest
 from lattice.connection import ConnectionSettings, Credentials
 from lattice.errors import LatticeError
 from lattice.nats_bus import NatsBus
-from node.server_process import find_binary, free_port
+from node.server_process import find_binary
+from tests.ports import own_port
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "examples" / "cluster"
@@ -33,9 +34,9 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.clients = folder / "clients"
         self.folders = [folder / f"nats-{number}" for number in (1, 2, 3)]
-        self.ports = [free_port() for _ in self.folders]
+        self.ports = [own_port() for _ in self.folders]
         self._folder = folder
-        self._routes = [free_port() for _ in self.folders]
+        self._routes = [own_port() for _ in self.folders]
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -53,7 +54,7 @@ class Cluster:
             text = (CLUSTER / "nats.conf").read_text()
             text = text.replace("0.0.0.0:4222", f"127.0.0.1:{port}")
             text = text.replace("0.0.0.0:6222", f"127.0.0.1:{route}")
-            text = text.replace("127.0.0.1:8222", f"127.0.0.1:{free_port()}")
+            text = text.replace("127.0.0.1:8222", f"127.0.0.1:{own_port()}")
             (folder / "nats.conf").write_text(text)
 
     def command(self, folder: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:

@@ -18,7 +18,7 @@ from lattice.conformance_stores import (
 from lattice.connection import ConnectionSettings, Credentials
 from lattice.errors import Interrupted, TimedOut, Unreachable
 from lattice.nats_bus import NatsBus
-from node.server_process import free_port
+from tests.ports import own_port
 from tests.servers import NatsServer
 
 WAIT_SECONDS = 30.0
@@ -27,7 +27,7 @@ WAIT_SECONDS = 30.0
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[list[NatsServer]]:
     """Three servers that know each other."""
-    ports = [free_port() for _ in range(3)]
+    ports = [own_port() for _ in range(3)]
     routes = [f"nats://127.0.0.1:{port}" for port in ports]
     servers = [
         NatsServer(

@@ -15,9 +15,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from node.server_process import free_port
 from tests.e2e.processes import EXAMPLES, Lattice, until
 from tests.node.http.sites import Client, Response
+from tests.ports import own_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(120)]
 
@@ -39,7 +39,7 @@ class Listeners:
     async def start(self, *names: str, options: tuple[str, ...] = ()) -> None:
         """Start nodes with listeners on ports of their own."""
         for name in names:
-            self.ports[name], self.admin[name] = free_port(), free_port()
+            self.ports[name], self.admin[name] = own_port(), own_port()
             own = ("--http", f"127.0.0.1:{self.ports[name]}", "--http-admin", f"127.0.0.1:{self.admin[name]}")
             self.lattice.node(name, *own, *options).start()
         await self.lattice.settled()

@@ -14,11 +14,11 @@ import pytest
 
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.nats_bus import NatsBus
-from node.server_process import free_port
 from providers.blobstore.bucket import Store
 from providers.blobstore.filesystem import FilesystemStore
 from providers.blobstore.nats import NatsStore
 from providers.blobstore.s3 import S3Settings, S3Store
+from tests.ports import own_port
 
 START_SECONDS = 20.0
 
@@ -27,7 +27,7 @@ class S3Server:
     """An S3-compatible server in a process of its own; it forgets everything when it ends."""
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port = own_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
