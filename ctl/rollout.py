@@ -152,6 +152,8 @@ async def wait_until_ready(
         with anyio.move_on_after(timeout_seconds):
             return await wait.run(events)
     reason = wait.reason or "the lattice gives no reason"
+    if wait.failure not in reason:
+        reason += f"; it failed before: {wait.failure}"
     raise TimedOut(
         f"`{component}` is not ready after {duration_text(timeout_seconds)}: {reason}",
         details={"hint": f"`latticectl describe {component}` shows the state; it may still get ready"},
@@ -159,7 +161,7 @@ async def wait_until_ready(
 
 
 class _Wait:
-    # The mutable state of a wait is the last reason, what was said of it, and since when the component fails.
+    # The mutable state of a wait is the last reason and failure, what was said, and since when it fails.
 
     def __init__(
         self,
@@ -171,6 +173,7 @@ class _Wait:
         is_new: bool,
     ) -> None:
         self.reason = ""
+        self.failure = ""
         self._client = client
         self._component = component
         self._aim = aim
@@ -205,6 +208,8 @@ class _Wait:
         now = anyio.current_time()
         self._failed_since = self._failed_since or now
         self.reason = verdict.reason
+        if verdict.state == "failed":
+            self.failure = verdict.reason
         if now - self._failed_since < FAILED_GRACE_SECONDS:
             return False
         if verdict.state == "superseded":

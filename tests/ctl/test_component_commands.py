@@ -220,6 +220,28 @@ def test_a_deployment_that_another_one_replaced_is_a_conflict(
     assert "was changed meanwhile: generation 2" in result.stderr
 
 
+def test_a_failure_is_told_though_it_is_being_tried_again_when_the_time_is_over(
+    latticectl: CommandLine,
+) -> None:
+    place = {"node": "N1", "node_name": "node-1", "count": 1, "state": "failed", "reason": "out of memory"}
+    component = latticectl.node.deployed("greeter", state="failed", placements=[place])
+
+    def try_again() -> None:
+        beginning = {**place, "state": "preparing", "reason": "it is prepared"}
+        latticectl.node.at_request["describe.component"] = lambda: component.update(
+            state="progressing", placements=[beginning]
+        )
+        event = {"time": 1.0, "event": "replica.starting", "component": "greeter"}
+        latticectl.node.published.append(("lattice.1.default.event.replica.starting", event))
+
+    latticectl.node.at_request["describe.component"] = try_again
+
+    result = latticectl("wait", "greeter", "--timeout", "1s")
+
+    assert result.exit_code == 5
+    assert "it is prepared; it failed before: node-1: out of memory" in result.stderr
+
+
 def test_update_keeps_the_component_and_changes_its_digest(
     latticectl: CommandLine, greeter_file: Path
 ) -> None:

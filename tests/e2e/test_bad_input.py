@@ -165,7 +165,7 @@ def start(*options: str, **variables: str) -> tuple[list[str], dict[str, str]]:
 async def test_a_node_with_wrong_settings_says_so_and_ends(
     tmp_path: Path, options: list[str], code: int, words: list[str]
 ) -> None:
-    check(await run(*start(*options, LATTICE_STATE=str(tmp_path)), seconds=20), code, *words)
+    check(await run(*start(*options, LATTICE_STATE=str(tmp_path))), code, *words)
 
 
 async def test_an_unknown_key_suggests_the_nearest(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ async def test_an_unknown_key_suggests_the_nearest(tmp_path: Path) -> None:
 
 
 async def test_a_node_with_anothers_name_is_refused(lattice: Lattice) -> None:
-    done = await run([NODE, "start", "--name", "a"], lattice.environment, seconds=20)
+    done = await run([NODE, "start", "--name", "a"], lattice.environment)
 
     check(done, REFUSED, "'a'", "--name")
 
@@ -188,7 +188,7 @@ async def test_a_node_with_anothers_name_is_refused(lattice: Lattice) -> None:
 async def test_an_explicit_data_folder_in_use_is_refused(lattice: Lattice) -> None:
     taken = next((lattice.folder / lattice.name).glob("node-*"))
 
-    done = await run([NODE, "start", "--data", str(taken)], lattice.environment, seconds=20)
+    done = await run([NODE, "start", "--data", str(taken)], lattice.environment)
 
     check(done, REFUSED, str(taken))
 
@@ -230,7 +230,7 @@ def tiny_folder(tmp_path: Path) -> Iterator[Path]:
 async def test_a_read_only_data_folder_is_refused(lattice: Lattice, read_only_folder: Path) -> None:
     command = [NODE, "start", "--data", str(read_only_folder / "data")]
 
-    check(await run(command, lattice.environment, seconds=20), REFUSED, str(read_only_folder))
+    check(await run(command, lattice.environment), REFUSED, str(read_only_folder))
 
 
 async def test_a_full_disk_of_one_node_is_said_and_harms_no_other(
@@ -243,7 +243,7 @@ async def test_a_full_disk_of_one_node_is_said_and_harms_no_other(
         (tiny_folder / "ballast").write_bytes(bytes(tiny_free(tiny_folder)))
 
         done = await lattice.ctl(
-            "deploy", FLOOD, "--name", "cramped", "--label", "disk=full", "--timeout", "5s"
+            "deploy", FLOOD, "--name", "cramped", "--label", "disk=full", "--timeout", "30s"
         )
         described = await lattice.ctl("describe", "cramped")
         await lattice.ctl("delete", "cramped")
@@ -265,6 +265,6 @@ def tiny_free(folder: Path) -> int:
 
 
 async def test_the_embedded_server_on_a_read_only_disk_is_said(read_only_folder: Path) -> None:
-    done = await run(*start(LATTICE_STATE=str(read_only_folder)), seconds=20)
+    done = await run(*start(LATTICE_STATE=str(read_only_folder)))
 
     check(done, REFUSED, str(read_only_folder))
