@@ -68,16 +68,18 @@ async def test_cancelled_before_it_began_it_never_begins() -> None:
 
 async def test_cancelled_while_it_runs_its_end_is_awaited() -> None:
     workers = Workers(threads=1)
-    has_ended = threading.Event()
+    has_begun, has_ended = threading.Event(), threading.Event()
 
     def work() -> None:
+        has_begun.set()
         time.sleep(0.05)
         has_ended.set()
 
     try:
-        with anyio.move_on_after(0.01) as scope:
-            await workers.run(work)
-        assert scope.cancelled_caught
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(workers.run, work)
+            await anyio.to_thread.run_sync(has_begun.wait)
+            tasks.cancel_scope.cancel()
         assert has_ended.is_set()
     finally:
         await anyio.to_thread.run_sync(workers.close)

@@ -341,13 +341,18 @@ async def test_a_response_that_is_closed_early_closes_its_connection(client: Htt
 
 
 async def test_cancelling_a_request_closes_its_connection(client: HttpClient) -> None:
+    asked = anyio.Event()
+
     async def script(peer: Peer) -> None:
         await peer.head()
+        asked.set()
         await peer.reader.read()
 
     async with serving(script) as server:
-        with anyio.move_on_after(0.05):
-            await _send(client, _request(server))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_send, client, _request(server))
+            await asked.wait()
+            tasks.cancel_scope.cancel()
         with anyio.fail_after(5):
             while not server.ended:  # noqa: ASYNC110
                 await anyio.sleep(0.001)

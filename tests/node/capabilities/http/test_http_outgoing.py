@@ -157,13 +157,18 @@ async def test_a_response_that_breaks_off_is_an_error_for_the_guest(lab: HostHan
 
 
 async def test_a_request_ends_with_the_call_that_made_it(handlers: Handlers, lab: HostHandler) -> None:
+    asked = anyio.Event()
+
     async def silent(peer: Peer) -> None:
         await peer.head()
+        asked.set()
         await peer.reader.read()
 
     async with serving(silent) as server:
-        with anyio.move_on_after(0.1):
-            await response_of(lab, _fetch(server.authority), context())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(response_of, lab, _fetch(server.authority), context())
+            await asked.wait()
+            tasks.cancel_scope.cancel()
         with anyio.fail_after(5):
             while not server.ended:  # noqa: ASYNC110
                 await anyio.sleep(0.001)
