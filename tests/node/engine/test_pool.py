@@ -124,9 +124,8 @@ async def test_instances_are_made_ahead_of_calls(bench: Bench) -> None:
 
     for _ in range(3):
         await pool.call("-", "add", [1, 2], context())
-        await wait_all_tasks_blocked()
 
-    assert pool.statistics().prewarmed > 0
+    await until(lambda: pool.statistics().prewarmed > 0)
     assert pool.statistics().instances_made > 3
 
 
@@ -145,8 +144,7 @@ async def test_calls_beyond_slots_and_queue_are_overloaded_and_the_rest_is_serve
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
             tasks.start_soon(call)
-        await wait_all_tasks_blocked()
-        assert (gate.waiting, pool.statistics().queued, len(outcomes)) == (2, 3, 5)
+        await until(lambda: (gate.waiting, pool.statistics().queued, len(outcomes)) == (2, 3, 5))
         gate.open.set()
 
     assert sorted(outcomes) == ["overloaded"] * 5 + ["served"] * 5
@@ -190,8 +188,7 @@ async def test_more_slots_let_waiting_calls_in(bench: Bench) -> None:
             tasks.start_soon(pool.call, "-", "run", [1], context())
         await wait_all_tasks_blocked()
         pool.resize(3)
-        await wait_all_tasks_blocked()
-        assert gate.waiting == 3
+        await until(lambda: gate.waiting == 3)
         gate.open.set()
 
 
@@ -224,8 +221,7 @@ async def test_node_without_room_is_overloaded_and_recovers(bench: Bench, engine
     async with anyio.create_task_group() as tasks:
         for _ in range(most):
             tasks.start_soon(pool.call, "-", "run", [1], context())
-        await wait_all_tasks_blocked()
-        assert engine.instances == most
+        await until(lambda: engine.instances == most)
         with pytest.raises(Overloaded, match="instances of this node are in use"):
             await pool.call("-", "run", [1], context())
         gate.open.set()
