@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -26,7 +24,7 @@ COUNTER = EXAMPLES / "counter" / "c" / "counter.wasm"
 LOOP = EXAMPLES / "keyvalue-loop" / "c" / "keyvalue-loop.wasm"
 PROVIDER = EXAMPLES / "provider-python"
 STORE = "wasi:keyvalue"
-PROMPTLY_SECONDS = 1.0
+PROMPTLY_SECONDS = 3.0
 """What is promised is 0.1 s; the machine of the tests may be busy with other things."""
 ONCE = CallOptions(budget_seconds=10)
 
@@ -100,7 +98,7 @@ async def test_redis_that_dies_in_the_middle_is_told_at_once_and_used_again_when
         async def loop() -> None:
             ended.append(await client.call("keyvalue-loop", "get", ["k", 10**6], options=ONCE))
 
-        os.kill(redis.pid, signal.SIGSTOP)  # so that an operation surely is in progress
+        redis.suspend()  # so that an operation surely is in progress
         tasks.start_soon(loop)
         await until(lambda: _is_busy(client, "keyvalue-loop"), what="the guest is in its loop")
         redis.kill()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -27,7 +25,7 @@ from tests.servers import NatsServer
 pytestmark = pytest.mark.fault
 
 CALLS = 20
-PROMPTLY_SECONDS = 1.0
+PROMPTLY_SECONDS = 3.0
 """What is promised is 0.1 s; the machine of the tests may be busy with other things."""
 
 
@@ -74,7 +72,7 @@ async def test_operations_in_progress_end_at_once_and_later_ones_count_on(stage:
             outcome = error
         ends.append((time.monotonic(), outcome))
 
-    os.kill(stage.server.pid, signal.SIGSTOP)  # so that they surely are in progress
+    await anyio.to_thread.run_sync(stage.server.suspend)  # so that they surely are in progress
     async with anyio.create_task_group() as tasks:
         for _ in range(CALLS):
             tasks.start_soon(increment)
