@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 TOOL = EXAMPLES / "tool-command/c/tool.wasm"
 MODULE = EXAMPLES / "tool-command/c/tool.wasip1.wasm"
-AT_ONCE_SECONDS = 3.0
+AT_ONCE_SECONDS = 10.0
 
 
 @pytest.fixture(params=[TOOL, MODULE], ids=["component", "module"])

@@ -16,7 +16,7 @@ from tests.e2e.load import steady
 from tests.e2e.processes import GREETER, GREETER_C, Lattice, until
 from tests.e2e.questions import holders, running
 
-pytestmark = [pytest.mark.slow, pytest.mark.fault]
+pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(120)]
 
 SETTINGS: dict[str, Any] = {
     "max_concurrency": 7,

@@ -15,7 +15,7 @@ from lattice.sealing import Secret
 from tests.e2e.processes import GREETER, Lattice, until
 from tests.e2e.questions import controller
 
-pytestmark = [pytest.mark.slow, pytest.mark.fault]
+pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(120)]
 
 INTERVAL_SECONDS = 0.2
 KILLS = 2

