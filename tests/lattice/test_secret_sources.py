@@ -253,6 +253,13 @@ def test_a_file_that_may_not_be_read_says_so() -> None:
         found.get("file:key")
 
 
+def replace_file(file: Path, data: bytes) -> None:
+    """At once, so that nobody sees it empty."""
+    new = file.parent.with_name("new")
+    new.write_bytes(data)
+    new.replace(file)
+
+
 async def test_a_change_of_a_file_is_told_and_a_file_that_is_gone_is_not_found(mount: Path) -> None:
     file = mount / "db-password"
     told: list[str] = []
@@ -271,7 +278,7 @@ async def test_a_change_of_a_file_is_told_and_a_file_that_is_gone_is_not_found(m
         assert secrets.resolve({"password": "file:db-password"}) == {"password": Secret("old")}
         assert secrets.local_kinds() == {"file:db-password": "string"}
 
-        await to_thread.run_sync(file.write_bytes, b"\xff")
+        await to_thread.run_sync(replace_file, file, b"\xff")
         with anyio.fail_after(10):
             await changed.wait()
         assert secrets.reveal("file:db-password").reveal() == b"\xff"
