@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,16 @@ def run(folder: Path, *groups: str) -> list[dict[str, object]]:
     output = folder / "results.json"
     chosen = [part for group in groups for part in ("--only", group)]
     command = [sys.executable, "-m", "benchmarks", "--quick", *chosen, "--output", str(output)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.Popen(
+        command, cwd=Path(__file__).parents[2], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        printed, errors = process.communicate()
+    finally:
+        if process.poll() is None:  # the time of the test is over: it is to end its nodes, too
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+    assert process.returncode == 0, printed + errors
     rows = json.loads(output.read_text())
     assert isinstance(rows, list)
     return rows
