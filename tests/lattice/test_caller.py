@@ -323,7 +323,7 @@ async def test_a_component_of_no_replicas_is_not_waited_for(world: World) -> Non
     spec = ComponentSpec(name="idle", digest=DIGEST, replicas=0)
     world.state.apply(new_application("idle", None, 1, components=[spec]), 0.0)
 
-    with anyio.fail_after(1), pytest.raises(Unreachable, match="`latticectl scale idle --replicas 1`"):
+    with anyio.fail_after(5), pytest.raises(Unreachable, match="`latticectl scale idle --replicas 1`"):
         await world.caller().call(request(component="idle"), [])
 
 

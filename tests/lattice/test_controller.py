@@ -77,7 +77,7 @@ async def test_copies_that_never_end_are_not_taken() -> None:
     async with MemoryBus(MemoryBroker()) as bus:
         world = World(bus)
         await world.answer(subjects.inventory(LATTICE, NODE), {"applications": [], "next": 0})
-        with anyio.fail_after(1):
+        with anyio.fail_after(5):
             await world.controller._fetch_copies(FetchCopies(NODE))
 
     assert len(world.sizes) == 1

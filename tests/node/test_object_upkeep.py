@@ -62,7 +62,7 @@ async def test_the_leader_purges_what_lost_writers_left_in_the_lattices_stores(
 
     async with NatsBus(nats_server.settings()) as bus, anyio.create_task_group() as tasks:
         upkeep = ObjectUpkeep(
-            bus, lattice_name, is_leading=lambda: True, look_seconds=0.1, abandoned_seconds=0.5
+            bus, lattice_name, is_leading=lambda: True, look_seconds=0.1, abandoned_seconds=2.5
         )
         tasks.start_soon(upkeep.run)
         tasks.start_soon(ours[0].write, "large", going_on())

@@ -71,7 +71,7 @@ async def test_discovery_reaches_a_node_by_service_and_by_id() -> None:
         async with AsyncExitStack() as stack:
             await service.start(bus, tasks, stack)
             for subject in ("$SRV.PING", "$SRV.PING.lattice-node", "$SRV.PING.lattice-node.N1"):
-                reply = await bus.request(subject, timeout_seconds=1)
+                reply = await bus.request(subject, timeout_seconds=5)
                 assert json.loads(reply.data)["id"] == "N1"
 
 

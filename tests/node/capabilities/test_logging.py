@@ -42,10 +42,10 @@ async def test_messages_are_limited_in_rate_even_when_they_say_nothing(
 ) -> None:
     compiled = await compile_text(compiler, text(NAMES[0]))
     async with Guest(engine, compiled, logging_interfaces(), bytes_per_second=1000) as guest:
-        for _ in range(100):
+        for _ in range(500):
             await guest.call("log", "info", "", "")
 
-    assert 10 < len(guest.written) < 60
+    assert 10 < len(guest.written) < 300  # a machine that is busy for seconds lets more through
 
 
 async def test_a_long_context_is_cut(compiler: Compiler, engine: Engine) -> None:

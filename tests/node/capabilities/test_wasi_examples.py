@@ -40,7 +40,7 @@ async def test_a_command_sees_its_arguments_prints_and_sleeps(
     assert _text(sandboxes, "stdout").startswith("argument 0: hello\nargument 1: one\n")
     slept = re.fullmatch(r"slept (\d+) ms", _text(sandboxes, "stderr"))
     assert slept
-    assert 20 <= int(slept[1]) < 1000  # a busy machine wakes nobody in time
+    assert 20 <= int(slept[1]) < 10_000  # a busy machine wakes nobody in time
 
 
 async def test_a_command_that_fails_says_so_in_its_result(

@@ -106,8 +106,11 @@ async def test_standard_input_is_what_the_settings_say(make_pool: MakePool) -> N
     assert await _call(make_pool(), "read", 3) == b""
 
 
+SLEEPERS = 16
+
+
 async def test_sleepers_sleep_side_by_side_and_the_loop_goes_on(make_pool: MakePool) -> None:
-    pool = make_pool()
+    pool = make_pool(slots=SLEEPERS)
     turns = 0
 
     async def count_turns() -> None:
@@ -120,12 +123,12 @@ async def test_sleepers_sleep_side_by_side_and_the_loop_goes_on(make_pool: MakeP
     async with anyio.create_task_group() as counting:
         counting.start_soon(count_turns)
         async with anyio.create_task_group() as sleeping:
-            for _ in range(8):
-                sleeping.start_soon(_call, pool, "sleep", 50 * MILLISECOND)
+            for _ in range(SLEEPERS):
+                sleeping.start_soon(_call, pool, "sleep", 250 * MILLISECOND)
         elapsed = time.monotonic() - began
         counting.cancel_scope.cancel()
 
-    assert 0.05 <= elapsed < 0.2  # one after the other would take 0.4 s
+    assert 0.25 <= elapsed < SLEEPERS * 0.25 / 2  # one after the other would take twice as long
     assert turns >= 10
 
 

@@ -58,7 +58,7 @@ async def test_endless_loop_ends_with_its_budget(bench: Bench) -> None:
     with pytest.raises(TimedOut):
         await pool.call("-", "spin", [], context(0.05))
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert await pool.call("-", "add", [1, 2], context()) == 3
 
 

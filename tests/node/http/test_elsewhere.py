@@ -240,7 +240,7 @@ async def test_a_lost_node_is_told_at_once(world: World) -> None:
         await client.send(GET)
         await until(lambda: len(handler.requests) == 1)
         far.caller.node_lost("N1")
-        with anyio.fail_after(0.1):
+        with anyio.fail_after(5):  # the request itself may take thirty
             response = await client.response()
 
     assert response.status == 502 and b"n1 was lost" in response.body

@@ -37,6 +37,7 @@ from node.http.address import Address, parse_address
 from node.http.listener import Listener
 from node.settings import NodeSettings
 from tests.node.http.sites import Client, Script, hello
+from tests.waiting import until
 
 DIGEST = "sha256:" + "0" * 64
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -253,9 +254,7 @@ async def test_requests_above_the_limit_are_told_to_come_back() -> None:
         it.client() as two,
     ):
         await one.send(GET)
-        with anyio.fail_after(2):
-            while not it.listener.dispatcher.in_progress:  # noqa: ASYNC110 - the listener tells nobody
-                await anyio.sleep(0.005)
+        await until(lambda: it.listener.dispatcher.in_progress)
         await two.send(GET)
         refused = await two.response()
         gate.set()

@@ -424,7 +424,7 @@ async def test_a_client_that_leaves_takes_its_call_with_it() -> None:
         async with site.client() as client:
             await client.send(GET)
             await began.wait()
-        with anyio.fail_after(2):
+        with anyio.fail_after(5):
             await ended.wait()
 
 
@@ -445,7 +445,7 @@ async def test_a_client_that_leaves_during_its_upload_interrupts_it() -> None:
         async with site.client() as client:
             await client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc")
             await until(lambda: bool(site.responder.requests))
-        with anyio.fail_after(2):
+        with anyio.fail_after(5):
             await failed.wait()
 
 

@@ -43,7 +43,7 @@ def _whole(response: HttpResponse) -> bytes:
 
 
 async def test_sleeping_takes_its_time_and_no_longer(shims: Shims) -> None:
-    assert 29 <= int(await _answer(shims, "/sleep")) < 2000
+    assert 29 <= int(await _answer(shims, "/sleep")) < 10_000
 
 
 async def test_the_first_of_several_timers_ends_the_wait(shims: Shims) -> None:
