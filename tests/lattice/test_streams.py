@@ -19,7 +19,9 @@ from lattice.nats_bus import NatsBus
 from lattice.streams import ByteReceiver, ByteSender, StreamSettings
 from lattice.wire import CallHeaders
 
+PATIENT = StreamSettings(window_bytes=1000)
 QUICK = StreamSettings(window_bytes=1000, idle_seconds=0.05)
+"""For ends that are to stand still: on a busy machine all do for so long."""
 SUBJECT = subjects.call("l", "echo", "-", "echo")
 BODY = bytes(range(256)) * 20_000
 
@@ -49,7 +51,7 @@ class LossyBus(MemoryBus):
 
 @asynccontextmanager
 async def _ends(
-    kind: str, settings: StreamSettings = QUICK
+    kind: str, settings: StreamSettings = PATIENT
 ) -> AsyncIterator[tuple[ByteSender, ByteReceiver]]:
     async with AsyncExitStack() as stack:
         if kind == "pipe":
@@ -98,7 +100,7 @@ async def test_an_empty_stream_ends(kind: str) -> None:
 
 @both
 async def test_the_sender_waits_for_the_reader(kind: str) -> None:
-    async with _ends(kind, StreamSettings(window_bytes=1000)) as (sender, receiver):
+    async with _ends(kind) as (sender, receiver):
         await sender.send(b"x" * 1000)
 
         with anyio.move_on_after(0.02) as scope:
@@ -110,14 +112,14 @@ async def test_the_sender_waits_for_the_reader(kind: str) -> None:
 
 @both
 async def test_a_reader_that_stands_still_interrupts_the_sender(kind: str) -> None:
-    async with _ends(kind) as (sender, _):
+    async with _ends(kind, QUICK) as (sender, _):
         with pytest.raises(Interrupted, match="stood still"):
             await sender.send(b"x" * 1001)
 
 
 @both
 async def test_a_sender_that_stands_still_interrupts_the_reader(kind: str) -> None:
-    async with _ends(kind) as (sender, receiver):
+    async with _ends(kind, QUICK) as (sender, receiver):
         await sender.send(b"x")
 
         assert await receiver.receive() == b"x"
@@ -159,7 +161,7 @@ async def test_a_reader_that_leaves_stops_the_sender(kind: str) -> None:
 
 @both
 async def test_the_news_that_the_peer_is_gone_wakes_whoever_waits(kind: str) -> None:
-    async with _ends(kind, StreamSettings(window_bytes=1000)) as (sender, receiver):
+    async with _ends(kind) as (sender, receiver):
         async with anyio.create_task_group() as group:
             group.start_soon(_fails_with_unreachable, receiver.receive)
             await anyio.wait_all_tasks_blocked()
