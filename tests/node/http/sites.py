@@ -156,8 +156,17 @@ class Client:
             if left:
                 reading.parser.feed_data(await self.reader.readexactly(left))
             while is_chunked and not reading.response.is_complete:
-                reading.parser.feed_data(await self.reader.readexactly(1))  # no byte of the next response
+                reading.parser.feed_data(await self._chunk())
         return reading.response
+
+    async def _chunk(self) -> bytes:
+        """One chunk, the last with its trailers, and no byte of the next response."""
+        line = await self.reader.readuntil(b"\r\n")
+        if size := int(line.partition(b";")[0], 16):
+            return line + await self.reader.readexactly(size + 2)
+        while not line.endswith(b"\r\n\r\n"):
+            line += await self.reader.readuntil(b"\r\n")
+        return line
 
     async def close(self) -> None:
         """Leave."""
