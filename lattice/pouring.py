@@ -37,6 +37,34 @@ class Lender(Protocol):
         """So many bytes were read, or written; what is written next must be `rest`, the end of a chunk."""
 
 
+class Sublender:
+    """A base of who lends on the socket that somebody lends to it; implements `Lender`."""
+
+    # The mutable state is who has the socket to lend, and how to call it back from who borrowed it.
+
+    _lender: Lender | None = None
+    _recall: Callable[[], None] | None = None
+
+    @property
+    def left(self) -> int:
+        return 0 if self._lender is None else self._lender.left
+
+    def lend(self, recall: Callable[[], None]) -> Loan | None:
+        loan = None if self._lender is None else self._lender.lend(recall)
+        self._recall = None if loan is None else recall
+        return loan
+
+    def give_back(self, moved: int, rest: bytes) -> None:
+        assert self._lender is not None
+        self._recall = None
+        self._lender.give_back(moved, rest)
+
+    def _end_loan(self) -> None:
+        """Have the socket back at once, if it is lent."""
+        if self._recall is not None:
+            self._recall()
+
+
 class Sink(Protocol):
     """What bytes are poured into, as they come."""
 

@@ -10,7 +10,7 @@ import anyio
 
 from lattice.errors import Interrupted, LatticeError
 from lattice.http import HttpRequest
-from lattice.pouring import Lender, Loan, Pouring, Sink
+from lattice.pouring import Lender, Loan, Pouring, Sink, Sublender
 from node.http.failures import Refusal
 
 WINDOW_BYTES = 256 * 1024
@@ -19,7 +19,7 @@ POURED_BYTES = 128 * 1024
 """The same for a sink, which says itself when it has room again: so much stays in the processor's cache."""
 
 
-class RequestBody(Pouring):
+class RequestBody(Pouring, Sublender):
     """Implements `lattice.streams.ByteReceiver`. One task receives at a time, or what comes is poured.
 
     The mutable state is what came and was not taken, where it goes, and how the body ended.
@@ -35,7 +35,6 @@ class RequestBody(Pouring):
         self._wanted = wanted
         self._taken = taken
         self._lender = lender
-        self._recall: Callable[[], None] | None = None
         self._chunks: deque[bytes] = deque()
         self._chunks_bytes = 0
         self._sink: Sink | None = None
@@ -133,22 +132,14 @@ class RequestBody(Pouring):
 
     @property
     def left(self) -> int:
-        return self._lender.left if self._lender is not None and not self.is_over else 0
+        return 0 if self.is_over else super().left
 
     def lend(self, recall: Callable[[], None]) -> Loan | None:
-        loan = self._lender.lend(recall) if self._lender is not None and not self.is_over else None
-        self._recall = recall if loan is not None else None
-        return loan
+        return None if self.is_over else super().lend(recall)
 
     def give_back(self, moved: int, rest: bytes) -> None:
-        assert self._lender is not None
-        self._recall = None
         self.taken_bytes += moved
-        self._lender.give_back(moved, rest)
-
-    def _end_loan(self) -> None:
-        if self._recall is not None:
-            self._recall()
+        super().give_back(moved, rest)
 
     def abort(self, error: LatticeError) -> None:
         self._end_loan()

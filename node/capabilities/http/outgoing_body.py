@@ -14,7 +14,7 @@ import anyio
 
 from lattice.errors import Interrupted, LatticeError, Trapped
 from lattice.http import as_trailers
-from lattice.pouring import Borrowing, Lender, Loan
+from lattice.pouring import Borrowing, Lender, Loan, Sublender
 from node.capabilities.http.allowance import Allowance
 from node.capabilities.http.errors import BodyFailed, HttpError
 from node.capabilities.http.fields import Fields
@@ -32,7 +32,7 @@ SMALL_CHUNK_BYTES = 4096
 """Chunks are joined up to this size while they wait."""
 
 
-class BodyPipe(Borrowing):
+class BodyPipe(Borrowing, Sublender):
     """A stream of bytes from a guest; implements `lattice.streams.ByteReceiver` for who sends them on."""
 
     # The mutable state: what was written and not received, and how the stream ended, at either end.
@@ -50,8 +50,6 @@ class BodyPipe(Borrowing):
         self._waiter: asyncio.Future[None] | None = None
         self._taken = Signal()
         self._is_receiving = False
-        self._lender: Lender | None = None
-        self._recall: Callable[[], None] | None = None
 
     # The guest's end: never waits
 
@@ -183,25 +181,13 @@ class BodyPipe(Borrowing):
 
     # As the lender of its channel
 
-    left = 0  # as of its own lender
-
     def lend(self, recall: Callable[[], None]) -> Loan | None:
         is_free = self._is_receiving and (self._waiter is None or not self._waiter.done())
-        if self._lender is None or not is_free or self.is_over:
-            return None
-        loan = self._lender.lend(recall)
-        self._recall = recall if loan is not None else None
-        return loan
+        return super().lend(recall) if is_free and not self.is_over else None
 
     def give_back(self, moved: int, rest: bytes) -> None:
-        assert self._lender is not None
-        self._recall = None
-        self._lender.give_back(moved, rest)
+        super().give_back(moved, rest)
         self._wake()
-
-    def _end_loan(self) -> None:
-        if self._recall is not None:
-            self._recall()
 
     def abort(self, error: LatticeError) -> None:
         self.fail(error)
