@@ -15,7 +15,7 @@ from typing import Any
 from lattice import subjects, values
 from lattice.errors import Invalid
 from lattice.headers import VERSION, HeaderBlock, block_of
-from lattice.plain import maker
+from lattice.plain import copier, maker
 
 MSGPACK = "application/msgpack"
 JSON = "application/json"
@@ -97,6 +97,7 @@ class CallHeaders:
 
 
 make_call_headers = maker(CallHeaders)
+_copy_call_headers = copier(CallHeaders)
 
 
 def encode_headers(call: CallHeaders) -> dict[str, str]:
@@ -232,22 +233,11 @@ def _decode_block(raw: bytes) -> CallHeaders | None:
     if (budget_ms := int(budget)) > MAX_BUDGET_MS:
         return None
     known = _known_blocks.get(raw[:begin]) or _learn(raw[:begin])
-    return make_call_headers(
-        content_type=known.content_type,
-        budget_ms=budget_ms,
-        idempotent=known.idempotent,
-        traceparent=known.traceparent if trace is None else trace.decode(),
-        call_id=call_id.decode(),
-        caller=known.caller,
-        attempt=known.attempt,
-        hops=known.hops,
-        request_stream=known.request_stream,
-        accepts_stream=known.accepts_stream,
-        origin=known.origin,
-        link=known.link,
-        body_stream=known.body_stream,
-        accepts_body=known.accepts_body,
-    )
+    call = _copy_call_headers(known)
+    call.call_id, call.budget_ms = call_id.decode(), budget_ms
+    if trace is not None:
+        call.traceparent = trace.decode()
+    return call
 
 
 def _learn(raw: bytes) -> CallHeaders:

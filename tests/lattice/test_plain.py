@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from lattice.caller import CallRequest, make_call_request
-from lattice.plain import maker, plain
+from lattice.plain import copier, maker, plain
 
 
 @plain
@@ -40,3 +40,13 @@ def test_what_the_constructor_refuses_its_maker_refuses(fields: dict[str, int]) 
         Child(**fields)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         maker(Child)(**fields)  # type: ignore[arg-type]
+
+
+def test_a_copy_has_all_fields_also_inherited_ones_and_is_another() -> None:
+    original = Child(size=1, name="a", place=(1, 2))
+
+    copied = copier(Child)(original)
+
+    assert type(copied) is Child
+    assert copied is not original
+    assert dataclasses.asdict(copied) == dataclasses.asdict(original)
