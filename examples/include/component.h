@@ -72,6 +72,15 @@ static inline bytes concatenate(const bytes *parts, size_t count) {
 #define CONCATENATE(...) \
   concatenate((bytes[]){__VA_ARGS__}, sizeof((bytes[]){__VA_ARGS__}) / sizeof(bytes))
 
+// In digits, in the arena.
+static inline bytes decimal(uint64_t number) {
+  enum { MOST_DIGITS = 20 };
+  uint8_t *end = (uint8_t *)arena_allocate(1, MOST_DIGITS) + MOST_DIGITS, *start = end;
+  do *--start = '0' + number % 10;
+  while (number /= 10);
+  return (bytes){start, end - start};
+}
+
 static inline bool is_equal(bytes a, bytes b) {
   if (a.length != b.length) return false;
   for (size_t i = 0; i < a.length; i++)

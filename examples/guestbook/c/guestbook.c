@@ -5,7 +5,7 @@
 
 #define BLOBS(part) "wasi:blobstore/" part "@0.2.0-draft"
 
-enum { PIECE_BYTES = 4096, MOST_BYTES = 65536, MOST_DIGITS = 20 };
+enum { PIECE_BYTES = 4096, MOST_BYTES = 65536 };
 enum { GET = 0, POST = 2 }; // cases of the variant `method`
 enum { CLOSED = 1 };        // a case of the variant `stream-error`
 
@@ -56,16 +56,6 @@ void message_publish(const uint8_t *subject, size_t subject_length, const uint8_
 
 static answer unavailable(bytes reason) {
   return (answer){503, CONCATENATE(reason, TEXT("\n"))};
-}
-
-static bytes decimal(uint64_t number) {
-  uint8_t *end = (uint8_t *)arena_allocate(1, MOST_DIGITS) + MOST_DIGITS;
-  uint8_t *start = end;
-  do {
-    *--start = '0' + number % 10;
-    number /= 10;
-  } while (number > 0);
-  return (bytes){start, end - start};
 }
 
 // The number of the new entry, in digits; false and the reason if there is none.

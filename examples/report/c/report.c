@@ -54,13 +54,6 @@ static outcome *failed(bytes reason) {
   return &result;
 }
 
-static bytes decimal(size_t number) {
-  uint8_t *digits = arena_allocate(1, 20), *start = digits + 20;
-  do *--start = '0' + number % 10;
-  while (number /= 10);
-  return (bytes){start, digits + 20 - start};
-}
-
 EXPORT("wasmcloud:cron/scheduler@0.1.0#invoke")
 outcome *invoke(uint8_t *payload, size_t length) {
   answer title, found;

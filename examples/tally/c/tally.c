@@ -63,13 +63,6 @@ static bool failed(handle output, bytes reason) {
   return false;
 }
 
-static bytes decimal(uint64_t number) {
-  uint8_t *digits = arena_allocate(1, 20), *start = digits + 20;
-  do *--start = '0' + number % 10;
-  while (number /= 10);
-  return (bytes){start, digits + 20 - start};
-}
-
 // The configuration `key` says under which key to count; outlives the arena.
 static bool choose_key(handle output) {
   config_result found;

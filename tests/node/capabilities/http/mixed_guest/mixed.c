@@ -91,14 +91,6 @@ IMPORT(TCP, "[resource-drop]tcp-socket") void socket_drop(handle socket);
 static handle request_body, body, output; // of the request and the response
 static handle kept;                       // a file that stays open from request to request
 
-static bytes decimal(uint64_t number) {
-  uint8_t *digits = arena_allocate(1, 20);
-  size_t first = 20;
-  do digits[--first] = '0' + number % 10;
-  while (number /= 10);
-  return (bytes){digits + first, 20 - first};
-}
-
 static uint64_t number_of(bytes digits) {
   uint64_t number = 0;
   for (size_t i = 0; i < digits.length; i++) number = number * 10 + digits.data[i] - '0';

@@ -44,14 +44,6 @@ static void sleep(uint64_t milliseconds) {
   pollable_drop(timer);
 }
 
-static bytes decimal(uint64_t number) {
-  uint8_t *digits = arena_allocate(1, 20);
-  size_t first = 20;
-  do digits[--first] = '0' + number % 10;
-  while (number /= 10);
-  return (bytes){digits + first, 20 - first};
-}
-
 static bytes hexadecimal(bytes data) {
   static const char digits[] = "0123456789abcdef";
   bytes text = {arena_allocate(1, 2 * data.length), 2 * data.length};

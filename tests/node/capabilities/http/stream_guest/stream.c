@@ -21,14 +21,6 @@ static uint64_t take_number(bytes *path) {
   return number;
 }
 
-static bytes decimal(uint64_t number) {
-  uint8_t *digits = arena_allocate(1, 20);
-  size_t first = 20;
-  do digits[--first] = '0' + number % 10;
-  while (number /= 10);
-  return (bytes){digits + first, 20 - first};
-}
-
 static pair begin_response(handle outparam, uint64_t length) {
   handle_result body, stream;
   any_result done;
