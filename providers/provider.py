@@ -83,6 +83,9 @@ class Provider(Protocol):
     one is made and started after a while.
     """
 
+    # What does nothing says `return`: type checkers take a function of a protocol without code for one that
+    # whoever derives from it must write.
+
     clients_may_call: bool = False
     """Whether clients of the lattice (`latticectl call`), which have no link, are served as well."""
     settings_type: type[Any] | None = None
@@ -100,18 +103,22 @@ class Provider(Protocol):
 
     async def start(self) -> None:
         """Get ready; raises what is wrong."""
+        return
 
     async def aclose(self) -> None:
         """Release everything; called also when `start` failed."""
+        return
 
     async def check(self) -> None:
         """Called every few seconds: raises what is wrong with the backend."""
+        return
 
     async def check_link(self, link: BoundLink) -> None:
         """Raise `Invalid` that names the key for a configuration that `bind` would refuse; do nothing else.
 
         Asked before a link is stored, so that whoever makes it is told; `secrets` are empty then.
         """
+        return
 
     async def bind(self, link: BoundLink) -> Any:
         """What the calls over the link shall find in `ProviderCall.binding`.
@@ -119,6 +126,8 @@ class Provider(Protocol):
         Called before the first call, and again when anything of the link has changed. Raises `Invalid` that
         names the key for a configuration that can't be; the link's calls end with it until it changes.
         """
+        return None
 
     async def unbind(self, link: BoundLink, binding: Any) -> None:
         """Release a binding; none of its calls is in progress any more."""
+        return
