@@ -136,13 +136,13 @@ def _bodies(effort: Effort) -> Iterator[Row]:
         anyio.run(_deploy, running, ECHO.read_bytes())
         theirs = stack.enter_context(serving(ECHO))
         _until_answered(port)
-        echoes = interleave(rounds, partial(_echoes, port), partial(_echoes, theirs))
-        yield _rate("HTTP echo of 1 MiB, our own client", *echoes, 0.5)
+        ours, peer = interleave(rounds, partial(_echoes, port), partial(_echoes, theirs))
+        yield _rate("HTTP echo of 1 MiB, our own client", ours, peer, 0.5)
         before = _resident_mib(running.pid("near"))
-        speeds = interleave(rounds, partial(_speed, port, size), partial(_speed, theirs, size))
+        ours, peer = interleave(rounds, partial(_speed, port, size), partial(_speed, theirs, size))
         growth = _resident_mib(running.pid("near"), "VmHWM") - before
         name = f"HTTP echo of {size // MIB} MiB, our own client"
-        yield compare(name, *speeds, "MiB/s", Target(ratio_at_least=0.5))
+        yield compare(name, ours, peer, "MiB/s", Target(ratio_at_least=0.5))
         yield compare(
             f"{name}: growth of the node", max(growth, 0.0), None, "MiB", Target(at_most=GROWTH_MIB)
         )

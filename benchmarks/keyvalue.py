@@ -80,8 +80,8 @@ async def _measure(
         found: dict[tuple[str, str, str], list[float]] = {name: [] for name in turns}
         for _ in range(effort.rounds):
             for _ in range(max(1, effort.calls // OPERATIONS)):
-                for name, turn in turns.items():
-                    found[name].append(await turn())
+                for what, turn in turns.items():
+                    found[what].append(await turn())
         return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 

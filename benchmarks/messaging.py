@@ -162,5 +162,4 @@ async def _send(bus: NatsBus, subject: str, messages: int) -> None:
 
 
 if __name__ == "__main__":
-    runner = {"asyncio": anyio.run, "uvloop": partial(anyio.run, backend_options={"use_uvloop": True})}
-    runner[sys.argv[2]](subscribe, sys.argv[1])
+    anyio.run(subscribe, sys.argv[1], backend_options={"use_uvloop": sys.argv[2] == "uvloop"})

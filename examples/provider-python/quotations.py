@@ -8,6 +8,7 @@ import anyio
 
 from lattice.errors import Failed, Invalid
 from lattice.settings import path, setting
+from providers.provider import ProviderFunction
 from providers.sdk import BoundLink, Provider, ProviderCall
 
 STORE = "demo:kv/store"
@@ -33,7 +34,7 @@ class Quotations(Provider):
         self._texts: Mapping[str, str] = {}
 
     @property
-    def interfaces(self):
+    def interfaces(self) -> Mapping[str, Mapping[str, ProviderFunction]]:
         return {STORE: {"get": self.get}}
 
     async def start(self) -> None:

@@ -104,6 +104,7 @@ async def test_an_idempotent_call_in_flight_is_made_again_elsewhere(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(load.call, lambda: client.invoke(fib, [LONG_FIB], options))
         busy = await until(lambda: _busy_node(client), what="the call is in flight")
+        assert busy is not None
         lattice[busy].kill()
 
     assert load.errors == {}

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from lattice.conformance import CHECKS, Setting
+from lattice.conformance import CHECKS
+from lattice.conformance_setting import Setting
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.nats_bus import NatsBus
 from tests.servers import NatsServer

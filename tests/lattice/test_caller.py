@@ -172,6 +172,7 @@ async def test_bodies_begun_while_those_of_a_lost_node_still_end_are_known_when_
 
     async def wait_for_ever() -> Message:
         await anyio.sleep_forever()
+        raise AssertionError("nothing ended the wait")
 
     async def stream(number: int) -> None:
         with pytest.raises(Interrupted):

@@ -18,6 +18,11 @@ def _interface(name: str = "demo:shop/cart@1.0.0", **functions: wit.Function) ->
     return wit.Interface(name=name, functions=functions)
 
 
+def _cart(function: str, type_: wit.Function) -> wit.Interface:
+    """With one function, whose name is none in Python."""
+    return wit.Interface(name="demo:shop/cart@1.0.0", functions={function: type_})
+
+
 def _function(*types: wit.Type, result: wit.Type | None = None) -> wit.Function:
     return wit.Function(tuple((f"p{number}", type_) for number, type_ in enumerate(types)), result)
 
@@ -105,7 +110,7 @@ def test_a_link_says_where_the_types_differ(wanted: wit.Function, found: wit.Fun
 
 
 def test_a_missing_function_suggests_the_nearest() -> None:
-    problem = check_link(_interface(**{"add-item": _function()}), _interface(**{"add-items": _function()}))
+    problem = check_link(_cart("add-item", _function()), _cart("add-items", _function()))
 
     assert problem is not None and "no function `add-item`; did you mean `add-items`?" in problem.message
 
@@ -121,7 +126,7 @@ def test_another_track_does_not_serve() -> None:
     [
         _interface(open=_function(result=wit.Handle("demo:shop/cart@1.0.0#cart", True))),
         _interface(take=_function(wit.List(wit.Option(wit.Handle("x#y", False))))),
-        _interface(**{"[static]cart.count": _function(result=U32)}),
+        _cart("[static]cart.count", _function(result=U32)),
         wit.Interface(name="demo:shop/cart@1.0.0", functions={}, resources=("cart",)),
     ],
 )

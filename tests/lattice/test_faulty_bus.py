@@ -9,7 +9,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from lattice.bus import Entry, Message
-from lattice.conformance import CHECKS, Inbox, Setting, Watched, refused
+from lattice.conformance import CHECKS
+from lattice.conformance_setting import Inbox, Setting, Watched, refused
 from lattice.errors import Interrupted, TimedOut, Unreachable
 from lattice.faulty_bus import Faults, FaultyBus
 from lattice.memory_bus import MemoryBroker, MemoryBus

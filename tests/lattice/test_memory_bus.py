@@ -6,7 +6,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from lattice.bus import Disconnect, Entry
-from lattice.conformance import Inbox, Watched, refused
+from lattice.conformance_setting import Inbox, Watched, refused
 from lattice.errors import Interrupted, Unreachable
 from lattice.memory_bus import MemoryBroker, MemoryBus
 

@@ -20,7 +20,8 @@ from nats.protocol import parser as library
 from structlog.testing import capture_logs
 
 from lattice.bus import Disconnect, Entry, KeyValue, QueueSettings
-from lattice.conformance import CHECKS, Inbox, Setting, Watched, refused
+from lattice.conformance import CHECKS
+from lattice.conformance_setting import Inbox, Setting, Watched, refused
 from lattice.connection import ConnectionSettings, Credentials
 from lattice.errors import Denied, Failed, Interrupted, Invalid, LatticeError, NotFound, TimedOut, Unreachable
 from lattice.nats_bus import NatsBus

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from lattice.conformance import Setting, Watched
+from lattice.conformance_setting import Setting, Watched
 from lattice.conformance_stores import (
     a_queue_is_found_by_its_owner_alone,
     a_retired_queue_ends_once_nobody_takes_from_it,

@@ -270,7 +270,11 @@ async def _echo(peer: Peer, max_bytes: int = len(BODY)) -> AsyncIterator[None]:
             await bodies.reply_error(peer, message.reply, error)
 
     async with anyio.create_task_group() as group:
-        subscription = await peer.bus.subscribe(SUBJECT, lambda message: group.start_soon(serve, message))
+
+        def begin(message: Message) -> None:
+            group.start_soon(serve, message)
+
+        subscription = await peer.bus.subscribe(SUBJECT, begin)
         yield
         await subscription.unsubscribe()
 

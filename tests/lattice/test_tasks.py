@@ -12,7 +12,7 @@ from lattice.tasks import Expected, PromptTasks, open_tasks, own_task, start_at_
 
 
 async def test_what_never_waits_is_done_before_the_next_line() -> None:
-    done = []
+    done: list[str | None] = []
 
     async def append() -> None:
         done.append(anyio.get_current_task().name if done else "first")

@@ -207,9 +207,11 @@ async def _greeter(bus: NatsBus) -> AsyncIterator[None]:
         await bodies.reply(peer, message.reply or "", result, call)
 
     async with anyio.create_task_group() as group:
-        subscription = await bus.subscribe(
-            subjects.calls("default"), lambda message: group.start_soon(serve, message), queue="nodes"
-        )
+
+        def begin(message: Message) -> None:
+            group.start_soon(serve, message)
+
+        subscription = await bus.subscribe(subjects.calls("default"), begin, queue="nodes")
         yield
         await subscription.unsubscribe()
 

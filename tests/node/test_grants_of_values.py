@@ -16,8 +16,9 @@ from ctl.deployment import Deployment
 from lattice.configuration_sources import OpenedSource
 from lattice.errors import Invalid, NotFound
 from lattice.sealing import Secret
+from node.capabilities.config.interfaces import NAMES
 from node.settings import NodeSettings
-from tests.node.capabilities.test_config import NAMES, with_result
+from tests.node.capabilities.test_config import with_result
 from tests.node.capabilities.test_secrets_interfaces import GUEST
 from tests.node.whole_nodes import EXAMPLES, GREETER, Lattice, deploy, until
 

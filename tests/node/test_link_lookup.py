@@ -18,8 +18,8 @@ JOB = "tally-0123456789abcdef"
 STORE = "wasi:keyvalue/store@0.2.0-draft"
 
 
-def link(source: str, **fields: str) -> Link:
-    return Link(source=source, interface="wasi:keyvalue", target="keyvalue-nats", **fields)
+def link(source: str, name: str = "default") -> Link:
+    return Link(source=source, interface="wasi:keyvalue", target="keyvalue-nats", name=name)
 
 
 class Known:

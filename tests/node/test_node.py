@@ -130,6 +130,7 @@ async def test_a_provider_that_comes_after_a_component_of_its_name_is_refused(la
     await until(lambda: offers_of(client, "cache"), [(late.name, False)])
     (provider,) = [item for item in await client.providers() if item.name == "cache"]
     answers = {await client.call("cache", "hello", ["Ada"]) for _ in range(6)}
+    assert late.runner.providers is not None
     local = [item for item in late.runner.providers.offers() if item.name == "cache"]
     await deploy(client, GREETER, name="cache", replicas=2)
 

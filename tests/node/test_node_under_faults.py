@@ -272,7 +272,7 @@ async def test_an_update_that_cannot_start_leaves_the_old_code_serving_and_says_
 
     assert await say_hello(entry) == "Hello, Ada!"
     (placement,) = [item for item in (await client.describe_component("greeter")).placements if item.reason]
-    assert digest_of(data) in placement.reason
+    assert placement.reason is not None and digest_of(data) in placement.reason
     assert len(holder.replicas.components()) == 1
 
 

@@ -61,7 +61,8 @@ def test_every_kind_can_be_configured(kind: str) -> None:
     spec = ProviderSpec(name="own", kind=kind, values={})
 
     assert offer_of(spec, KINDS, _context).kind == kind
-    assert offer_of_target(kind, load(MemberSettings, flags={"name": "own"}))
+    make = offer_of_target(kind, load(MemberSettings, flags={"name": "own"}))
+    assert make(_context("own")).kind == kind
 
 
 def test_a_key_that_is_given_again_is_a_list() -> None:

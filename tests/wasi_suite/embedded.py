@@ -36,7 +36,9 @@ def run_component(file: Path, folder: str, path: str) -> None:
     name = next(name for name in component.type.exports(engine) if name.startswith(RUN))
     instance = linker.instantiate(store, component)
     interface = instance.get_export_index(store, name)
-    function = instance.get_func(store, instance.get_export_index(store, "run", interface))
+    index = instance.get_export_index(store, "run", interface)
+    assert index is not None
+    function = instance.get_func(store, index)
     assert function is not None
     function(store)
 

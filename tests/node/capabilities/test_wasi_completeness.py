@@ -12,7 +12,7 @@ EVERY_IMPORT = (Path(__file__).parent / "every_wasi_import.wat").read_text()
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, wit.Interface]:
-    return dict(describe(wasmtime.wat2wasm(EVERY_IMPORT), wasmtime.Engine()).imports)
+    return dict(describe(bytes(wasmtime.wat2wasm(EVERY_IMPORT)), wasmtime.Engine()).imports)
 
 
 def test_all_interfaces_of_the_newest_wasi_are_built_in(imports: dict[str, wit.Interface]) -> None:

@@ -1,5 +1,3 @@
-from collections.abc import MutableMapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -12,15 +10,15 @@ from node.capabilities.wasi.pollables import Always, Pollable
 from node.capabilities.wasi.randomness import RANDOM_BYTES
 from node.capabilities.wasi.streams import BytesInput, InputStream, StreamFailed
 from node.engine.host import CallContext, GuestCall
+from tests.node.engine.bare_instance import BareInstance
 
 
-@dataclass
-class Sandbox:
+class Sandbox(BareInstance):
     """A guest instance without a guest."""
 
-    state: MutableMapping[Any, Any] = field(default_factory=dict)
-    call: GuestCall | None = None
-    logged: list[tuple[str, str, bytes]] = field(default_factory=list)
+    def __init__(self) -> None:
+        super().__init__()
+        self.logged: list[tuple[str, str, bytes]] = []
 
     def begin(self, call_id: str = "1") -> GuestCall:
         self.call = GuestCall("demo", CallContext(deadline=0, call_id=call_id), self, self._log)

@@ -26,7 +26,7 @@ def compile_wat(text: str, folder: Path, *, is_adapted: bool = False) -> Compile
 
     With `is_adapted`, the text is one that an adapter has changed: its strings stand for byte lists.
     """
-    binary = wasmtime.wat2wasm(text)
+    binary = bytes(wasmtime.wat2wasm(text))
     engine = _compiling_engine()
     component = wasm.Component(engine, binary)
     digest = hashlib.sha256(binary).hexdigest()

@@ -182,13 +182,15 @@ def values(type_: wit.Type) -> st.SearchStrategy[Any]:
 
 
 def _case_values(cases: tuple[tuple[str, wit.Type | None], ...]) -> st.SearchStrategy[Any]:
-    return st.one_of(
-        (values(part) if part else st.none()).map(lambda value, name=name: {name: value})
-        for name, part in cases
-    )
+    return st.one_of([_case_value(name, part) for name, part in cases])
 
 
-_TEXT = st.characters(exclude_categories=("Cs",))
+def _case_value(name: str, part: wit.Type | None) -> st.SearchStrategy[Any]:
+    payload: st.SearchStrategy[Any] = values(part) if part else st.none()
+    return payload.map(lambda value: {name: value})
+
+
+_TEXT = st.characters(exclude_categories=["Cs"])
 
 _PRIMITIVE_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "bool": st.booleans(),

@@ -80,7 +80,8 @@ async def test_guest_that_only_calls_the_host_stays_on_the_loop_and_takes_turns(
 
 async def test_function_sees_its_call_and_what_its_instance_keeps(bench: Bench) -> None:
     def get(call: GuestCall, key: int) -> int:
-        call.instance.state["count"] = count = call.instance.state.get("count", 0) + 1
+        count: int = call.instance.state.get("count", 0) + 1
+        call.instance.state["count"] = count
         call.log("stdout", f"{call.component} {call.call_id} {call.context.deadline > 0}".encode())
         return count
 
@@ -195,6 +196,7 @@ async def test_cancelling_ends_a_suspended_guest(bench: Bench) -> None:
             await anyio.sleep_forever()
         finally:
             has_left.set()
+        return key
 
     pool = bench.pool(KEY_VALUE, imports=store(get))
     async with anyio.create_task_group() as tasks:
@@ -209,6 +211,7 @@ async def test_cancelling_ends_a_suspended_guest(bench: Bench) -> None:
 async def test_budget_ends_a_guest_that_waits(bench: Bench) -> None:
     async def get(call: GuestCall, key: int) -> int:
         await anyio.sleep_forever()
+        return key
 
     pool = bench.pool(KEY_VALUE, imports=store(get))
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from node.engine.host import CallContext, GuestCall
 from node.engine.output import LimitedOutput
-
-
-class Silent:
-    state: dict[object, object] = {}  # noqa: RUF012
+from tests.node.engine.bare_instance import BareInstance
 
 
 def test_output_beyond_the_rate_is_dropped_and_counted() -> None:
     kept: list[bytes] = []
     output = LimitedOutput(lambda call, stream, data: kept.append(data), bytes_per_second=100)
-    call = GuestCall("guest", CallContext(deadline=0), Silent(), output)
+    call = GuestCall("guest", CallContext(deadline=0), BareInstance(), output)
 
     call.log("stdout", b"x" * 150)
     call.log("stdout", b"y" * 1000)

@@ -10,6 +10,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +99,14 @@ class Traffic:
 
     def __init__(self, bench: Bench) -> None:
         echo = [HostInterface(name="demo:echo/host", functions={"echo": _echo})]
-        room = {"slots": CALLERS, "queue_length": CALLERS}
-        self.add = bench.pool(ADD, memory_bytes=4 << 16, **room)
-        self.reused = bench.pool(ADD, reuse=7, **room)
-        self.store = bench.pool(KEY_VALUE, imports=store(_get), **room)
-        self.files = bench.pool(FILES, imports=ForgetfulFiles().interfaces(), reuse=3, **room)
-        self.sample = bench.pool(echo_wat(SAMPLE), imports=echo, **room)
-        self.plain_bytes = bench.pool(echo_wat(wit.U8), imports=echo, **room)
-        self.bytes = bench.pool(string_echo_wat(), imports=echo, adapted=True, **room)
+        pool = partial(bench.pool, slots=CALLERS, queue_length=CALLERS)
+        self.add = pool(ADD, memory_bytes=4 << 16)
+        self.reused = pool(ADD, reuse=7)
+        self.store = pool(KEY_VALUE, imports=store(_get))
+        self.files = pool(FILES, imports=ForgetfulFiles().interfaces(), reuse=3)
+        self.sample = pool(echo_wat(SAMPLE), imports=echo)
+        self.plain_bytes = pool(echo_wat(wit.U8), imports=echo)
+        self.bytes = pool(string_echo_wat(), imports=echo, adapted=True)
         self.outcomes: Counter[str] = Counter()
 
     def call(self, number: int, chance: random.Random) -> Awaitable[Any]:

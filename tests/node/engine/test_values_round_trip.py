@@ -39,7 +39,7 @@ class Mirror:
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_values_of_any_type_go_there_and_back(data: st.DataObject) -> None:
     type_ = data.draw(types())
-    examples = data.draw(st.lists(st.lists(values(type_), max_size=10), min_size=1, max_size=4))
+    examples: list[Any] = data.draw(st.lists(st.lists(values(type_), max_size=10), min_size=1, max_size=4))
     if type_ == wit.U8:
         examples = [bytes(example) for example in examples]
 

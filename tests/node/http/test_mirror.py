@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lattice.assignments import Assignments, Prepare
-from lattice.inventory import Assignment, AssignmentState, Delta, Heartbeat, NodeInfo
+from lattice.inventory import Assignment, AssignmentState, Heartbeat
 from lattice.model import Application, ComponentSpec, Trigger, TriggerKind, revision_of
 from lattice.state import LatticeState
 from node.http.mirror import Mirror
@@ -50,7 +50,6 @@ def known() -> LatticeState:
     """A state that has heard of the node."""
     state = LatticeState()
     state.apply(Heartbeat(node=NODE, boot=1, beat=1), 0.0)
-    assert NodeInfo and Delta
     return state
 
 

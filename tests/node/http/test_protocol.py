@@ -483,7 +483,7 @@ async def test_a_whole_response_to_a_connection_that_was_just_closed_is_no_failu
     response = HttpResponse(status=200, body=b"too late")
 
     with pytest.raises(Interrupted, match="the client has left"):
-        await Outlet(ClosedTransport()).send_whole(ResponseHead(response, "GET", "1.1"), response)
+        Outlet(ClosedTransport()).send_whole(ResponseHead(response, "GET", "1.1"), response)
 
 
 async def test_failures_are_answers_and_the_connection_goes_on() -> None:

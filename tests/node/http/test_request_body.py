@@ -9,6 +9,7 @@ import pytest
 
 from lattice.errors import Interrupted, LatticeError
 from lattice.http import HttpRequest, HttpResponse
+from lattice.pouring import Lender
 from lattice.tasks import own_task
 from node.capabilities.http.errors import BodyFailed
 from node.capabilities.http.incoming_body import BodyBuffer
@@ -51,6 +52,9 @@ class Basin:
     def await_room(self, wake: Callable[[], None]) -> bool:
         self.wakes.append(wake)
         return False
+
+    def borrow_from(self, lender: Lender) -> None:
+        raise AssertionError("nobody lends a socket here")
 
 
 def make_body(calls: list[str]) -> RequestBody:

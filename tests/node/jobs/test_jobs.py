@@ -313,6 +313,7 @@ async def test_a_call_of_a_component_begins_no_job(bench: Bench) -> None:
 
 
 async def test_a_caller_that_gives_no_program_is_refused(bench: Bench) -> None:
-    for args in ([], [1], [{}], {"a": 1}):
+    wrong: tuple[Any, ...] = ([], [1], [{}], {"a": 1})
+    for args in wrong:
         with pytest.raises(Invalid):
-            await bench.jobs.exchange(bench.request(), args, None)  # type: ignore[arg-type]
+            await bench.jobs.exchange(bench.request(), args, None)

@@ -123,7 +123,7 @@ class _Replicas:
         assert takes_objects
         bucket, name, *value = args
         told = (self._node, f"{bucket.link}:{bucket.name}:{request.function}", name, *value, None)[:4]
-        self._world.told.append(told)  # type: ignore[arg-type]
+        self._world.told.append(told)
         if self._world.fails:
             raise Failed("broken")
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -42,7 +43,7 @@ class S3Server:
             time.sleep(0.05)
         self.client().create_bucket(Bucket="blobs")
 
-    def client(self):  # type: ignore[no-untyped-def]  # boto3 makes its types at run time
+    def client(self) -> Any:  # boto3 makes its types at run time
         """A client of another make."""
         return boto3.client(
             "s3",
@@ -59,7 +60,7 @@ class S3Server:
             process.kill()
             process.wait(10)
 
-    def settings(self, **changes: str) -> S3Settings:
+    def settings(self, **changes: Any) -> S3Settings:
         """With which a store connects to it."""
         given = {"s3_bucket": "blobs", "access_key": "key", "secret_key": "secret", **changes}
         return S3Settings(endpoint=self.endpoint, **given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,12 @@ async def memory_store() -> AsyncIterator[Store]:
 async def store(
     request: pytest.FixtureRequest, memory_store: Store, nats_bus: NatsBus, lattice_name: str, tmp_path: Path
 ) -> AsyncIterator[Store]:
-    store: Store = {
+    makers: dict[str, Callable[[], Store]] = {
         "memory": lambda: memory_store,
         "nats": lambda: NatsStore(nats_bus, lattice_name),
         "filesystem": lambda: FilesystemStore(tmp_path / "blobs"),
-    }[request.param]()
+    }
+    store = makers[request.param]()
     await store.start()
     yield store
     await store.aclose()

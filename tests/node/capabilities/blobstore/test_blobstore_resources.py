@@ -22,14 +22,9 @@ from providers.blobstore.conformance import content, names, pieces
 from providers.blobstore.nats import NatsStore
 from tests.node.capabilities.provider_links import ProviderLinks
 from tests.node.capabilities.sandboxes import context
+from tests.node.engine.bare_instance import BareInstance
 
 PIECE = b"x" * 4096
-
-
-class _Instance:
-    def __init__(self) -> None:
-        self.state: dict[Any, Any] = {}
-        self.call: GuestCall | None = None
 
 
 class World:
@@ -41,7 +36,7 @@ class World:
             for name, function in interface.functions.items():
                 self._functions[name.rpartition("]")[2]] = function
         self.call = GuestCall(
-            component="guest", context=context(), instance=_Instance(), sink=lambda *_: None
+            component="guest", context=context(), instance=BareInstance(), sink=lambda *_: None
         )
         self.bucket = bucket
 

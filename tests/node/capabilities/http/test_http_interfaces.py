@@ -23,7 +23,7 @@ UNSTABLE = {"[method]response-outparam.send-informational"}
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, wit.Interface]:
-    return dict(describe(wasmtime.wat2wasm(EVERY_IMPORT), wasmtime.Engine()).imports)
+    return dict(describe(bytes(wasmtime.wat2wasm(EVERY_IMPORT)), wasmtime.Engine()).imports)
 
 
 def test_each_interface_has_the_functions_and_resources_of_its_definition(

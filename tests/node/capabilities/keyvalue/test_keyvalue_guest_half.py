@@ -103,7 +103,7 @@ class Guest:
     def __init__(self, links: LocalLinks, draft: str) -> None:
         is_second = draft == "0.2.0-draft2"
         number, cursor = ("s64", "string") if is_second else ("u64", "u64")
-        key = [("bucket", BUCKET), ("key", wit.STRING)]
+        key: list[tuple[str, wit.Type]] = [("bucket", BUCKET), ("key", wit.STRING)]
         store = {
             "[method]bucket.list-keys": wit.Function(
                 (("self", BUCKET), ("cursor", wit.Option(wit.Primitive(cursor)))), None

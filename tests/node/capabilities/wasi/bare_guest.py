@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import MutableMapping
 from typing import Any, ClassVar
 
 from node.capabilities.wasi import WasiSettings, wasi_interfaces
 from node.engine.host import CallContext, GuestCall
+from tests.node.engine.bare_instance import BareInstance
 
 
-class BareGuest:
+class BareGuest(BareInstance):
     """One sandbox with these settings; `end` drops what it still holds, as the engine does."""
 
     alive: ClassVar[list[BareGuest]] = []
 
     def __init__(self, **settings: Any) -> None:
+        super().__init__()
         self.alive.append(self)
         self._held: list[Any] = []
         self._interfaces = {
             interface.name.partition("@")[0]: interface
             for interface in wasi_interfaces(WasiSettings(**settings))
         }
-        self.state: MutableMapping[Any, Any] = {}
         self.logged: list[tuple[str, bytes]] = []
-        self.call: GuestCall | None = GuestCall("demo", CallContext(deadline=0), self, self._log)
+        self.call = GuestCall("demo", CallContext(deadline=0), self, self._log)
 
     async def __call__(self, interface: str, function: str, *args: Any) -> Any:
         """Call `wasi:interface#function`."""
+        assert self.call is not None
         value = self._interfaces[f"wasi:{interface}"].functions[function](self.call, *args)
         value = await value if inspect.isawaitable(value) else value
         self._held.extend(_resources(value))
@@ -42,6 +43,7 @@ class BareGuest:
         return plain(await self("io/streams", f"[method]{method}", *args))
 
     def drop(self, interface: str, resource: str, value: Any) -> None:
+        assert self.call is not None
         self._held = [held for held in self._held if held is not value]
         self._interfaces[f"wasi:{interface}"].resources[resource](self.call, value)
 

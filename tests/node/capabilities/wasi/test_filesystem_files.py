@@ -273,7 +273,7 @@ async def test_names_move_and_multiply_between_writable_folders_only(tmp_path: P
         )
     )
     [(writable, _), (readable, _)] = await guest("filesystem/preopens", "get-directories")
-    flags = [[]] if method == "link-at" else []
+    flags: list[list[str]] = [[]] if method == "link-at" else []
 
     assert await guest.file(method, readable, *flags, "file", writable, "new") == "not-permitted"
     assert await guest.file(method, writable, *flags, "file", readable, "new") == "not-permitted"

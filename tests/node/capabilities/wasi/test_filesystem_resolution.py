@@ -229,7 +229,7 @@ def test_a_directory_swapped_for_a_link_meanwhile_never_leads_out(tmp_path: Path
     (folder / "out").symlink_to(outside)
     forbidden = {(os.stat(outside / name).st_dev, os.stat(outside / name).st_ino) for name in ("secret", "x")}
 
-    found = []
+    found: list[Any] = []
     deadline = time.monotonic() + 10
     with opened(folder) as root, _swapping(folder):
         while len(found) < 2000 or (not _both(found) and time.monotonic() < deadline):
