@@ -24,6 +24,7 @@ from node.http.site import Site
 
 Script: TypeAlias = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
+GET = b"GET /a?b HTTP/1.1\r\nHost: example.org\r\n\r\n"
 
 answers_at_once = False
 """What sites do that begin to listen: `ScriptedResponder.is_at_once`; set by tests of both ways."""
@@ -32,6 +33,11 @@ answers_at_once = False
 async def hello(request: HttpRequest) -> HttpResponse:
     """The simplest script."""
     return HttpResponse(status=200, headers=(("content-type", b"text/plain"),), body=b"hello\n")
+
+
+async def echo(request: HttpRequest) -> HttpResponse:
+    """The body back: as it came if it is all here, else as a stream."""
+    return HttpResponse(status=200, body=request.body)
 
 
 @dataclass
