@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from lattice.assignments import Assignments, Drain, Prepare, Run, Step
 from lattice.desired import Desired
@@ -12,7 +13,7 @@ from lattice.model import Application, ComponentSpec, new_application
 from lattice.observed import Observed
 from lattice.orders import Command, CompileAhead, Order
 from lattice.plan import InFlight, plan
-from lattice.state import Effect, FetchInventory, LatticeState, Tick
+from lattice.state import Effect, FetchInventory, LatticeState, NodeLeft, Tick
 
 BOOT = 1
 
@@ -177,3 +178,25 @@ class Lattice:
 def orders(commands: Iterable[Command]) -> dict[str, int]:
     """Counts by node."""
     return {command.node: command.count for command in commands if isinstance(command, Order)}
+
+
+def nodes(count: int, **changes: Any) -> list[Node]:
+    return [Node(f"N{index}", **changes) for index in range(count)]
+
+
+def zoned(*zones: str) -> list[Node]:
+    return [Node(f"N{index}", labels={"zone": zone}) for index, zone in enumerate(zones)]
+
+
+def ask(lattice: Lattice, **changes: Any) -> None:
+    """Ask for this of the greeter, as the next generation."""
+    name = changes.pop("name", "greeter")
+    present = lattice.desired.applications.get(name)
+    if present is None:
+        lattice.state.apply(application(name, **changes), lattice.now)
+    else:
+        lattice.state.apply(present.changed(components=[spec(name, **changes)], links=[]), lattice.now)
+
+
+def lose(lattice: Lattice, node: str) -> None:
+    lattice.state.apply(NodeLeft(node, BOOT), lattice.now)
