@@ -92,10 +92,6 @@ class Configurations:
         """All configurations of the lattice."""
         return self._records.all()
 
-    def source_names(self) -> list[str]:
-        """What the sources of this node have."""
-        return self._sources.names()
-
     def resolve(self, own: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
         """The values of all names, later ones winning, and `own` over all.
 

@@ -59,10 +59,6 @@ class Sources:
         """The configuration of that name, such as `env:SHOP_`, as it was last read."""
         return self._values.get(name)
 
-    def names(self) -> list[str]:
-        """The names of all that is opened and there."""
-        return sorted(self._values)
-
     def read(self) -> set[str]:
         """Read all anew; the names of what changed. Reads files: not for the event loop."""
         found: dict[str, Mapping[str, str]] = {}

@@ -107,8 +107,3 @@ BY_CODE: Mapping[str, type[LatticeError]] = {
         Conflict,
     )
 }
-
-
-def from_code(code: str, message: str, *, error_id: str | None = None) -> LatticeError:
-    """The error for a code read from the wire; a code of a newer peer becomes `Failed`."""
-    return BY_CODE.get(code, Failed)(message, error_id=error_id)

@@ -108,16 +108,6 @@ def is_authority(text: str) -> bool:
     return _AUTHORITY.fullmatch(text) is not None
 
 
-def check_headers(headers: Headers) -> Headers:
-    """Return the headers, or raise `Invalid` that names the field which would break the message."""
-    for name, value in headers:
-        if not is_token(name):
-            raise Invalid(f"{name!r} is no name of a header field: use letters, digits and `-`")
-        if not is_field_value(value):
-            raise Invalid(f"the value of header field {name!r} has a control character: remove it")
-    return headers
-
-
 def first(headers: Headers, name: str) -> bytes | None:
     """The value of the first field of that (lower case) name."""
     for key, value in headers:

@@ -57,12 +57,6 @@ def arguments_from_json(function: wit.Function, data: Any) -> list[Any]:
     return _arguments(function, data, is_json=True)
 
 
-def arguments_to_json(function: wit.Function, args: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
-    """The JSON array of the arguments. Raises `Invalid`."""
-    checked = check_arguments(function, args)
-    return [_writer(type_)(value) for (_, type_), value in zip(function.params, checked, strict=True)]
-
-
 def result_from_json(function: wit.Function, data: Any) -> Any:
     """The result that parsed JSON stands for. Raises `Invalid`."""
     return _result(function, data, is_json=True)

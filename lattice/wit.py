@@ -109,10 +109,6 @@ class ComponentType:
     imports: Mapping[str, Interface]
     exports: Mapping[str, Interface]
 
-    def exported_function(self, interface: str, function: str) -> Function | None:
-        found = self.exports.get(interface)
-        return found.functions.get(function) if found else None
-
 
 U8 = Primitive("u8")
 BYTES = List(U8)

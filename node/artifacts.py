@@ -15,7 +15,7 @@ import structlog
 from anyio import to_thread
 
 from lattice.bus import ObjectStore
-from lattice.errors import Failed, Interrupted, LatticeError, NotFound, TimedOut, Unreachable
+from lattice.errors import Failed, NotFound
 
 log = structlog.get_logger()
 
@@ -112,7 +112,3 @@ class Artifacts:
         if len(name) != 64 or not name.isalnum():
             raise NotFound(f"{digest!r} is not the digest of an artifact")
         return self._folder / f"{name}.wasm"
-
-
-STORE_ERRORS: tuple[type[LatticeError], ...] = (Unreachable, TimedOut, Interrupted)
-"""What the store raises while it is away; the caller tries again later."""

@@ -59,11 +59,6 @@ class EmbeddedServer(AsyncContextManagerMixin):
         url = self._file.url if self._file else "not started"
         return f"<EmbeddedServer {url}{' as keeper' if self._is_keeper else ''}>"
 
-    @property
-    def is_keeper(self) -> bool:
-        """Whether this node is the one that restarts the server."""
-        return self._is_keeper
-
     def connection(self, *, name: str = "lattice") -> ConnectionSettings:
         """The settings to connect to the server; inside the context only."""
         if self._file is None:

@@ -168,13 +168,6 @@ class Reader:
                 return value
         raise self.malformed("a number is longer than 32 bits")
 
-    def skip_leb(self) -> None:
-        """Pass over a LEB128 number of any type, of at most ten bytes."""
-        for _ in range(10):
-            if self.byte() < 0x80:
-                return
-        raise self.malformed("a number is longer than 64 bits")
-
     def take(self, size: int, what: str = "a block") -> memoryview:
         if size > len(self._data) - self.position:
             raise self._truncated(what, size)

@@ -128,14 +128,6 @@ class Composition:
         self._provided |= {f"{interface.name}#{name}" for name in interface.resources}
         return Reference("instance", symbol)
 
-    def function_of(
-        self, interface: wit.Interface, function: str, references: Mapping[str, Reference]
-    ) -> str:
-        """The symbol of a function of an imported interface, from what `import_interface` gave."""
-        if interface.name == wit.WORLD:
-            return references[function].symbol
-        return self.alias(references[interface.name].symbol, function, "func")
-
     def instantiate(self, component: bytes, arguments: Mapping[str, Reference]) -> str:
         """Put a component in and give it what it imports: the symbol of its instance."""
         self._binaries.append(component)

@@ -21,11 +21,6 @@ INTERFACE = "wasi:http/incoming-handler"
 FUNCTION = "handle"
 
 
-def is_http(request: CallRequest) -> bool:
-    """Whether a call with streams is a request of HTTP."""
-    return request.function == FUNCTION and request.interface.partition("@")[0] == INTERFACE
-
-
 async def send(caller: Caller, call: CallRequest, request: HttpRequest) -> HttpResponse:
     """Ask a replica that runs anywhere; raises any `LatticeError`.
 

@@ -80,10 +80,6 @@ class HttpClient:
         """Where requests that nobody waits for just now are made."""
         return self._tasks
 
-    @property
-    def idle_connections(self) -> int:
-        return self._connector.idle
-
     async def send(
         self,
         request: HttpRequest,

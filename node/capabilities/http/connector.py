@@ -83,11 +83,6 @@ class Connector:
         for connection in list(self._connections):
             connection.close()
 
-    @property
-    def idle(self) -> int:
-        """How many connections wait for a request."""
-        return len(self._idle)
-
     def take(self, destination: Destination, policy: OutgoingPolicy) -> Connection | None:
         """An idle connection to where the policy allows it."""
         for connection, (kept_for, timer) in reversed(self._idle.items()):

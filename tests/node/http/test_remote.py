@@ -82,15 +82,6 @@ async def test_what_is_no_request_is_invalid(args: list[object]) -> None:
         await remote.serve(Handler(), CALL, args, None)
 
 
-def test_only_handle_of_the_handler_is_a_request() -> None:
-    def call(interface: str, function: str) -> CallRequest:
-        return CallRequest(component="c", interface=interface, function=function, deadline=0, call_id="")
-
-    assert remote.is_http(call("wasi:http/incoming-handler@0.2.3", "handle"))
-    assert not remote.is_http(call("wasi:http/incoming-handler@0.2.3", "other"))
-    assert not remote.is_http(call("wasi:http/outgoing-handler", "handle"))
-
-
 class _FakeCaller:
     def __init__(self, value: object, body: ByteReceiver | None = None) -> None:
         self.value, self.body = value, body
