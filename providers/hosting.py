@@ -151,10 +151,6 @@ class Providers:
 
     # Calls
 
-    def offered(self, name: str) -> bool:
-        """Whether a provider of that name belongs here, in whatever state it is."""
-        return name in self._hosted
-
     def serves(self, component: str) -> bool:
         """Whether it takes calls here now."""
         hosted = self._hosted.get(component)
