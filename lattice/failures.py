@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -34,20 +35,46 @@ def internal_failure(event: str, subject: str, *, what: str = "the node") -> Fai
     )
 
 
-class FailureLog:
-    """The mutable state is the second at hand, and what was logged and passed over in it."""
+class LineLimit:
+    """Lets so many lines a second into a log, and says how many it kept out of a second before the next."""
 
-    def __init__(self) -> None:
+    # The mutable state is the second at hand, and what was let in and kept out in it.
+
+    def __init__(
+        self, tell_omitted: Callable[[int], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._tell_omitted = tell_omitted
+        self._clock = clock
         self._second = 0
         self._lines = 0
         self._omitted = 0
+
+    def lets_in(self) -> bool:
+        """Count a line, and say whether it may be written."""
+        second = int(self._clock())
+        if second != self._second:
+            if self._omitted:
+                self._tell_omitted(self._omitted)
+            self._second, self._lines, self._omitted = second, 0, 0
+        self._lines += 1
+        if self._lines <= LINES_PER_SECOND:
+            return True
+        self._omitted += 1
+        return False
+
+
+class FailureLog:
+    """What is written of failed calls."""
+
+    def __init__(self) -> None:
+        self._limit = LineLimit(lambda omitted: log.warning("calls.failed", omitted=omitted))
 
     def record(self, subject: str, headers: wire.CallHeaders, error: LatticeError) -> None:
         """Give the error an id if it has none, and log it while the second's lines last."""
         if not isinstance(error, LOGGED) or error.error_id is not None:
             return
         error.error_id = new_error_id()
-        if self._may_log():
+        if self._limit.lets_in():
             log.warning(
                 "call.failed",
                 subject=subject,
@@ -57,15 +84,3 @@ class FailureLog:
                 call_id=headers.call_id,
                 caller=headers.caller,
             )
-
-    def _may_log(self) -> bool:
-        second = int(time.monotonic())
-        if second != self._second:
-            if self._omitted:
-                log.warning("calls.failed", omitted=self._omitted)
-            self._second, self._lines, self._omitted = second, 0, 0
-        self._lines += 1
-        if self._lines <= LINES_PER_SECOND:
-            return True
-        self._omitted += 1
-        return False

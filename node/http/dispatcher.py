@@ -6,8 +6,7 @@ to look into is logged under the error id that the client is told.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Protocol
 
 import structlog
@@ -16,7 +15,7 @@ from lattice.caller import Caller, make_call_request, new_call_id
 from lattice.clock import now
 from lattice.context import make_context
 from lattice.errors import LatticeError, Overloaded, Unreachable
-from lattice.failures import new_error_id
+from lattice.failures import LineLimit, new_error_id
 from lattice.http import HttpRequest, HttpResponse
 from lattice.model import TriggerKind
 from lattice.state import ApplicationChanged, Effect, LatticeState
@@ -30,7 +29,6 @@ from node.http.routes import RouteTable, route_table
 
 log = structlog.get_logger()
 
-LINES_PER_SECOND = 20
 PATIENCE_SECONDS = 5.0
 """How long a request waits for a component that runs nowhere: clients and proxies give up soon after."""
 
@@ -209,18 +207,15 @@ class Dispatcher:
 
 
 class _FailureLines:
-    """The mutable state is the second at hand, and what was logged and passed over in it."""
+    """What is written of failed requests."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._second = 0
-        self._lines = 0
-        self._omitted = 0
+    def __init__(self) -> None:
+        self._limit = LineLimit(lambda omitted: log.warning("http.failures-omitted", count=omitted))
 
     def record(
         self, event: str, request: HttpRequest, error: LatticeError, component: str | None, error_id: str
     ) -> None:
-        if not self._may_log():
+        if not self._limit.lets_in():
             return
         log.warning(
             event,
@@ -232,18 +227,6 @@ class _FailureLines:
             reason=error.message,
             error_id=error_id,
         )
-
-    def _may_log(self) -> bool:
-        second = int(self._clock())
-        if second != self._second:
-            if self._omitted:
-                log.warning("http.failures-omitted", count=self._omitted)
-            self._second, self._lines, self._omitted = second, 0, 0
-        self._lines += 1
-        if self._lines <= LINES_PER_SECOND:
-            return True
-        self._omitted += 1
-        return False
 
 
 def _is_untouched(request: HttpRequest) -> bool:
