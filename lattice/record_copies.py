@@ -16,6 +16,27 @@ log = structlog.get_logger()
 CONTACT_FILE = "contact"
 
 
+class Contact:
+    """When the store was last in reach of whoever keeps copies in a folder: the time of a file there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / CONTACT_FILE
+
+    def note(self) -> None:
+        """It is in reach now."""
+        try:
+            self._file.touch(mode=0o600)
+        except OSError as error:
+            log.warning("copies.contact-not-noted", reason=str(error))
+
+    def is_outdated(self) -> bool:
+        """Whether that is so long ago that deletions may have been forgotten by all."""
+        try:
+            return time.time() - self._file.stat().st_mtime > TOMBSTONE_SECONDS
+        except OSError:
+            return False
+
+
 class FolderCopies:
     """Reads and writes files: use it off the event loop. Only the owner of the process may read them.
 
@@ -24,13 +45,13 @@ class FolderCopies:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._contact = folder / CONTACT_FILE
+        self._contact = Contact(folder)
 
     def load(self) -> Sequence[bytes]:
         """All copies; none after a week without the store, when deletions may have been forgotten by all."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = sorted(self._folder.glob("*.json"))
-        if self._is_outdated():
+        if self._contact.is_outdated():
             log.warning("copies.discarded", reason="the last contact with the store was too long ago")
             for file in files:
                 file.unlink(missing_ok=True)
@@ -54,16 +75,7 @@ class FolderCopies:
 
     def in_contact(self) -> None:
         """Note that the store is in reach now."""
-        try:
-            self._contact.touch(mode=0o600)
-        except OSError as error:
-            log.warning("copies.contact-not-noted", reason=str(error))
-
-    def _is_outdated(self) -> bool:
-        try:
-            return time.time() - self._contact.stat().st_mtime > TOMBSTONE_SECONDS
-        except OSError:
-            return False
+        self._contact.note()
 
 
 def _read(file: Path) -> bytes | None:

@@ -11,13 +11,11 @@ import structlog
 from anyio import to_thread
 
 from lattice.errors import Invalid
-from lattice.model import TOMBSTONE_SECONDS, Application
+from lattice.model import Application
 from lattice.observer import decode_application, encode_value
+from lattice.record_copies import Contact
 
 log = structlog.get_logger()
-
-
-CONTACT_FILE = "contact"
 
 
 class Copies:
@@ -28,7 +26,7 @@ class Copies:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._contact = folder / CONTACT_FILE
+        self._contact = Contact(folder)
         self._pending: dict[str, Application] = {}
         self._is_pending = anyio.Event()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -38,7 +36,7 @@ class Copies:
 
         None are left after a week without the store: what was deleted meanwhile may be forgotten by all.
         """
-        if self._is_outdated():
+        if self._contact.is_outdated():
             log.warning("copies.discarded", reason="the last contact with the store was too long ago")
             for file in self._folder.glob("*.json"):
                 file.unlink(missing_ok=True)
@@ -56,16 +54,7 @@ class Copies:
 
     def in_contact(self) -> None:
         """Note that the store is in reach now."""
-        try:
-            self._contact.touch()
-        except OSError as error:
-            log.warning("copies.contact-not-noted", reason=str(error))
-
-    def _is_outdated(self) -> bool:
-        try:
-            return time.time() - self._contact.stat().st_mtime > TOMBSTONE_SECONDS
-        except OSError:
-            return False
+        self._contact.note()
 
     def keep(self, application: Application) -> None:
         """Have the copy replaced soon; never waits. Of several of one application the last one counts."""
