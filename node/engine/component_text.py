@@ -116,7 +116,7 @@ def instance_type(
     for name in interface.resources:
         symbol = scope.resources[f"{interface.name}#{name}"] = scope.symbol()
         lines.append(f"(export {quote(name)} (type {symbol} (sub resource)))")
-    for used in _used_resources(interface):
+    for used in used_resources(interface):
         symbol = scope.resources[used] = scope.symbol()
         lines.append(
             f"(alias outer 1 {resource_symbol(used, Scope('', resources=dict(resources)))} (type {symbol}))"
@@ -128,7 +128,7 @@ def instance_type(
     return "\n      ".join(lines)
 
 
-def _used_resources(interface: wit.Interface) -> list[str]:
+def used_resources(interface: wit.Interface) -> list[str]:
     """Resources of other interfaces, by qualified name, in the order of their first use."""
     own = {f"{interface.name}#{name}" for name in interface.resources}
     types = list(interface.types.values())

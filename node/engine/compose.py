@@ -24,8 +24,9 @@ from node.engine.component_text import (
     instance_type,
     quote,
     resource_symbol,
+    used_resources,
 )
-from node.engine.naming import borrowed_types, naming_component, plain_types, used_resources
+from node.engine.naming import borrowed_types, naming_component, plain_types
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,16 +12,6 @@ from lattice import wit
 from node.engine.component_text import NAMED, Scope, definition, function_type, quote
 
 
-def used_resources(interface: wit.Interface) -> list[str]:
-    """Resources of other interfaces, by qualified name, in the order of their first use."""
-    own = {f"{interface.name}#{name}" for name in interface.resources}
-    types = list(interface.types.values())
-    for function in interface.functions.values():
-        types += wit.function_types(function)
-    handles = (part for type_ in types for part in wit.walk(type_) if isinstance(part, wit.Handle))
-    return list(dict.fromkeys(handle.resource for handle in handles if handle.resource not in own))
-
-
 def plain_types(interface: wit.Interface) -> dict[str, wit.Type]:
     """The types that it names, without those that are resources."""
     return {name: item for name, item in interface.types.items() if not isinstance(item, wit.Handle)}

@@ -23,8 +23,8 @@ from node.engine.binary import Reader, sections
 from node.engine.bridge import unversioned
 from node.engine.canonical import CoreSignature, core_signature
 from node.engine.carriage import is_carried
-from node.engine.component_text import NAMED, Scope, definition, function_type, quote
-from node.engine.naming import borrowed_types, naming_component, plain_types, used_resources
+from node.engine.component_text import NAMED, Scope, definition, function_type, quote, used_resources
+from node.engine.naming import borrowed_types, naming_component, plain_types
 
 HOST_INTERFACE = "lattice:shim/host"
 HOST_FUNCTION = wit.Function((("question", wit.STRING),), wit.STRING)
