@@ -33,9 +33,7 @@ class Workers:
             await asyncio.wait((future,))
         except BaseException:
             if not job.cancel():
-                await _outlast(future)
-            if future.done() and not future.cancelled():
-                future.exception()  # seen: the cancellation is what counts
+                await outlast(future)
             raise
         return future.result()
 
@@ -44,14 +42,16 @@ class Workers:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-async def _outlast(future: asyncio.Future[T]) -> None:
-    """Wait for the end whatever happens: the thread uses memory that the caller is about to free."""
+async def outlast(future: asyncio.Future[T]) -> None:
+    """Wait for the end of a thread whatever happens: it uses what the caller is about to free."""
     with anyio.CancelScope(shield=True):
         while not future.done():
             try:
                 await asyncio.wait((future,))
             except asyncio.CancelledError:
                 continue
+    if not future.cancelled():
+        future.exception()  # seen: the cancellation is what counts
 
 
 def _yield_to_loop() -> None:

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import anyio
 
+from node.engine.workers import outlast
+
 FILE_THREADS = 4
 """So many file operations of one component run side by side; a disk that hangs holds up few others."""
 
@@ -33,17 +35,6 @@ class FileThreads:
             try:
                 await asyncio.wait((future,))
             except BaseException:
-                await _outlast(future)
+                await outlast(future)
                 raise
             return future.result()
-
-
-async def _outlast(future: asyncio.Future[T]) -> None:
-    with anyio.CancelScope(shield=True):
-        while not future.done():
-            try:
-                await asyncio.wait((future,))
-            except asyncio.CancelledError:
-                continue
-    if not future.cancelled():
-        future.exception()  # seen: the cancellation is what counts
