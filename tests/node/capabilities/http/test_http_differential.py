@@ -1,4 +1,4 @@
-"""The same requests, answered by host functions and by `wasmtime serve`."""
+"""The same requests, answered by host functions, inside the shim, and by `wasmtime serve`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from lattice.http import HttpRequest, HttpResponse
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.errors import HttpError
 from node.capabilities.http.policy import OutgoingPolicy
-from node.http.handler import response_of
+from node.http.handler import HttpHandler, response_of
 from tests.node.capabilities.http.conftest import Handlers, context
 from tests.node.capabilities.http.corpus import CASES, ECHO, FAILED, HELLO, LAB, ROOT, Answer, Case, answer
 from tests.node.capabilities.http.native import NativeHost, native_binary, native_host
+from tests.node.capabilities.http.shims import Shims
 
 POLICY = OutgoingPolicy.parse(["127.0.0.1"])
 
@@ -74,6 +75,14 @@ async def _native_answer(case: Case, host: NativeHost) -> Answer:
             return FAILED
 
 
+async def _handled_answer(handler: HttpHandler, case: Case, host: NativeHost) -> Answer:
+    with capture_logs():
+        try:
+            return await _answer(case, await response_of(handler, _request(case, host.authority), context()))
+        except LatticeError:
+            return FAILED
+
+
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 async def test_host_functions_answer_as_the_native_host_does(
     handlers: Handlers, native: dict[str, NativeHost], case: Case
@@ -82,10 +91,19 @@ async def test_host_functions_answer_as_the_native_host_does(
     handler = await handlers.make(case.guest)
 
     expected = await _native_answer(case, host)
-    with capture_logs():
-        try:
-            found = await _answer(case, await response_of(handler, _request(case, host.authority), context()))
-        except LatticeError:
-            found = FAILED
+    found = await _handled_answer(handler, case, host)
+
+    assert found == (FAILED if case.is_cut_natively else expected)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+async def test_the_shim_answers_as_the_native_host_does(
+    shims: Shims, native: dict[str, NativeHost], case: Case
+) -> None:
+    host = native[case.guest]
+    handler = await shims.make(case.guest)
+
+    expected = await _native_answer(case, host)
+    found = await _handled_answer(handler, case, host)
 
     assert found == (FAILED if case.is_cut_natively else expected)

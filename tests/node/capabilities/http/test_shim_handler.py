@@ -16,7 +16,6 @@ from lattice.pouring import Pouring, Sink
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.shim_handler import ShimHandler
 from node.capabilities.http.shim_host import EXCHANGE, ShimSettings, shim_interface
-from node.engine.byte_store import ByteStore, Chunks
 from node.engine.compiler import Compiler
 from node.engine.engine import Engine
 from node.engine.host import GuestCall
@@ -25,6 +24,7 @@ from node.http.handler import response_of
 from tests.node.capabilities.http import test_http_host_handler, test_http_outgoing
 from tests.node.capabilities.http.conftest import context
 from tests.node.capabilities.http.shims import Shims, request
+from tests.node.engine.bare_instance import BareInstance
 
 LAB = test_http_outgoing.LAB
 
@@ -134,23 +134,9 @@ async def test_a_body_that_its_guest_never_asked_for_is_not_that_of_the_sandboxs
     assert not body.was_poured
 
 
-class Sandbox:
-    """What a call of the shim's host needs of its sandbox."""
-
-    def __init__(self) -> None:
-        self.state: dict[Any, Any] = {}
-        self.call: GuestCall | None = None
-
-    def new_store(self, number: int, window: int, *, is_input: bool) -> ByteStore:
-        return Chunks()
-
-    def part_stores(self) -> None:
-        return None
-
-
 async def test_nobody_waits_to_send_the_body_of_a_request_that_was_refused_at_once() -> None:
     ask = shim_interface(ShimSettings()).functions["ask"]  # no client: all are refused
-    call = GuestCall("guest", context(), Sandbox(), lambda *_: None)
+    call = GuestCall("guest", context(), BareInstance(), lambda *_: None)
 
     ask(call, "s1\nPOST\nhttp\nexample.com\n/\n\n\n\n+\n\n\n" + "x" * 100_000)
 
@@ -160,7 +146,7 @@ async def test_nobody_waits_to_send_the_body_of_a_request_that_was_refused_at_on
 
 
 async def test_the_trailers_of_a_small_request_are_all_sent() -> None:
-    call = GuestCall("guest", context(), Sandbox(), lambda *_: None)
+    call = GuestCall("guest", context(), BareInstance(), lambda *_: None)
 
     async with FaultyClient() as client:
         ask = shim_interface(ShimSettings(client=client)).functions["ask"]
@@ -179,7 +165,7 @@ class FaultyClient(HttpClient):
 
 
 async def test_a_fault_of_the_client_is_an_error_of_one_request_alone() -> None:
-    call = GuestCall("guest", context(), Sandbox(), lambda *_: None)
+    call = GuestCall("guest", context(), BareInstance(), lambda *_: None)
 
     async with FaultyClient() as client:
         ask = shim_interface(ShimSettings(client=client)).functions["ask"]
