@@ -30,17 +30,10 @@ from lattice.model import ComponentSpec, new_application
 from lattice.outcome import Done, Outcome, ended, failed
 from lattice.state import LatticeState
 from lattice.streams import ByteReceiver
+from tests.lattice.places import Place
 
 LATTICE = "test"
 DIGEST = "sha256:" + "0" * 64
-
-
-@dataclass
-class Place:
-    node: str
-    zone: str | None = None
-    load: float = 0.0
-    is_draining: bool = False
 
 
 @dataclass

@@ -24,17 +24,10 @@ from lattice.serving import Serving
 from lattice.state import LatticeState
 from lattice.streams import ByteReceiver
 from lattice.tasks import open_tasks
+from tests.lattice.places import Place
 
 DIGEST = "sha256:" + "0" * 64
 Handle = Callable[[CallRequest, Sequence[Any], ByteReceiver | None], Any]
-
-
-@dataclass
-class Place:
-    node: str
-    zone: str | None = None
-    load: float = 0.0
-    is_draining: bool = False
 
 
 @dataclass
