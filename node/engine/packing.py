@@ -1,6 +1,6 @@
 """Bytes as text of ASCII, of n bytes n and n/7 characters: how they cross a border that is made of text.
 
-How it is done says node/capabilities/http/shim/packing.c, the other end. The driver does it in microseconds.
+How it is done says node/engine/driver/packing.h, by which the driver and the shim do it, in microseconds.
 """
 
 from __future__ import annotations
