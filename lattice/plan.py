@@ -162,8 +162,6 @@ class Held:
     serving_new: int
     """Of the revision asked for."""
     is_failed: bool
-    is_present: bool
-    """Whether there is anything to stop."""
 
 
 class _Planner:
@@ -229,7 +227,7 @@ class _Planner:
         for node, sent in self.in_flight.orders.get(name, {}).items():
             if _is_answered(sent.order, self.observed):
                 continue
-            item = found.get(node) or Held(self.observed.nodes[node], "", 0, 0, 0, False, False)
+            item = found.get(node) or Held(self.observed.nodes[node], "", 0, 0, 0, False)
             item.revision, item.count, item.is_failed = sent.order.revision, sent.order.count, False
             found[node] = item
         return found
@@ -387,7 +385,7 @@ def _held(holding: Holding, revision: str) -> Held:
     new = holding.node.assignments[ordered.component].get(revision)
     serving_new = new.serving if new else 0
     is_failed = ordered.state is AssignmentState.FAILED
-    return Held(holding.node, ordered.revision, ordered.count, holding.serving, serving_new, is_failed, True)
+    return Held(holding.node, ordered.revision, ordered.count, holding.serving, serving_new, is_failed)
 
 
 def _is_old(item: Held) -> bool:

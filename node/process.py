@@ -87,11 +87,11 @@ class _Phase:
     async def wait_for_end(self, node: Node) -> None:
         """Return when the node is to drain: after a signal, or when an operator asks for it."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._follow, node, tasks.cancel_scope)
+            tasks.start_soon(self._follow, node)
             await self._end.wait()
             tasks.cancel_scope.cancel()
 
-    async def _follow(self, node: Node, scope: anyio.CancelScope) -> None:
+    async def _follow(self, node: Node) -> None:
         await node.drain_requested.wait()
         self._end.set()
 

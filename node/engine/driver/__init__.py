@@ -237,7 +237,6 @@ class Maker:
     def __init__(self, driver: Driver, *, has_thread: bool = True) -> None:
         """Without a thread, who asks does the work: on busy cores a second thread only disturbs."""
         self.driver = driver
-        self.has_thread = has_thread
         self.address = cast("int", driver.start_maker(has_thread))
         if not self.address:
             raise OSError("no thread can be started for the engine")
