@@ -54,7 +54,8 @@ async def test_spinning_guests_leave_the_loop_to_others(bench: Bench, guests: in
         async with anyio.create_task_group() as tasks:
             for _ in range(guests):
                 tasks.start_soon(_spin, pool, SECONDS)
-            return await _p99_of_lag(SECONDS * 0.9)
+            p99 = await _p99_of_lag(SECONDS * 0.9)
+        return p99
 
     assert await _least(lag) < MAX_P99_SECONDS
 
