@@ -8,13 +8,16 @@ from collections.abc import Callable
 
 TICK_SECONDS = 0.001
 IDLE_TICKS = 20
-"""Without a poll for so many ticks the clock stops: whatever ran then has long been interrupted."""
+"""Without a poll for so many ticks the clock rests: whatever ran then has long been interrupted."""
+MOST_PAUSE_SECONDS = 1.0
 
 
 class Ticker:
-    """Calls `tick` every millisecond from a thread of its own while guests run, and costs nothing otherwise.
+    """Calls `tick` every millisecond from a thread of its own while guests run, and costs little otherwise.
 
-    It must be a thread: a guest that runs on the event loop keeps the loop from running anything.
+    It must be a thread: a guest that runs on the event loop keeps the loop from running anything. While it
+    rests, it makes up for many ticks now and then: a thread that is kept from running between `note` and its
+    poll, as on a busy machine, may begin that when the clock rests again.
     """
 
     def __init__(self, tick: Callable[[], None]) -> None:
@@ -52,7 +55,10 @@ class Ticker:
     def _rest(self) -> None:
         # `note` writes `_is_wanted` before it reads `is_idle`, this the other way round: one sees the other.
         self.is_idle = True
-        if not self._is_wanted and not self._is_closed:
-            self._wake.wait()
+        pause = IDLE_TICKS * TICK_SECONDS
+        while not (self._is_wanted or self._is_closed or self._wake.wait(pause)):
+            for _ in range(IDLE_TICKS):
+                self._tick()
+            pause = min(2 * pause, MOST_PAUSE_SECONDS)
         self._wake.clear()
         self.is_idle = False

@@ -11,6 +11,7 @@
 
 #include "driver.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -230,9 +231,11 @@ static void await_made(maker *self, head *cells) {
   pthread_mutex_unlock(&self->lock);
 }
 
-// The epoch clock: a thread that ticks while guests run, and sleeps otherwise.
+// The epoch clock: a thread that ticks while guests run, and rests otherwise. Who notes that a guest is to run may be
+// kept from running himself, until the clock rests again: for his guest the epoch leaps forward now and then.
 
-enum { IDLE_TICKS = 20 };
+enum { IDLE_TICKS = 20 }; // more than any poll may take
+enum { MOST_PAUSE_TICKS = 1000 };
 
 typedef struct {
   _Atomic uint32_t is_wanted; // written by Python, before every poll
@@ -246,6 +249,13 @@ typedef struct {
   bool is_closing, is_woken;
 } ticker;
 
+static struct timespec after(int64_t nanoseconds) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  nanoseconds += time.tv_nsec;
+  return (struct timespec){.tv_sec = time.tv_sec + nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
+}
+
 static void rest(ticker *self) {
   // Python's stores are not ordered before its loads, but each is seen long before another tick has passed: who
   // has read that the clock runs, has it see in the second look that it is wanted.
@@ -253,8 +263,12 @@ static void rest(ticker *self) {
   atomic_store(&self->is_idle, 1);
   nanosleep(&tick, NULL);
   pthread_mutex_lock(&self->lock);
-  while (!self->is_woken && !self->is_closing && !atomic_load(&self->is_wanted))
-    pthread_cond_wait(&self->wake, &self->lock);
+  for (int pause = IDLE_TICKS; !self->is_woken && !self->is_closing && !atomic_load(&self->is_wanted);) {
+    struct timespec end = after(pause * self->tick_nanoseconds);
+    if (pthread_cond_timedwait(&self->wake, &self->lock, &end) != ETIMEDOUT) continue;
+    for (int i = 0; i < IDLE_TICKS; i++) wasmtime.increment_epoch(self->engine);
+    if (pause < MOST_PAUSE_TICKS) pause *= 2;
+  }
   self->is_woken = false;
   pthread_mutex_unlock(&self->lock);
   atomic_store(&self->is_idle, 0);
@@ -288,7 +302,11 @@ EXPORT ticker *driver_start_ticker(void *engine, int64_t tick_nanoseconds) {
   self->engine = engine;
   self->tick_nanoseconds = tick_nanoseconds;
   pthread_mutex_init(&self->lock, NULL);
-  pthread_cond_init(&self->wake, NULL);
+  pthread_condattr_t monotonic;
+  pthread_condattr_init(&monotonic);
+  pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+  pthread_cond_init(&self->wake, &monotonic);
+  pthread_condattr_destroy(&monotonic);
   if (pthread_create(&self->thread, NULL, tick, self) == 0) return self;
   free(self);
   return NULL;

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from node.engine.ticker import Ticker
+from node.engine.ticker import IDLE_TICKS, Ticker
 from node.engine.workers import Workers
 
 
@@ -33,6 +33,19 @@ def test_clock_ticks_while_it_is_wanted_and_then_stops() -> None:
 
         ticker.note()
         wait_until(lambda: len(ticks) > stopped_at)
+    finally:
+        ticker.close()
+
+
+def test_clock_that_rests_makes_up_for_ticks_now_and_then() -> None:
+    ticks: list[float] = []
+    ticker = Ticker(lambda: ticks.append(time.monotonic()))
+    try:
+        wait_until(lambda: ticker.is_idle)
+        before = len(ticks)
+
+        wait_until(lambda: len(ticks) >= before + 2 * IDLE_TICKS)
+        assert ticker.is_idle
     finally:
         ticker.close()
 
