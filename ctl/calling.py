@@ -70,7 +70,10 @@ class SubjectCaller:
                 delay = retry_delay(attempt, random.random())
                 if not may_repeat(error, options) or anyio.current_time() + delay >= deadline:
                     raise
+                last = error
             await anyio.sleep(delay)
+            if anyio.current_time() >= deadline:  # this machine has woken us late
+                raise last
 
     async def _cancel(self, call_id: str) -> None:
         """Tell all nodes, as it is not known which one took the call."""
