@@ -209,7 +209,7 @@ async def test_a_blocking_write_above_the_interfaces_limit_traps(make_pool: Make
 
 async def test_a_guest_that_hoards_handles_is_stopped(make_pool: MakePool) -> None:
     with pytest.raises(Trapped, match="handles"):
-        await _call(make_pool(), "hoard", seconds=30)
+        await _call(make_pool(), "hoard", seconds=55)
 
 
 async def test_a_component_that_imports_all_of_wasi_is_linked(

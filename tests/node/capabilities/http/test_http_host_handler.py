@@ -47,9 +47,13 @@ async def _lines(lab: HostHandler, path: str, **fields: Any) -> dict[str, str]:
 async def test_a_small_response_is_whole(handlers: Handlers) -> None:
     handler = await handlers.make(HELLO)
 
-    response = await response_of(handler, _request(path="/x"), context())
+    for _ in range(5):  # a guest that is interrupted before it has finished gives a stream
+        response = await response_of(handler, _request(path="/x"), context())
+        assert response.status == 200
+        if isinstance(response.body, bytes):
+            break
+        await response.body.aclose()
 
-    assert response.status == 200
     assert isinstance(response.body, bytes)
     assert b"ello" in response.body
 
