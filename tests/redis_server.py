@@ -42,7 +42,7 @@ class RedisServer:
         return self._process.pid
 
     def start(self) -> None:
-        """Returns when it takes connections."""
+        """Returns when it takes commands, with all that it had kept."""
         command = [
             "redis-server",
             "--port",
@@ -57,11 +57,18 @@ class RedisServer:
             self._process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            if self._answers():
+                return
             time.sleep(0.02)
         raise AssertionError(f"redis-server did not start: see {self._folder}/redis.log")
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
+                probe.sendall(b"PING\r\n")
+                return probe.recv(7) == b"+PONG\r\n"  # else it is still loading
+        except OSError:
+            return False
 
     def suspend(self) -> None:
         """Stop the process without ending it, and return when it stands still."""
