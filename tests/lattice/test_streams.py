@@ -171,7 +171,7 @@ async def test_the_news_that_the_peer_is_gone_wakes_whoever_waits(kind: str) -> 
 
 
 async def _fails_with_unreachable(function: Any, *args: Any) -> None:
-    with pytest.raises(LatticeError):
+    with pytest.raises(Unreachable):
         await function(*args)
 
 
