@@ -136,10 +136,10 @@ class HttpClient:
     def between_bytes_seconds(self, options: RequestOptions) -> float:
         return _or(options.between_bytes_timeout, self._settings.between_bytes_seconds)
 
-    def keep(self, destination: Destination, connection: Connection) -> None:
-        """Take back a connection whose exchange is over."""
+    def keep(self, destination: Destination, connection: Connection, seconds: float | None) -> None:
+        """Take back a connection whose exchange is over, which the server keeps for so long."""
         connection.rest()
-        self._connector.keep(destination, connection)
+        self._connector.keep(destination, connection, seconds)
 
 
 class _Denials:
@@ -264,23 +264,29 @@ class _Exchange:
     # The end
 
     def _received(self) -> None:
-        """All of the response came, or none will: there is no use in sending more."""
+        """All of the response came, or none will.
+
+        A server that answers early and keeps the connection takes the rest of the request: it goes on.
+        """
         self._is_received = True
-        if not self._is_sent:
-            self._upload.cancel()
-        self._release()
+        if self._is_sent or not self._parser.is_reusable:
+            if not self._is_sent:
+                self._upload.cancel()
+            self._release()
 
     def _release(self) -> None:
         if not self._is_received or self._is_released:
             return
         self._is_released = True
         if self._is_sent and self._parser.is_reusable:
-            self.client.keep(self.destination, self.connection)
+            self.client.keep(self.destination, self.connection, self._parser.kept_seconds)
         else:
             self.connection.close()
 
     def _close(self) -> None:
-        """Nobody wants the rest of the response."""
+        """Nobody wants the rest of the response, if there is any."""
+        if self._is_received and self._parser.is_reusable:
+            return  # what is left of the request may go on
         self._upload.cancel()
         if not self._is_released:
             self._is_released = True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -36,6 +38,7 @@ class Connection(asyncio.Protocol):
         self._drained = anyio.Event()
         self._drained.set()
         self._is_paused = False
+        self._has_said_end = False
         self.is_lost = False
 
     # Called by the event loop
@@ -55,15 +58,33 @@ class Connection(asyncio.Protocol):
         self._notify(parser)
 
     def eof_received(self) -> None:
-        return None
+        """The server has ended the connection: by TLS, only if it has said so, which nobody else could."""
+        self._has_said_end = True
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_lost = True
         self._drained.set()
         if self._parser is not None:
-            self._parser.end(from_os(error, "receiving") if isinstance(error, OSError) else None)
+            if isinstance(error, OSError):
+                self._read_last_words(self._parser)
+            reason = from_os(error, "receiving") if isinstance(error, OSError) else None
+            self._parser.end(reason, is_clean=self._has_said_end)
             self._notify(self._parser)
         self._on_lost(self)
+
+    def _read_last_words(self, parser: ResponseParser) -> None:
+        """Feed what the server said before it hung up.
+
+        A server may answer a request that it does not read to the end, and close: then a write fails, and
+        the transport gives up before it has read. What came is still in the socket, which is open until this
+        returns.
+        """
+        socket = self._transport.get_extra_info("socket")
+        if socket is None or self._transport.get_extra_info("sslcontext") is not None:
+            return
+        with contextlib.suppress(OSError):
+            while not parser.has_ended and (data := os.read(socket.fileno(), HIGH_BYTES)):
+                parser.feed(data)
 
     def pause_writing(self) -> None:
         self._drained = anyio.Event()

@@ -28,6 +28,9 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses that a name leads to, the best first; raises `OSError`."""
 
 
+KEPT_MARGIN_SECONDS = 1.0
+"""So much sooner than its server a kept connection is closed, lest a request meets that closing."""
+
 CONCURRENT_LOOKUPS = 32
 """Lookups may hang for long; each takes a thread, and these are not those that others wait for."""
 
@@ -93,10 +96,18 @@ class Connector:
                 return connection
         return None
 
-    def keep(self, destination: Destination, connection: Connection) -> None:
-        """Take a connection back; it must be as it was before its exchange."""
-        if connection.is_idle:
-            timer = asyncio.get_running_loop().call_later(self._settings.idle_seconds, connection.close)
+    def keep(self, destination: Destination, connection: Connection, kept_seconds: float | None) -> None:
+        """Take a connection back; it must be as it was before its exchange.
+
+        `kept_seconds`: how long the server keeps it, if it has said so.
+        """
+        seconds = self._settings.idle_seconds
+        if kept_seconds is not None:
+            seconds = min(seconds, kept_seconds - KEPT_MARGIN_SECONDS)
+        if seconds <= 0:
+            connection.close()
+        elif connection.is_idle:
+            timer = asyncio.get_running_loop().call_later(seconds, connection.close)
             self._idle[connection] = (destination, timer)
 
     async def connect(self, destination: Destination, policy: OutgoingPolicy, seconds: float) -> Connection:

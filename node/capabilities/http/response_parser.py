@@ -6,16 +6,19 @@ body, bodies that end with the connection), and the errors in the words of `wasi
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass
 
 import httptools
 
-from lattice.http import Headers, has_body
+from lattice.http import Headers, first, has_body
 from node.capabilities.http.errors import HttpError
 
 HEADER_BYTES = 64 * 1024
 """Of the status line and headers, and of the trailers."""
+
+_KEPT = re.compile(rb"(?i:timeout)\s*=\s*(\d{1,9})")
 
 INFORMATIONAL_RESPONSES = 16
 """How many may come before the final response."""
@@ -63,6 +66,13 @@ class ResponseParser:
         """Whether another request may be sent over the same connection."""
         return self.is_complete and self._can_keep_alive and not self._is_spoilt
 
+    @property
+    def kept_seconds(self) -> float | None:
+        """How long the server keeps an idle connection, if it says so."""
+        said = first(self.head.headers, "keep-alive") if self.head is not None else None
+        found = _KEPT.search(said) if said else None
+        return float(found[1]) if found else None
+
     def feed(self, data: bytes) -> None:
         """Take bytes; after an error or the end, none should come, and more spoil the connection."""
         self.has_begun = True
@@ -81,11 +91,11 @@ class ResponseParser:
         if self._silent_bytes > HEADER_BYTES and not self.has_ended:
             self._fail(self._too_large(self._silent_bytes))
 
-    def end(self, error: HttpError | None = None) -> None:
-        """The connection has ended, maybe because of an error."""
+    def end(self, error: HttpError | None = None, *, is_clean: bool = True) -> None:
+        """The connection has ended, maybe because of an error; `is_clean`: surely by the server."""
         if self.has_ended:
             return
-        if self._ends_with_connection and error is None:
+        if self._ends_with_connection and error is None and is_clean:
             self.is_complete = True
         elif error is not None:
             self._fail(error)

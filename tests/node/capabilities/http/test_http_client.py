@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import anyio
 import pytest
+from anyio import wait_all_tasks_blocked
 from structlog.testing import capture_logs
 
 from lattice import streams
-from lattice.errors import Failed, Interrupted
 from lattice.http import HttpRequest, HttpResponse
 from node.capabilities.http.client import HttpClient, RequestOptions
 from node.capabilities.http.connector import HttpClientSettings
@@ -48,6 +47,15 @@ async def _body(response: HttpResponse) -> bytes:
         return response.body
     async with response.body as body:
         return b"".join([chunk async for chunk in body])
+
+
+async def _echo(peer: Peer) -> None:
+    await peer.head()
+    await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    async for chunk in peer.chunks():
+        await peer.send(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+    await peer.send(b"0\r\n\r\n")
+    await peer.reader.read()
 
 
 # What is sent
@@ -249,115 +257,6 @@ async def test_a_response_that_is_none_has_its_error_code(
         assert await _case(client, _request(server, "POST")) == case
 
 
-# Both at once
-
-
-async def _echo(peer: Peer) -> None:
-    await peer.head()
-    await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-    async for chunk in peer.chunks():
-        await peer.send(b"%x\r\n%s\r\n" % (len(chunk), chunk))
-    await peer.send(b"0\r\n\r\n")
-    await peer.reader.read()
-
-
-async def test_the_response_is_received_while_the_request_is_sent(client: HttpClient) -> None:
-    sender, receiver = streams.pair()
-    async with serving(_echo) as server:
-        response = await _send(client, _request(server, "POST", body=receiver))
-        assert not isinstance(response.body, bytes)
-        for part in (b"one", b"two"):
-            await sender.send(part)
-            assert await response.body.receive() == part
-        await sender.end()
-        with pytest.raises(anyio.EndOfStream):
-            await response.body.receive()
-
-
-@pytest.mark.slow
-async def test_a_server_waits_while_nobody_takes_its_response(client: HttpClient) -> None:
-    sent = 0
-
-    async def script(peer: Peer) -> None:
-        nonlocal sent
-        await peer.head()
-        peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 67108864\r\n\r\n")
-        for _ in range(64):
-            await peer.send(b"x" * MEBIBYTE)
-            sent += MEBIBYTE
-
-    async with serving(script) as server:
-        response = await _send(client, _request(server))
-        await asyncio.sleep(0.3)  # nobody reads: what could be sent by now has been
-        before = sent
-        received = len(await _body(response))
-
-    assert before < 16 * MEBIBYTE
-    assert received == sent == 64 * MEBIBYTE
-
-
-async def test_a_request_that_is_answered_early_is_sent_no_further(client: HttpClient) -> None:
-    sender, receiver = streams.pair()
-
-    async def script(peer: Peer) -> None:
-        await peer.head()
-        await peer.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
-        await peer.reader.read()
-
-    async with serving(script) as server:
-        response = await _send(client, _request(server, "POST", body=receiver))
-        with anyio.fail_after(5), pytest.raises(Interrupted, match="wants no more"):
-            await sender.send(b"x" * MEBIBYTE)
-
-    assert response.status == 413
-
-
-async def test_a_request_body_that_breaks_cuts_the_request(client: HttpClient) -> None:
-    sender, receiver = streams.pair()
-
-    async with answering(ok()) as server:
-        await sender.send(b"abc")
-        await sender.fail(Failed("the guest trapped"))
-        case = await _case(client, _request(server, "POST", body=receiver))
-
-    assert case == "internal-error"
-    assert server.bodies == []
-
-
-async def test_a_response_that_is_closed_early_closes_its_connection(client: HttpClient) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.head()
-        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc")
-        await peer.reader.read()
-
-    async with serving(script) as server:
-        response = await _send(client, _request(server))
-        assert not isinstance(response.body, bytes)
-        await response.body.aclose()
-        with anyio.fail_after(5):
-            while not server.ended:  # noqa: ASYNC110
-                await anyio.sleep(0.001)
-
-
-async def test_cancelling_a_request_closes_its_connection(client: HttpClient) -> None:
-    asked = anyio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.head()
-        asked.set()
-        await peer.reader.read()
-
-    async with serving(script) as server:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_send, client, _request(server))
-            await asked.wait()
-            tasks.cancel_scope.cancel()
-        with anyio.fail_after(5):
-            while not server.ended:  # noqa: ASYNC110
-                await anyio.sleep(0.001)
-
-
 # Connections
 
 
@@ -384,6 +283,33 @@ async def test_connections_that_are_spoilt_are_not_used_again(client: HttpClient
             assert (await _send(client, _request(server))).status == 200
 
     assert server.connections == 2
+
+
+@pytest.mark.parametrize(("said", "connections"), [("timeout=1", 3), ("max=9, Timeout = 5", 1), ("max=9", 1)])
+async def test_a_connection_is_given_up_before_its_server_does(
+    client: HttpClient, said: str, connections: int
+) -> None:
+    async with answering(ok(b"", f"keep-alive: {said}")) as server:
+        for _ in range(3):
+            await _send(client, _request(server))
+
+    assert server.connections == connections
+
+
+@pytest.mark.slow
+async def test_a_connection_is_kept_no_longer_than_its_server_keeps_it() -> None:
+    async with (
+        HttpClient(HttpClientSettings(idle_seconds=60)) as client,
+        answering(ok(b"", "keep-alive: timeout=2")) as server,
+    ):
+        await _send(client, _request(server))
+        await wait_all_tasks_blocked()
+        ended_at_once = server.ended
+        with anyio.fail_after(5):
+            while not server.ended:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+
+    assert ended_at_once == 0
 
 
 async def test_a_kept_connection_that_the_server_closed_is_replaced(client: HttpClient) -> None:

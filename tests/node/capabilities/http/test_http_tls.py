@@ -106,6 +106,28 @@ async def test_a_connection_that_ends_within_the_handshake_is_told() -> None:
         assert await _case(HttpClientSettings(), server.authority) == "connection-terminated"
 
 
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})])  # as nodes run
+async def test_a_body_that_ends_with_its_connection_is_whole_only_if_tls_says_so(
+    folder: Path, tls: ssl.SSLContext
+) -> None:
+    """Anybody on the way could end the connection, but nobody else can say that the server has."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\npart")
+        peer.writer.transport.abort()
+
+    async with (
+        HttpClient(HttpClientSettings(ca_bundle=folder / "cert.pem")) as client,
+        serving(script, tls=tls) as server,
+    ):
+        response = await _get(client, server.authority)
+        assert not isinstance(response.body, bytes)
+        with pytest.raises(HttpError, match="HTTP-response-incomplete"):
+            async with response.body as body:
+                [chunk async for chunk in body]
+
+
 async def test_a_handshake_that_stands_still_times_out() -> None:
     async def script(peer: Peer) -> None:
         await peer.reader.read(1)
