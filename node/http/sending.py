@@ -14,6 +14,8 @@ from node.http.responses import Framing, ResponseHead, trailer_lines
 
 HIGH_WATER_BYTES = 128 * 1024
 """Unsent bytes above which the sending half waits."""
+ONE_PIECE_BYTES = 8 * 1024
+"""A chunk up to this size is copied into one piece: by TLS each piece is encrypted and sent by itself."""
 
 
 class Outlet:
@@ -153,7 +155,9 @@ class Outlet:
             await self.drained()
 
 
-def _chunk(data: bytes) -> tuple[bytes, bytes, bytes]:
+def _chunk(data: bytes) -> tuple[bytes, ...]:
+    if len(data) <= ONE_PIECE_BYTES:
+        return (b"%x\r\n%b\r\n" % (len(data), data),)
     return b"%x\r\n" % len(data), data, b"\r\n"
 
 
