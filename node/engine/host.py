@@ -91,6 +91,9 @@ class GuestInstance(Protocol):
     def part_stores(self) -> None:
         """The guest has no channels any more."""
 
+    def answer_early(self, text: bytes) -> None:
+        """The guest has given its answer in a call by `ComponentPool.ask`, once, before that is over."""
+
     @property
     def call(self) -> GuestCall | None:
         """The call that the sandbox is in; none while it starts, waits for one or ends."""

@@ -15,17 +15,17 @@ import asyncio
 import struct
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
 import structlog
 
-from lattice.errors import Failed, Invalid, LatticeError, TimedOut, Trapped
+from lattice.errors import Failed, LatticeError, TimedOut, Trapped
 from lattice.tasks import is_being_cancelled, own_task
 from node.engine.byte_store import ByteStore, Chunks
+from node.engine.calls import Export, LoweredCall
 from node.engine.capi import Kind, Lender, WasmError, bytes_address
 from node.engine.channels import Channel
 from node.engine.converter import Converter
@@ -56,64 +56,14 @@ _TEXT = struct.Struct("<B7xQQ8x")
 """A value that is a text: its tag, size and address."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Export:
-    """An exported function, ready to be called."""
-
-    name: str
-    index: int
-    converter: Converter
-    pace: Pace
-    has_objects: bool = False
-    """Whether resources occur in its type."""
-    service: int = 0
-    """By which the component's shelf serves it, if there is one."""
-
-
-@dataclass(slots=True, eq=False)
-class LoweredCall:
-    """A call whose arguments have been converted; close it after the fiber has ended."""
-
-    export: Export
-    values: bytes
-    lender: Lender
-
-    def close(self) -> None:
-        self.lender.close()
-
-
-def lower_call(
-    export: Export,
-    arguments: Sequence[Any] | Mapping[str, Any],
-    max_bytes: int,
-    *,
-    may_be_heavy: bool,
-    owner: Instance | None = None,
-) -> LoweredCall:
-    """Convert a call's arguments; raises `Invalid`, or `Heavy` where a thread should do it.
-
-    Objects of the host among them become handles of the instance `owner`.
-    """
-    lender = Lender(owner, may_be_heavy)
-    try:
-        values = export.converter.lower_arguments(arguments, lender)
-    except BaseException:
-        lender.close()
-        raise
-    if lender.lent_bytes > max_bytes:
-        raise Invalid(
-            f"the arguments hold {lender.lent_bytes} bytes, more than the component's payload limit "
-            f"of {max_bytes}: send less at a time, or raise the limit"
-        )
-    return LoweredCall(export, values, lender)
-
-
 class Instance:
     """A sandbox; serves one call at a time. After an error it is broken: only `close` is left."""
 
     __slots__ = (
+        "_answer_given",
         "_channels",
         "_engine",
+        "_failure",
         "_is_away",
         "_is_broken",
         "_is_closed",
@@ -130,6 +80,7 @@ class Instance:
         "_turns",
         "call",
         "calls",
+        "early_answer",
         "has_overrun",
         "state",
     )
@@ -145,6 +96,10 @@ class Instance:
         self._is_broken = False
         self._is_closed = False
         self._is_paused = False
+        self._answer_given: bytes | None = None
+        self._failure: BaseException | None = None
+        self.early_answer: bytes | None = None
+        """What the guest that is paused has answered, although its call is not over."""
         self._is_away = False
         self._turns = Turns()
         self._lent: tuple[bytes, bytes] | None = None
@@ -259,10 +214,12 @@ class Instance:
     ) -> bytes | None:
         """Call a function that takes a text and gives one, both as the bytes of their UTF-8.
 
-        None when a host function has paused the guest: `go_on` then, or `close`. `begun`: when the driver has
-        begun the call, by `Stopwatch.begin`.
+        None when a host function has paused the guest, or when it has answered early and goes on, or has
+        failed since: `go_on` then, or `close`. `begun`: when the driver has begun the call, by
+        `Stopwatch.begin`.
         """
         self.call = call
+        self.early_answer = self._answer_given = None
         call.function = export.name
         self.calls += 1
         self._is_broken = True
@@ -281,7 +238,22 @@ class Instance:
                     return None
             return self._answer()
         except BaseException as error:
-            raise self._ended_badly(error) from None
+            failure = self._ended_badly(error)
+            # Both come after the answer, if there is one; what the host has against a guest may be older.
+            if isinstance(error, WasmError | TimedOut) and self._has_answered():
+                self._failure = failure
+                return None
+            raise failure from None
+
+    def answer_early(self, text: bytes) -> None:
+        self._answer_given = text
+
+    def _has_answered(self) -> bool:
+        """Whether the guest has answered early, which it does once: then the answer is `early_answer`."""
+        if self.early_answer is None:
+            self.early_answer = self._answer_given or self._store.take_early_text()
+            return self.early_answer is not None
+        return False
 
     def _call(self, export: int, values: int, count: int, results: int) -> bool:
         """Begin a call, with a first poll if it may be on the loop: true if nothing is left to be done."""
@@ -301,13 +273,18 @@ class Instance:
         return store.has_ended and not store.failure and not store.dropped
 
     async def go_on(self, value: Any) -> bytes:
-        """Give a paused guest the result of the host function that it waits for: its text in the end."""
-        store = self._store
-        host_call = store.host_call
-        assert host_call
+        """Give a paused guest the result of the host function that it waits for: its text in the end.
+
+        One that has answered early waits for none, and goes on, or has failed already.
+        """
+        if self._failure is not None:
+            raise self._failure
         self._is_paused = False
         try:
-            self._resume(cast("BoundFunction", host_call[0]), value, may_be_heavy=False)
+            if self.early_answer is None:
+                host_call = self._store.host_call
+                assert host_call
+                self._resume(cast("BoundFunction", host_call[0]), value, may_be_heavy=False)
             await self._drive(self.call.context.deadline)
             if self._is_paused:
                 raise Failed("a guest was paused again: only the first pause of a call is served")
@@ -321,6 +298,8 @@ class Instance:
         self._end()
         store.finish()
         text = store.text_result()
+        if self._has_answered():
+            text = self.early_answer or text
         self._lent = None
         self._is_broken = False
         return text
@@ -379,7 +358,7 @@ class Instance:
         store = self._store
         self._turns = Turns()
         is_here = self._start is not Start.WORKER
-        has_ended = store.has_ended if is_here else await self._poll_away()
+        has_ended = store.has_ended if is_here or store.host_call else await self._poll_away()
         self._is_heavy = False
         while True:
             if store.failure:
@@ -387,6 +366,9 @@ class Instance:
             if store.dropped:
                 self._drop_objects()
             if has_ended:
+                return
+            if self._has_answered():
+                self._is_paused = True
                 return
             if store.host_call:
                 self._come_back()

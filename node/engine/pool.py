@@ -15,12 +15,13 @@ from lattice.clock import now
 from lattice.errors import Invalid, LatticeError, NotFound, TimedOut, Unreachable
 from lattice.names import did_you_mean
 from lattice.outcome import Done, Outcome
+from node.engine.calls import Export, LoweredCall, lower_call
 from node.engine.capi import Lender
 from node.engine.compiled import CompiledComponent
 from node.engine.converter import Converter
 from node.engine.engine import Engine
 from node.engine.host import CallContext, GuestCall, HostInterface, LogSink
-from node.engine.instance import LONG_SECONDS, Export, Instance, LoweredCall, lower_call
+from node.engine.instance import LONG_SECONDS, Instance
 from node.engine.lifting import NoHandles, Reader
 from node.engine.limits import InstanceLimits
 from node.engine.linker import Bindings, compatible_name
@@ -218,7 +219,8 @@ class ComponentPool:
 
         Most calls are over when this returns; the rest of another one must be awaited at once. `state` is
         added to the instance's before. Raises what `call` raises. When a host function pauses the guest
-        (`PAUSE`), the call is not over: its slot is taken until the `PausedCall` is.
+        (`PAUSE`), or the guest has answered and goes on, the call is not over: its slot is taken until the
+        `PausedCall` is.
         """
         began = self._engine.stopwatch.begin()
         is_quick = self._may_be_quick(export) and len(text) <= self.limits.payload_bytes
@@ -476,7 +478,10 @@ class ComponentPool:
 
 
 class PausedCall:
-    """A call whose guest a host function has paused; it takes a slot until `go_on` was awaited."""
+    """A call whose guest a host function has paused, or that has answered early and is not over.
+
+    It takes a slot until `go_on` was awaited.
+    """
 
     __slots__ = ("_instance", "_pool")
 
@@ -488,6 +493,11 @@ class PausedCall:
     def state(self) -> MutableMapping[Any, Any]:
         """Of its instance."""
         return self._instance.state
+
+    @property
+    def answer(self) -> bytes | None:
+        """What the guest has answered, if its call is not over or has failed after that; else it waits."""
+        return self._instance.early_answer
 
     async def go_on(self, value: Any) -> bytes:
         """Give the host function's result and drive the guest to its end. Cancelling ends the guest."""

@@ -196,6 +196,10 @@ class Store:
         self.free_result()
         return text
 
+    def take_early_text(self) -> bytes | None:
+        """What the guest has answered to the driver before its call was over, once."""
+        return None
+
     def free_result(self) -> None:
         value_delete(self._address + _RESULT)
         self._has_freed = True
@@ -327,6 +331,14 @@ class DrivenStore(Store):
             return super().text_result()
         size, address = _TEXT.unpack_from(self._cells, _RESULT + PAYLOAD)
         return read(address, size)
+
+    def take_early_text(self) -> bytes | None:
+        head = self._cells.head
+        if not head.answer:
+            return None
+        text = read(head.answer, head.answer_size)
+        self._driver.forget_answer(self._address)
+        return text
 
     def close(self, *, is_slow: bool = False) -> None:
         """Have the maker free everything. There is nothing to be asked of a closed store."""

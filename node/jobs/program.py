@@ -89,3 +89,6 @@ class _NoInstance:
 
     def part_stores(self) -> None:
         """There are no channels."""
+
+    def answer_early(self, text: bytes) -> None:
+        """There is nobody to answer."""

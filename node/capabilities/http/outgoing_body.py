@@ -22,8 +22,11 @@ from node.capabilities.wasi.pollables import Disarm, Signal
 from node.capabilities.wasi.streams import OutputStream, StreamClosed
 from node.engine.byte_store import ByteStore, Chunks
 
-WINDOW_BYTES = 512 * 1024
+WINDOW_BYTES = 256 * 1024
 """What a guest may be ahead of who sends its body."""
+
+PART_BYTES = 128 * 1024
+"""What who sends it takes at a time: that lies with a slow client's connection, by TLS more than once."""
 
 UNSENT_BYTES = 1024 * 1024
 """What a guest may write before it has its message sent: other hosts take that much, so guests rely on it."""
@@ -144,7 +147,7 @@ class BodyPipe(Borrowing, Sublender):
         self._is_receiving = self._is_sent = True
         try:
             self._store.borrow()
-            while self._recall is not None or not (chunk := self._store.take(UNSENT_BYTES)):
+            while self._recall is not None or not (chunk := self._store.take(PART_BYTES)):
                 if self._recall is not None:
                     await self._settled()
                     continue

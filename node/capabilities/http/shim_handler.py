@@ -3,8 +3,11 @@
 handle --text--> pool.ask --text--> the response is whole: done, without a task
                     |
                     +--paused at the response's head: it streams
-                          |--> the response, its body a pipe
-                          +--> a task goes on with the guest, which fills the pipe
+                    |     |--> the response, its body a pipe
+                    |     +--> a task goes on with the guest, which fills the pipe
+                    +--answered, and not over: the response is whole
+                          |--> the response
+                          +--> a task goes on with the guest, which can change nothing of that any more
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from lattice.http import HttpRequest, HttpResponse
 from lattice.streams import ByteReceiver
 from node.capabilities.http import shim_text
 from node.capabilities.http.shim_host import EXCHANGE, ShimExchange
+from node.capabilities.wasi.cli import Exited
 from node.engine.host import CallContext
 from node.engine.pool import ComponentPool, PausedCall
 from node.engine.shim_compose import DOOR, DOOR_FUNCTION
@@ -52,17 +56,40 @@ class ShimHandler:
         exchange.read_from(body, self._pool.start_soon)
         try:
             outcome = self._pool.ask(self._door, text, context, {EXCHANGE: exchange})
-            response = _whole(outcome) if isinstance(outcome, bytes) else await self._finish(outcome)
+            answer = outcome if isinstance(outcome, bytes) else await outcome
+            response = self._response(answer)
         except BaseException:
             exchange.close()
             raise
-        if isinstance(response.body, bytes):
+        if isinstance(answer, bytes):
             exchange.close()
         return response
 
     async def _finish(self, outcome: Awaitable[bytes | PausedCall]) -> HttpResponse:
-        answer = await outcome
-        return _whole(answer) if isinstance(answer, bytes) else self._stream(answer)
+        return self._response(await outcome)
+
+    def _response(self, answer: bytes | PausedCall) -> HttpResponse:
+        if isinstance(answer, bytes):
+            return _whole(answer)
+        if answer.answer is None:
+            return self._stream(answer)
+        self._pool.start_soon(self._outlast, answer)
+        return _whole(answer.answer)
+
+    async def _outlast(self, paused: PausedCall) -> None:
+        """Drive a guest that has answered to its end, whatever that is: its client has the response."""
+        try:
+            await paused.go_on("")
+        except Exited:
+            pass
+        except LatticeError as error:
+            log.warning("http.failed-after-response", component=self._pool.name, error=error.message)
+        except Exception as failure:
+            log.error("http.handler-failed", component=self._pool.name, exc_info=failure)
+        finally:
+            exchange: ShimExchange | None = paused.state.get(EXCHANGE)
+            if exchange is not None:
+                exchange.close()
 
     def _stream(self, paused: PausedCall) -> HttpResponse:
         """The response, while the guest goes on in a task."""

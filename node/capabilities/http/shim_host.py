@@ -61,6 +61,9 @@ def shim_interface(settings: ShimSettings) -> HostInterface:
     """What a component that was put together with the shim imports."""
 
     def ask(call: GuestCall, question: str) -> object:
+        if question[0] in "=x":  # the whole response: the driver keeps it without asking here
+            call.instance.answer_early(question.encode())
+            return ""
         return _OPERATIONS[question[0]](_exchange(call), settings, question[1:])
 
     def wait(call: GuestCall, question: str, pollables: Sequence[Pollable]) -> Answer:
@@ -88,7 +91,7 @@ class ShimExchange:
 
     # The mutable state: the streams by their numbers, and the requests. Nothing of it outlives the call.
 
-    __slots__ = ("_body", "_pump", "call", "fetches", "head", "inputs", "outputs")
+    __slots__ = ("_body", "_pump", "call", "fetches", "head", "inputs", "outputs", "under_way")
 
     def __init__(self) -> None:
         self.call: GuestCall | None = None
@@ -97,6 +100,8 @@ class ShimExchange:
         self.inputs: dict[int, BodyBuffer] = {}
         self.outputs: dict[int, BodyPipe] = {}
         self.fetches: dict[int, _Fetch] = {}
+        self.under_way = 0
+        """Requests to the network of which something may still come."""
         self._body: tuple[ByteReceiver, Callable[..., None]] | None = None
         self._pump: anyio.CancelScope | None = None
 
@@ -293,9 +298,22 @@ class _Fetch:
         self._changed.notify()
 
     async def run(
+        self,
+        exchange: ShimExchange,
+        settings: ShimSettings,
+        request: HttpRequest,
+        options: RequestOptions,
+    ) -> None:
+        """Make the request, and receive the response's body until it ends, or nobody wants it."""
+        assert exchange.call is not None
+        try:
+            await self._run(exchange.call, settings, request, options)
+        finally:
+            exchange.under_way -= 1
+
+    async def _run(
         self, call: GuestCall, settings: ShimSettings, request: HttpRequest, options: RequestOptions
     ) -> None:
-        """Make the request, and receive the response's body until it ends or the call does."""
         assert settings.client is not None
         with self.scope:
             try:
@@ -339,7 +357,7 @@ def _fetch(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_pack
     body = _fetch_body(exchange, number, has_more=lines[8] == b"+", rest=rest)
     call = exchange.call
     assert call is not None
-    if settings.client is None or len(exchange.fetches) > MAX_REQUESTS:
+    if settings.client is None or exchange.under_way >= MAX_REQUESTS:
         case = "HTTP-request-denied" if settings.client is None else "connection-limit-reached"
         fetch.settle(shim_text.error_text(HttpError(case)))
         if isinstance(body, BodyPipe):
@@ -353,7 +371,8 @@ def _fetch(exchange: ShimExchange, settings: ShimSettings, text: str, *, is_pack
         headers=_traced(shim_text.take_fields(rest)[0], call),
         body=body,
     )
-    settings.client.tasks.start_soon(fetch.run, call, settings, request, _options(lines[5:8]))
+    exchange.under_way += 1
+    settings.client.tasks.start_soon(fetch.run, exchange, settings, request, _options(lines[5:8]))
     return ""
 
 
@@ -382,6 +401,11 @@ def _options(lines: list[bytes]) -> RequestOptions:
     return RequestOptions(
         connect_timeout=connect, first_byte_timeout=first_byte, between_bytes_timeout=between_bytes
     )
+
+
+def _give_up(exchange: ShimExchange, settings: ShimSettings, text: str) -> str:
+    exchange.fetches[int(text)].scope.cancel()
+    return ""
 
 
 def _take(exchange: ShimExchange, settings: ShimSettings, text: str) -> str:
@@ -468,6 +492,7 @@ _OPERATIONS: Mapping[str, Callable[[ShimExchange, ShimSettings, str], object]] =
     "a": _break,
     "s": _fetch,
     "S": partial(_fetch, is_packed=True),
+    "c": _give_up,
     "t": _take,
     "p": _wait,
     "m": lambda *_: str(time.monotonic_ns()),

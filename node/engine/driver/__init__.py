@@ -52,6 +52,9 @@ class Head(ctypes.Structure):
         ("has_result", ctypes.c_uint32),
         ("is_taken", ctypes.c_uint32),
         ("may_wait", ctypes.c_uint32),
+        ("_answer_kind", ctypes.c_uint64),
+        ("answer_size", ctypes.c_uint64),
+        ("answer", _Address),
     )
 
 
@@ -160,6 +163,7 @@ class Driver:
         self.stop_maker = _bind(released, "driver_stop_maker", [_Address], None)
         self.new_cells = _bind(held, "driver_new_cells", [], _Address)
         self.free_result = _bind(held, "driver_free_result", [_Address], None)
+        self.forget_answer = _bind(held, "driver_forget_answer", [_Address], None)
         self.start_maker = _bind(held, "driver_start_maker", [ctypes.c_bool], _Address)
         self.new_shelf = _bind(
             held, "driver_new_shelf", [_Address, _Address, _Address, ctypes.c_uint32], _Address

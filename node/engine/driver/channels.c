@@ -371,11 +371,22 @@ static channel *find(const head *cells, uint32_t number, bool is_input) {
   return found;
 }
 
-// Whether the question was about a channel, and is answered.
-static bool answered(head *cells, const text_value *question, text_value *answer) {
+// What the guest answers before its call is over; it may do so once.
+static bool keep_answer(head *cells, text_value *text, text_value *answer) {
+  if (cells->answer.text.data != NULL) return false;
+  cells->answer = *text;
+  text->text = (byte_vector){0}; // it belongs to the cells now
+  *answer = (text_value){.kind = at.text_kind};
+  return true;
+}
+
+// Whether the question was one for here, and is answered.
+static bool answered(head *cells, text_value *question, text_value *answer) {
   const uint8_t *text = question->text.data, *end = text + question->text.size;
-  if (cells == NULL || cells->channels == NULL || text == end) return false;
+  if (cells == NULL || text == end) return false;
   uint8_t letter = *text++;
+  if (letter == '=' || letter == 'x') return keep_answer(cells, question, answer);
+  if (cells->channels == NULL) return false;
   bool is_read = letter == 'r' || letter == 'R';
   if (!is_read && letter != 'w' && letter != 'o') return false;
   uint32_t number = 0;

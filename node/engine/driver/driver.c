@@ -69,6 +69,13 @@ EXPORT void driver_free_result(head *cells) {
   memset(place(cells, at.result), 0, at.value_size); // the next call drops what it overwrites
 }
 
+// What the guest has answered early.
+EXPORT void driver_forget_answer(head *cells) {
+  if (cells->answer.text.data == NULL) return;
+  wasmtime.value_delete(&cells->answer);
+  cells->answer = (text_value){0};
+}
+
 EXPORT head *driver_new_cells(void) { return calloc(1, at.size); }
 
 // Whatever it has come to.
@@ -77,6 +84,7 @@ static void end(head *cells) {
   if (cells->fiber != NULL) wasmtime.future_delete(cells->fiber);
   if (*error != NULL) wasmtime.error_delete(*error);
   driver_free_result(cells);
+  driver_forget_answer(cells);
   if (cells->store != NULL) wasmtime.store_delete(cells->store);
   *error = cells->fiber = cells->store = NULL;
 }
@@ -97,6 +105,7 @@ EXPORT bool driver_call(head *cells, void *export, const void *arguments, size_t
                         uint64_t ticks) {
   void *function = place(cells, at.function);
   driver_free_result(cells);
+  driver_forget_answer(cells);
   if (!wasmtime.get_func(place(cells, at.instance), cells->context, export, function)) abort();
   cells->fiber = wasmtime.call_async(function, cells->context, arguments, count, place(cells, at.result), results,
                                      place(cells, at.error));
@@ -528,7 +537,7 @@ EXPORT uint32_t driver_ask(const service *what, const char *text, size_t size) {
   text_value *argument = place(self->given, at.argument);
   *argument = (text_value){at.text_kind, {size, (uint8_t *)text}};
   found = serve(what, argument);
-  const text_value *result = place(self->given, at.result);
+  const text_value *result = self->given->answer.text.data ? &self->given->answer : place(self->given, at.result);
   self->text = (const char *)result->text.data;
   self->size = result->text.size;
   return found;

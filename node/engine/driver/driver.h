@@ -43,6 +43,11 @@ typedef struct {
 extern api wasmtime;
 extern layout at;
 
+typedef struct {
+  uint64_t kind;
+  byte_vector text;
+} text_value; // the beginning of a value that is a text
+
 // With this the cells of a sandbox begin, which are where wasmtime writes to.
 typedef struct {
   void *store, *context, *fiber;
@@ -52,12 +57,8 @@ typedef struct {
   uint32_t has_result;
   uint32_t is_taken; // Python has an object for it: it serves one call at the most
   uint32_t may_wait; // its guest runs on a thread that may be kept
+  text_value answer;   // what the guest has answered early, before its call is over; no data if nothing
 } head;
-
-typedef struct {
-  uint64_t kind;
-  byte_vector text;
-} text_value; // the beginning of a value that is a text
 
 // packing.c: bytes as text, of n bytes n and n/7 characters
 size_t packed_size(size_t length);

@@ -20,3 +20,6 @@ class BareInstance:
 
     def part_stores(self) -> None:
         return None
+
+    def answer_early(self, text: bytes) -> None:
+        return None

@@ -34,6 +34,7 @@ EXPORT(HTTP, "[static]incoming-body.finish") handle incoming_body_finish(handle 
   future_trailers *future = arena_allocate(sizeof *future);
   *future = (future_trailers){.stream = &body->stream};
   adopt(&future->object, NULL);
+  body->trailers = &future->object;
   return future_trailers_handle(future);
 }
 
@@ -129,7 +130,9 @@ result_area *outgoing_body_finish(handle handle, uint32_t has_trailers, uint32_t
     end_output(&body->stream, body->trailers);
   else
     body->stream.is_finished = true;
-  if (body->request != NULL && body->request->fetch != NULL) start_fetch(body->request->fetch);
+  if (body->request == NULL)
+    hand_over();
+  else if (body->request->fetch != NULL) start_fetch(body->request->fetch);
   result.number[0] = 0;
   return &result;
 }

@@ -39,7 +39,7 @@ EXPORT(ENVIRONMENT, "get-arguments") result_area *get_arguments(void) {
 EXPORT(ENVIRONMENT, "initial-cwd") result_area *initial_cwd(void) { return give_optional(false, (bytes){0}); }
 
 static void leave(uint32_t code) {
-  before_exit();
+  flush_logs();
   ask('q', code);
   __builtin_trap();
 }

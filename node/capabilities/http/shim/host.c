@@ -4,12 +4,14 @@
 //
 //   r N       the next part of stream N; waits.      d DATA | e TRAILERS | ! ERROR
 //   R N       the same without waiting; also         n (nothing yet)
+//   = TEXT    the whole response (serve.c), x if it is packed
 //   h HEAD    the head of the response, H if it is packed; its body follows as stream 0
 //   w N DATA  send a part of stream N; waits until it may send another.   empty | ! (nobody takes it)
 //   o N DATA  the same without waiting; also         n (not taken)
 //   e N LINES the end of stream N, with its trailers
 //   a N       stream N breaks off
 //   s N LINES start a request to the network as number N; its body may follow as stream N
+//   c N       give the request up, or what is left of its response
 //   t N       the response to it, if there is one.   n | STATUS, fields, the body's first part | ! ERROR
 //   p LINES   wait for one of several things: their numbers in the list that are ready
 //   m, y      the monotonic clock, in nanoseconds; the time of day, in nanoseconds
@@ -24,7 +26,7 @@
 // (packing.c), and so are messages that are not UTF-8. A number in front of data or lines is a line of its own.
 //
 // While the streams N are channels of the host's native helper, it answers `r`, `R`, `w` and `o` there and then, as long
-// as there is something to read and room to write (node/engine/driver/channels.c).
+// as there is something to read and room to write (node/engine/driver/channels.c). It keeps what `=` and `x` give, too.
 
 #include "shim.h"
 

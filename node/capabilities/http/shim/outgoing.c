@@ -151,6 +151,24 @@ static bytes timeouts_text(const request_options *options) {
 
 // Sending it
 
+// Whether the guest has dropped what it would take the rest from: the future, the response, its body or trailers.
+static bool is_unwanted(const fetch *future) {
+  if (!future->is_taken) return future->object.is_dropped;
+  const incoming_response *response = future->response;
+  if (response == NULL) return false;
+  if (!response->is_consumed) return response->object.is_dropped;
+  const incoming_body *body = response->body;
+  return body->trailers != NULL ? body->trailers->is_dropped : body->object.is_dropped;
+}
+
+static void give_up_unwanted(void) {
+  for (fetch *future = fetches; future != NULL; future = future->next) {
+    if (!future->is_started || future->is_given_up || !is_unwanted(future)) continue;
+    future->is_given_up = true;
+    ask('c', future->channel);
+  }
+}
+
 EXPORT("wasi:http/outgoing-handler", "handle")
 result_area *outgoing_handle(handle request_handle, uint32_t has_options, handle options_handle) {
   outgoing_request *request = outgoing_request_object(request_handle);
@@ -161,6 +179,7 @@ result_area *outgoing_handle(handle request_handle, uint32_t has_options, handle
   fetch *future = arena_allocate(sizeof *future);
   *future = (fetch){.request = request, .channel = ++last_channel, .next = fetches};
   adopt(&future->object, NULL);
+  give_up_unwanted(); // since there may be no more than so many
   fetches = request->fetch = future;
   if (request->body == NULL || request->body->stream.is_finished) start_fetch(future);
   result.number[0] = 0;
@@ -207,6 +226,7 @@ void start_fetch(fetch *future) {
 }
 
 void start_fetches(void) {
+  give_up_unwanted();
   for (fetch *future = fetches; future != NULL; future = future->next) {
     outgoing_body *body = future->request->body;
     start_fetch(future);

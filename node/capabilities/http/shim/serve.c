@@ -2,9 +2,9 @@
 //
 //   request    `=` or `x`, `+` if more of the body is to be read as stream 0, a seed or nothing;
 //              lines: method, scheme, authority, path; fields, to an empty line; the body.
-//   response   `=` or `x`; the status; fields, to an empty line; trailers, to an empty line; the body.
-//              Or `.` if all of it has left already, `~` if its body was never finished, `-` if there is none,
-//              `!` and an error code if the guest gave one instead.
+//   response   `=` or `x`; the status; fields, to an empty line; trailers, to an empty line; the body. It is handed
+//              over as soon as it is whole. The call itself gives `.` if all of the response has left, `~` if its
+//              body was never finished, `-` if there is none, `!` and an error code if the guest gave one instead.
 //
 // With `x`, all that follows (in a request, from the method on) is packed: not all of it is UTF-8.
 
@@ -171,6 +171,7 @@ void outparam_set(handle outparam, uint32_t is_error, uint32_t value, uint32_t h
   current.state = SET;
   current.response = outgoing_response_object(value);
   outgoing_response_drop(value);
+  hand_over();
 }
 
 // A response of the kind 1xx: none is passed on, which is what the interface has this answer for.
@@ -220,29 +221,17 @@ static bool is_whole(const outgoing_response *response) {
   return response->body == NULL || response->body->stream.is_finished;
 }
 
+// What of a response that is not whole can leave.
 static void pass_response_on(void) {
-  outgoing_body *body = current.response->body;
-  bool is_new = !current.is_head_sent;
+  if (is_whole(current.response)) return;
   send_head();
-  if (body == NULL) {
-    if (is_new) ask('e', 0);
-  } else if (body->stream.is_finished) {
-    if (is_new) end_output(&body->stream, body->trailers);
-  } else {
-    output_send(&body->stream, false);
-  }
+  output_send(&current.response->body->stream, false);
 }
 
 void before_waiting(void) {
   if (current.state == SET && current.is_serving) pass_response_on();
   start_fetches();
   if (current.is_serving) flush_logs();
-}
-
-// What is whole is the client's, although the guest won't return.
-void before_exit(void) {
-  if (current.state == SET && current.is_serving && is_whole(current.response)) pass_response_on();
-  flush_logs();
 }
 
 static bytes refusal(void) {
@@ -255,29 +244,37 @@ static bytes refusal(void) {
 }
 
 // A guest that never asks for the body may still announce one, where none is sent anyway.
-static bytes bodiless(const outgoing_response *response) {
+static bool lacks_body(const outgoing_response *response) {
   enum { NO_CONTENT = 204, NOT_MODIFIED = 304 };
   bool is_announced;
   uint64_t length;
   bool has_none =
       current.is_head || response->status == NO_CONTENT || response->status == NOT_MODIFIED;
-  if (read_length(response->headers, &is_announced, &length) && length > 0 && !has_none) {
-    current.error = (error_code){.code = RESPONSE_BODY_SIZE};
-    return refusal();
-  }
-  return message('=', 'x', response_head(response, NULL), (bytes){0});
+  return response->body == NULL && !has_none && read_length(response->headers, &is_announced, &length) && length > 0;
+}
+
+static bytes whole_text(const outgoing_response *response) {
+  const outgoing_body *body = response->body;
+  bytes data = body ? (bytes){body->stream.buffer, body->stream.length} : (bytes){0};
+  return message('=', 'x', response_head(response, body ? body->trailers : NULL), data);
+}
+
+// What is whole is the client's, whatever its guest does from here on: it may trap, exit, or go on for long.
+void hand_over(void) {
+  if (current.state != SET || current.is_head_sent) return;
+  if (!is_whole(current.response) || lacks_body(current.response)) return;
+  flush_logs(); // now, since a guest that asks for anything after its answer is one that goes on
+  ask_host(whole_text(current.response));
+  current.is_head_sent = true;
 }
 
 static bytes outcome(void) {
   if (current.state == UNSET) return TEXT("-");
   if (current.state == REFUSED) return refusal();
-  outgoing_response *response = current.response;
-  if (!is_whole(response)) return TEXT("~");
+  if (!is_whole(current.response)) return TEXT("~");
   if (current.is_head_sent) return TEXT(".");
-  if (response->body == NULL) return bodiless(response);
-  output *stream = &response->body->stream;
-  return message('=', 'x', response_head(response, response->body->trailers),
-                 (bytes){stream->buffer, stream->length});
+  current.error = (error_code){.code = RESPONSE_BODY_SIZE}; // it lacks its body
+  return refusal();
 }
 
 EXPORT(CONTROL, "end") result_area *control_end(void) {

@@ -220,6 +220,7 @@ typedef struct {
   object object;
   input stream;
   bool is_streamed;
+  object *trailers; // once it was finished, the resource that it became
 } incoming_body;
 
 // output.c: bytes that the guest writes
@@ -283,7 +284,7 @@ typedef struct {
   outgoing_response *response;
   error_code error;
   bool is_serving;   // between begin and end: what is logged waits for the end
-  bool is_head_sent; // the response has begun to leave
+  bool is_head_sent; // the response has begun to leave, or has been handed over
   bool is_head;      // the method: a response to it announces a body that is not sent
 } exchange;
 
@@ -291,7 +292,7 @@ extern exchange current;
 
 void send_head(void);
 void before_waiting(void); // whatever can leave should, when the guest is about to wait
-void before_exit(void);
+void hand_over(void); // the response, if it is whole
 bytes message(uint8_t tag, uint8_t packed_tag, bytes head, bytes body);
 bytes scheme_text(uint32_t tag, const uint8_t *data, size_t length);
 bytes method_text(uint32_t tag, const uint8_t *data, size_t length);
@@ -311,7 +312,7 @@ typedef struct fetch {
   object object;
   struct outgoing_request *request;
   uint32_t channel;
-  bool is_started, is_done, is_taken, is_failed;
+  bool is_started, is_done, is_taken, is_failed, is_given_up;
   incoming_response *response;
   error_code error;
   struct fetch *next;

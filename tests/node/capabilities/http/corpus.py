@@ -55,7 +55,7 @@ _SIZES = (0, 1, 4095, 4096, 4097, 65_535, 65_536, 65_537, 1_000_000)
 _FAULTS = (
     "trap", "nothing", "error", "drop-incoming", "unwritten", "mid-trap", "leak", "large", "unasked",
     "finish-early", "finish", "sized-finish", "drop", "drop-early",
-    "watched",
+    "watched", "answered-trap", "empty-trap",
 )  # fmt: skip
 _CUT = {"unwritten", "mid-trap", "leak", "large", "unasked", "finish-early", "drop-early", "watched"}
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PURGE", "a!b")

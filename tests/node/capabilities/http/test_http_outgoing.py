@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,36 @@ async def test_the_trailers_of_a_response_reach_the_guest(lab: HostHandler) -> N
 
     assert _trailers(of_whole) == {"x-sum": b"7", "x-more": b"8"}
     assert _trailers(of_empty) == {"x-sum": b"7"}
+
+
+async def test_requests_that_are_over_are_not_counted(lab: HostHandler) -> None:
+    """The limit is of those under way; whose response was dropped, read or not, is not any more."""
+    async with answering(ok(b"x" * MEBIBYTE)) as server:
+        request = replace(_fetch(server.authority), path="/fetches/200")
+        response = await response_of(lab, request, context())
+
+    assert await _body(response) == b"answered=200\n"
+
+
+async def test_a_request_that_its_guest_drops_is_given_up(lab: HostHandler) -> None:
+    has_ended = anyio.Event()
+
+    async def script(peer: Peer) -> None:
+        while True:
+            head = await peer.head()
+            server.heads.append(head)
+            if head.startswith(b"DELETE"):
+                await peer.reader.read()
+                has_ended.set()
+            elif sum(head.startswith(b"GET") for head in server.heads) == 2:
+                await has_ended.wait()
+            await peer.send(ok())
+
+    async with serving(script) as server:
+        request = replace(_fetch(server.authority), path="/fetch-other")
+        response = await response_of(lab, request, context(5))
+
+    assert await _body(response) == b"answered=1\nanswered=1\n"
 
 
 async def test_the_trace_goes_on(lab: HostHandler) -> None:

@@ -63,6 +63,29 @@ async def test_an_unfinished_response_that_has_not_left_fails_as_a_whole(
         await response_of(lab, request(path=f"/fault/{fault}"), context())
 
 
+async def test_what_a_guest_does_after_its_response_changes_nothing_of_that(lab: ShimHandler) -> None:
+    with capture_logs() as logs:
+        response = await response_of(lab, request(path="/fault/answered-trap"), context())
+        with anyio.fail_after(5):
+            while not logs:  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+
+    assert (response.status, response.body) == (200, b"early")
+    assert [entry["event"] for entry in logs] == ["http.failed-after-response"]
+
+
+async def test_a_response_does_not_wait_for_a_guest_that_computes_on(handlers: Shims) -> None:
+    handler = await handlers.make(LAB)
+
+    with capture_logs(), anyio.fail_after(5):
+        response = await response_of(handler, request(path="/fault/answered-spin"), context(1))
+        in_flight = handlers.pools[0].statistics().in_flight
+        await handlers.pools[0].drain()
+
+    assert (response.status, response.body) == (200, b"early")
+    assert in_flight == 1
+
+
 async def test_a_guest_ends_when_nobody_wants_its_body(handlers: Shims) -> None:
     handler = await handlers.make(LAB)
 

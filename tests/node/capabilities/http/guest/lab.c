@@ -399,6 +399,48 @@ static void fetch(handle request, handle outparam) {
   finish(down, has, trailers);
 }
 
+static bool await_response(handle future, uint32_t *found) {
+  handle ready = future_subscribe(future);
+  pollable_block(ready);
+  pollable_drop(ready);
+  future_get(future, found);
+  return (found[0] & 1) && !(found[4] & 1);
+}
+
+// So many requests, one after the other, whose responses are dropped unread
+static void fetch_often(handle request, handle outparam, uint64_t count) {
+  uint32_t found[20];
+  any_result sent;
+  uint64_t answered = 0;
+  handle headers = request_headers(request);
+  for (; count > 0; count--, answered++) {
+    send_request(make_request(request, headers), 0, 0, &sent);
+    if (sent.words[0] & 1) break;
+    handle future = (handle)sent.words[1];
+    if (!await_response(future, found)) break;
+    received_drop(found[6]);
+    future_drop(future);
+  }
+  line("answered", answered);
+  answer_text(outparam, 200);
+}
+
+// A DELETE that is given up while another request is answered, and one more after it
+static void fetch_after_giving_up(handle request, handle outparam) {
+  enum { DELETE = 4 };
+  uint32_t found[20];
+  any_result first, others[2];
+  handle headers = request_headers(request), deletion = make_request(request, headers);
+  sent_set_method(deletion, DELETE, 0, 0);
+  send_request(deletion, 0, 0, &first);
+  send_request(make_request(request, headers), 0, 0, &others[0]);
+  line("answered", await_response((handle)others[0].words[1], found));
+  future_drop((handle)first.words[1]);
+  send_request(make_request(request, headers), 0, 0, &others[1]);
+  line("answered", await_response((handle)others[1].words[1], found));
+  answer_text(outparam, 200);
+}
+
 // Faults
 
 static void misbehave(bytes what, handle request, handle outparam) {
@@ -416,12 +458,18 @@ static void misbehave(bytes what, handle request, handle outparam) {
   if (take_prefix(&what, "hoard"))
     for (__builtin_memset(large, 'x', sizeof large);;) append(fields_new(), TEXT("a"), (bytes){large, sizeof large});
   if (take_prefix(&what, "unwritten")) return set_response(outparam, response_new(sized("100")));
+  if (take_prefix(&what, "empty-trap")) set_response(outparam, response_new(fields_new())), __builtin_trap();
   writer out = begin(outparam, take_prefix(&what, "sized-") ? sized("100") : fields_new(), 200);
   stream_write_and_flush(out.stream, (uint8_t *)"early", 5, &done);
   if (take_prefix(&what, "mid-trap")) __builtin_trap();
   if (take_prefix(&what, "leak")) return;
   if (take_prefix(&what, "large")) stream_write_and_flush(out.stream, large, sizeof large, &done);
   if (take_prefix(&what, "unasked")) stream_write(out.stream, large, 1, &done);
+  if (take_prefix(&what, "answered-")) {
+    finish(out, false, 0);
+    if (take_prefix(&what, "trap")) __builtin_trap();
+    for (;;) __asm__ volatile("");
+  }
   if (take_prefix(&what, "finish-early")) outgoing_finish(out.body, 0, 0, &done);
   if (take_prefix(&what, "finish")) finish(out, false, 0);
   if (take_prefix(&what, "watched")) output_subscribe(out.stream), finish(out, false, 0);
@@ -443,6 +491,8 @@ void handle_request(handle request, handle outparam) {
   else if (take_prefix(&rest, "/trailers")) pass_trailers(request, outparam);
   else if (take_prefix(&rest, "/chunks/")) write_chunks(outparam, number_of(rest));
   else if (take_prefix(&rest, "/before/")) write_before(outparam, number_of(rest));
+  else if (take_prefix(&rest, "/fetches/")) fetch_often(request, outparam, number_of(rest));
+  else if (take_prefix(&rest, "/fetch-other")) fetch_after_giving_up(request, outparam);
   else if (take_prefix(&rest, "/fetch")) fetch(request, outparam);
   else if (take_prefix(&rest, "/fault/")) misbehave(rest, request, outparam);
   arena_reset();
