@@ -119,7 +119,7 @@ class Head:
             raise Refusal(400, "there is no `host`")
         host = hosts[0].decode("latin-1") if hosts else ""
         path = target.decode("latin-1")
-        if path[:1] != "/":
+        if path[:1] != "/" and not (path == "*" and self.method == "OPTIONS"):
             path, host = _from_absolute(path, host, bool(hosts))
         if host:
             if host not in _known_hosts:

@@ -57,7 +57,7 @@ REFUSED = {
     "a target of another host": b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
     "a target with a user": b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
     "a target of another scheme": b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a target without a slash": b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a target without a slash": b"GET * HTTP/1.1\r\nHost: a\r\n\r\n",
     "a fragment": b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
     "a tunnel": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
     "an upgrade in chunks": POST + b"Connection: upgrade\r\nUpgrade: x\r\n"
@@ -142,6 +142,13 @@ async def test_the_whole_address_of_its_own_host_is_taken_as_a_target() -> None:
             ("A.example:80", "/x?y"),
             ("a.example", "/?y"),
         ]
+
+
+async def test_options_of_the_server_itself_have_an_asterisk_for_a_path() -> None:
+    async with listening() as site:
+        await site.ask(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
+
+        assert [(each.method, each.path) for each in site.responder.requests] == [("OPTIONS", "*")]
 
 
 async def test_what_the_connection_header_names_stays_on_the_connection() -> None:
