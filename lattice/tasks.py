@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import AsyncGenerator, Coroutine, Generator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 import anyio
@@ -38,6 +38,29 @@ async def open_tasks() -> AsyncGenerator[anyio.abc.TaskGroup]:
             raise
         error = group.exceptions[0]
         raise error from error.__cause__
+
+
+@asynccontextmanager
+async def outlasting(context: AbstractAsyncContextManager[T]) -> AsyncGenerator[T]:
+    """A context that a cancellation ends only after the body, with its tasks still at work until then.
+
+    It is entered in a task of its own, which can be cancelled meanwhile. Leaving it cannot: the context must
+    bound the time that it takes for that itself. Its errors cancel the body, and come out of here.
+    """
+    is_left = anyio.Event()
+
+    async def hold(*, task_status: anyio.abc.TaskStatus[T]) -> None:
+        with anyio.CancelScope() as scope:
+            async with context as entered:
+                scope.shield = True
+                task_status.started(entered)
+                await is_left.wait()
+
+    async with open_tasks() as tasks:
+        try:
+            yield await tasks.start(hold)
+        finally:
+            is_left.set()
 
 
 def start_at_once(tasks: anyio.abc.TaskGroup, coroutine: Coroutine[Any, Any, None]) -> None:

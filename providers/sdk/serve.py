@@ -15,6 +15,7 @@ from anyio import to_thread
 from lattice.errors import Invalid
 from lattice.nats_bus import NatsBus
 from lattice.settings import load
+from lattice.tasks import outlasting
 from providers.provider import Provider
 from providers.sdk.member import Member
 from providers.sdk.settings import MakeOffer, MemberSettings, connection_settings, offer_of_class
@@ -30,8 +31,9 @@ async def offering(
 ) -> AsyncGenerator[Member]:
     """Offer a provider to a lattice while the context lasts.
 
-    `settings` are the provider's own, `member` those of `MemberSettings` (`lattice`, `nats`, ...). Raises
-    `Invalid` for a bad one, `Unreachable` where there is no lattice.
+    `settings` are the provider's own, `member` those of `MemberSettings` (`lattice`, `nats`, ...). Calls in
+    progress get `drain_timeout` to end in, however the block ends, also by cancellation. Raises `Invalid` for
+    a bad setting, `Unreachable` where there is no lattice.
     """
     given = load(MemberSettings, flags={"name": name, **member})
     given = replace(given, set=tuple((key, str(value)) for key, value in (settings or {}).items()))
@@ -49,12 +51,15 @@ async def serve(
 
 @asynccontextmanager
 async def joined(settings: MemberSettings, make_offer: MakeOffer) -> AsyncGenerator[Member]:
-    """A member with a connection of its own."""
+    """A member with a connection of its own, which lasts until the member has said that it leaves."""
     if settings.name is None:
         raise Invalid("a provider needs a name: give it --name NAME")
     name = settings.name
     connection = await to_thread.run_sync(connection_settings, settings, name)
-    async with NatsBus(connection) as bus, Member(settings, name, bus, make_offer) as member:
+    async with (
+        outlasting(NatsBus(connection)) as bus,
+        outlasting(Member(settings, name, bus, make_offer)) as member,
+    ):
         yield member
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from lattice.tasks import Expected, PromptTasks, open_tasks, own_task, start_at_once
+from lattice.tasks import Expected, PromptTasks, open_tasks, outlasting, own_task, start_at_once
 
 
 async def test_what_never_waits_is_done_before_the_next_line() -> None:
@@ -261,3 +263,83 @@ async def test_errors_behind_a_reply_are_raised_by_the_group() -> None:
 
     with pytest.raises(ValueError):
         await run()
+
+
+class Held:
+    """A context with a task of its own, which tells what was done."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.fails = anyio.Event()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[str]:
+        async with open_tasks() as tasks:
+            tasks.start_soon(self._work)
+            try:
+                yield "entered"
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await checkpoint()
+                self.events.append("left")
+            tasks.cancel_scope.cancel()
+
+    async def _work(self) -> None:
+        try:
+            await self.fails.wait()
+            raise ValueError("broken")
+        except anyio.get_cancelled_exc_class():
+            self.events.append("task cancelled")
+            raise
+
+
+async def test_a_context_that_outlasts_cancellation_works_until_the_body_has_ended() -> None:
+    held = Held()
+
+    with anyio.CancelScope() as scope:
+        async with outlasting(held.open()) as entered:
+            held.events.append(entered)
+            scope.cancel()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.wait_all_tasks_blocked()
+                held.events.append("body ended")
+
+    assert held.events == ["entered", "body ended", "left", "task cancelled"]
+
+
+async def test_a_context_that_outlasts_cancellation_can_be_cancelled_before_it_is_entered() -> None:
+    @asynccontextmanager
+    async def never() -> AsyncGenerator[None]:
+        await anyio.sleep_forever()
+        yield
+
+    with anyio.fail_after(5), anyio.move_on_after(0.01):
+        async with outlasting(never()):
+            raise AssertionError
+
+
+async def test_what_fails_in_a_context_that_outlasts_cancellation_ends_the_body_and_is_raised() -> None:
+    held = Held()
+
+    async def use() -> None:
+        async with outlasting(held.open()):
+            held.fails.set()
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(5), pytest.raises(ValueError, match="broken"):
+        await use()
+
+    assert held.events == ["left"]
+
+
+async def test_what_the_body_raises_comes_out_of_a_context_that_outlasts_cancellation() -> None:
+    held = Held()
+
+    with anyio.fail_after(5), pytest.raises(KeyError):
+        async with outlasting(held.open()):
+            raise KeyError("body")
+
+    assert "left" in held.events

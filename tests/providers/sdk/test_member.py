@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from anyio.abc import TaskGroup
 from click.testing import CliRunner
 
 from lattice import announcer, subjects
-from lattice.caller import Caller, CallRequest, new_call_id
 from lattice.clock import now
 from lattice.errors import (
     Conflict,
@@ -28,24 +27,20 @@ from lattice.errors import (
     Unreachable,
 )
 from lattice.memory_bus import MemoryBroker, MemoryBus
-from lattice.model import Link, Marker, new_application
-from lattice.observer import MARKER_KEY, Observer, application_key, encode_value
+from lattice.model import new_application
+from lattice.observer import application_key, encode_value
 from lattice.sealing import SealKey, Secret
 from lattice.secrets import Secrets, SecretsPolicy, sealed_record
 from lattice.settings import load
-from lattice.state import LatticeState
-from lattice.tasks import open_tasks
 from providers.hosting import DESCRIPTION
 from providers.provider import BoundLink
 from providers.sdk.__main__ import main
 from providers.sdk.member import Member
 from providers.sdk.settings import MemberSettings, offer_of_class, offer_of_target
 from tests.lattice.lattices import spec
-from tests.providers.fakes import GREET, Greeter, World
+from tests.providers.fakes import Greeter, World
+from tests.providers.sdk.someone import LATTICE, NAME, Someone, someone
 from tests.waiting import until
-
-LATTICE = "default"
-NAME = "greeter"
 
 
 def _offer(world: World, settings: MemberSettings) -> Any:
@@ -61,76 +56,6 @@ async def member(server: MemoryBroker, world: World) -> AsyncGenerator[Member]:
     settings = load(MemberSettings, flags={"name": NAME})
     async with MemoryBus(server) as bus, Member(settings, NAME, bus, _offer(world, settings)) as joined:
         yield joined
-
-
-class Someone:
-    """A program that observes the lattice and routes its own calls, over a link of `counter`."""
-
-    def __init__(self, bus: MemoryBus) -> None:
-        self._bus = bus
-        self.observer = Observer(bus, LATTICE)
-        self._caller = Caller(
-            bus, LATTICE, self.observer.state, name="someone", knows_all=lambda: self.observer.has_heard_all
-        )
-        self.observer.on_effect(lambda effect: self._caller.placements_changed())
-
-    async def start(self, tasks: Any) -> None:
-        await tasks.start(self.observer.run)
-        self._caller.start(tasks)
-
-    async def put(
-        self, *, named: Sequence[str] = (), secrets: Mapping[str, str] | None = None, **configuration: str
-    ) -> None:
-        """The link, with such a configuration, configurations by name, and secrets."""
-        link = Link(
-            source="counter",
-            interface=GREET,
-            target=NAME,
-            configuration=configuration,
-            configuration_from=tuple(named),
-            secrets=secrets or {},
-        )
-        store = await self._bus.key_value(subjects.state_bucket(LATTICE))
-        previous = self.observer.state.desired.applications.get("counter")
-        application = (
-            new_application("counter", None, 1, components=[spec("counter")], links=[link])
-            if previous is None
-            else previous.changed(links=[link])
-        )
-        await store.put(application_key("counter"), encode_value(application))
-
-    async def call(self, function: str, *args: Any, **changes: Any) -> Any:
-        values = {
-            "component": NAME,
-            "interface": GREET,
-            "caller": "counter",
-            "link": "default",
-            "deadline": now() + 5,
-            **changes,
-        }
-        request = CallRequest(function=function, call_id=new_call_id(), **values)
-        return await self._caller.call(request, args)
-
-    async def sees(self, count: int, *, healthy: bool = True) -> None:
-        """Return when so many offer the provider."""
-
-        def is_so(state: LatticeState) -> bool:
-            offers = state.observed.offers.get(NAME, {}).values()
-            return len([offer for _, offer in offers if offer.is_healthy == healthy]) == count
-
-        with anyio.fail_after(10):
-            await self.observer.wait_for(is_so)
-
-
-@asynccontextmanager
-async def someone(server: MemoryBroker) -> AsyncGenerator[Someone]:
-    async with MemoryBus(server) as bus, open_tasks() as tasks:
-        store = await bus.key_value(subjects.state_bucket(LATTICE))
-        await store.put(MARKER_KEY, encode_value(Marker(incarnation=1)))
-        found = Someone(bus)
-        await found.start(tasks)
-        yield found
-        tasks.cancel_scope.cancel()
 
 
 async def test_member_is_seen_and_called_over_links_which_it_follows() -> None:
