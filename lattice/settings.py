@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,11 +44,14 @@ def setting(
     repeated: bool = False,
     separator: str = ",",
     tables: Tables | None = None,
+    named_by: Callable[[Any], Hashable] = lambda value: value,
     is_secret: bool = False,
 ) -> Any:
     """A field of a settings class. `repeated` fields are tuples: many flags, a TOML list, or separated.
 
-    What `is_secret` is left out where the settings are printed.
+    What flags say is added to what the environment says, and that to the file's, except that one value takes
+    the place of another that is `named_by` the same. What `is_secret` is left out where the settings are
+    printed.
     """
     metadata = {
         "help": help,
@@ -57,6 +60,7 @@ def setting(
         "repeated": repeated,
         "separator": separator,
         "tables": tables,
+        "named_by": named_by,
     }
     return dataclasses.field(default=default, metadata=metadata, repr=not is_secret)
 
@@ -73,6 +77,7 @@ class Declaration:
     repeated: bool
     separator: str = ","
     tables: Tables | None = None
+    named_by: Callable[[Any], Hashable] = lambda value: value
 
     @property
     def flag(self) -> str:
@@ -88,10 +93,19 @@ class Declaration:
             items = raw.split(self.separator) if isinstance(raw, str) else raw
             if isinstance(items, Mapping):
                 items = [f"{key}={value}" for key, value in items.items()]
+            if not isinstance(items, Iterable):
+                raise Invalid(f"{source}: {items!r} is not a list")
             return tuple(self.parse(_text(item, source), source) for item in items if item != "")
         if isinstance(raw, list):
             raise Invalid(f"{source} is given {len(raw)} times: once is enough")
         return self.parse(_text(raw, source), source)
+
+    def combined(self, lower: Any, higher: Any) -> Any:
+        """What counts of what two places say, the second of which counts more."""
+        if not self.repeated or lower is None:
+            return higher
+        names = {self.named_by(value) for value in higher}
+        return (*(value for value in lower if self.named_by(value) not in names), *higher)
 
 
 def _text(raw: Any, source: str) -> str:
@@ -114,6 +128,7 @@ def declarations(settings: type[Any]) -> list[Declaration]:
             repeated=field.metadata["repeated"],
             separator=field.metadata["separator"],
             tables=field.metadata["tables"],
+            named_by=field.metadata["named_by"],
         )
         for field in dataclasses.fields(settings)
         if "help" in field.metadata
@@ -130,21 +145,26 @@ def load(
 ) -> Settings:
     """The settings from defaults < file < environment < flags; raises `Invalid` for anything unknown.
 
+    Repeated ones add up (`setting`).
+
     `other_variables` are `LATTICE_*` names that belong to somebody else and are passed over.
     """
     known = {declaration.name: declaration for declaration in declarations(settings)}
     values: dict[str, Any] = {}
     tables = {item.tables.key: item for item in known.values() if item.tables is not None}
     for key, raw in _read_file(file, [*known, *tables]).items():
-        if key in tables:
-            values[tables[key].name] = _from_tables(tables[key], raw, f"{key} in {file}")
+        source = f"{key} in {file}"
+        if (item := tables.get(key)) is not None:
+            values[item.name] = (*values.get(item.name, ()), *_from_tables(item, raw, source))
+        elif known[key].repeated:
+            values[key] = (*values.get(key, ()), *known[key].value(raw, source))
         else:
-            values[key] = known[key].value(raw, f"{key} in {file}")
+            values[key] = known[key].value(raw, source)
     for key, raw in _read_environment(environ or {}, known, set(other_variables)).items():
-        values[key] = known[key].value(raw, known[key].variable)
+        values[key] = known[key].combined(values.get(key), known[key].value(raw, known[key].variable))
     for key, raw in (flags or {}).items():
         if raw is not None and raw != ():
-            values[key] = known[key].value(raw, known[key].flag)
+            values[key] = known[key].combined(values.get(key), known[key].value(raw, known[key].flag))
     return settings(**values)
 
 

@@ -38,8 +38,14 @@ drain-timeout = "45s"
 log-format = "json"
 ```
 
+What may be repeated is a list, and lists add up: to what the file says comes what the variable says, and to
+that what the flags say. A value takes the place of another of its name (the key of a label, the name of a
+provider or of a folder), whole: `--provider cache=...` replaces the file's table `[providers.cache]` with its
+settings, and no other. To have one less, take it out of the file.
+
 A size is a number with `KiB`, `MiB`, `GiB`, `KB`, `MB` or `GB`, bytes without a unit. A duration is a number
-with `ms`, `s`, `m` or `h`, seconds without a unit. Labels in a variable are separated by commas.
+with `ms`, `s`, `m` or `h`, seconds without a unit. Values of a list in a
+variable are separated by commas, those of `LATTICE_PROVIDER` by semicolons; an empty variable says nothing.
 """
 
 OTHERS = """\

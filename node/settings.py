@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 from pathlib import Path
 
 from lattice import logs
@@ -91,13 +92,13 @@ class NodeSettings:
     )
     label: tuple[tuple[str, str], ...] = setting(
         (), "Label of this node, for placement; may be repeated. `zone` is also used for routing.", _label,
-        metavar="KEY=VALUE", repeated=True,
+        metavar="KEY=VALUE", repeated=True, named_by=itemgetter(0),
     )  # fmt: skip
     provider: tuple[ProviderSpec, ...] = setting(
         (), "A provider that this node offers beside those that all do, as "
         "`cache=keyvalue-redis,url=redis://10.0.0.7`; may be repeated; in the file: `[providers.NAME]`.",
         parse_spec, metavar="NAME=KIND[,KEY=VALUE...]", repeated=True, separator=";",
-        tables=Tables(key="providers", parse=table_spec),
+        tables=Tables(key="providers", parse=table_spec), named_by=attrgetter("name"),
     )  # fmt: skip
     folder: tuple[OpenFolder, ...] = setting(
         (),
@@ -106,6 +107,7 @@ class NodeSettings:
         _folder,
         metavar="NAME=PATH[:rw]",
         repeated=True,
+        named_by=attrgetter("name"),
     )
     capacity: int = setting(
         20_000, "How many replicas this node takes at most.", whole_number(0, 1_000_000), metavar="N"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ class Example:
     colour: str = setting("red", "A colour.", one_of("red", "green", "blue"), metavar="COLOUR")
     count: int = setting(1, "A number.", whole_number(0, 9), metavar="N")
     is_loud: bool = setting(False, "Whether to shout.", boolean, metavar="BOOL")
-    label: tuple[tuple[str, str], ...] = setting((), "Labels.", key_value, metavar="K=V", repeated=True)
+    label: tuple[tuple[str, str], ...] = setting(
+        (), "Labels.", key_value, metavar="K=V", repeated=True, named_by=itemgetter(0)
+    )
+    word: tuple[str, ...] = setting((), "Words.", text, metavar="WORD", repeated=True)
     name: str | None = setting(None, "A name.", text, metavar="NAME")
 
 
@@ -46,6 +50,30 @@ def test_repeated_settings_take_commas_in_the_environment() -> None:
     settings = load(Example, environ={"LATTICE_LABEL": "zone=a,disk=ssd"})
 
     assert settings.label == (("zone", "a"), ("disk", "ssd"))
+
+
+def test_lists_add_up_and_a_value_takes_the_place_of_another_of_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('label = { zone = "a", disk = "ssd", rack = "7" }\nword = ["one", "two"]\n')
+
+    settings = load(
+        Example,
+        file=path,
+        environ={"LATTICE_LABEL": "zone=b,disk=hdd", "LATTICE_WORD": "three"},
+        flags={"label": ("zone=c",), "word": ("two",)},
+    )
+
+    assert settings.label == (("rack", "7"), ("disk", "hdd"), ("zone", "c"))
+    assert settings.word == ("one", "three", "two")
+
+
+@pytest.mark.parametrize("content", ["word = 3", "word = [[]]", "word = true"])
+def test_what_is_no_list_is_refused_where_one_is_wanted(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(content)
+
+    with pytest.raises(Invalid, match=r"word in .*settings\.toml"):
+        load(Example, file=path)
 
 
 def test_an_unknown_key_in_the_file_names_the_nearest_one(tmp_path: Path) -> None:
