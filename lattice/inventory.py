@@ -47,6 +47,8 @@ class NodeInfo(Value):
     """Folders that its operator opened to components: `ro` or `rw` by name."""
     seal_key: str = ""
     """Its public key for secrets, in hexadecimal digits; empty if it gets none."""
+    provider: str = ""
+    """The one that a provider's process runs, also before it offers it."""
 
     def __post_init__(self) -> None:
         _check_node(self.id, self.boot)

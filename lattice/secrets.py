@@ -34,6 +34,7 @@ from lattice.sealing import (
     is_sealed_to,
     seal_key_to,
 )
+from lattice.secret_readers import Candidate, SecretsPolicy
 from lattice.secret_sources import SecretSources, is_local
 from lattice.subjects import check_node
 
@@ -90,15 +91,23 @@ class SecretRecord(Record):
         """Whether who put it allows that node."""
         return not self.readers or node in self.readers
 
-    def open(self, node: str, key: SealKey) -> bytes:
-        """The data key; raises `Denied` if it is not sealed to that node."""
+    def open(self, node: str, key: SealKey, provider: str = "") -> bytes:
+        """The data key; raises `Denied` if it is not sealed to that node, or process of a provider."""
         sealed = self.sealed.get(node)
         if sealed is None:
-            raise Denied(
+            raise Denied(self._closed_to(node, provider))
+        return key.open(sealed)
+
+    def _closed_to(self, node: str, provider: str) -> str:
+        if not provider:
+            return (
                 f"secret {self.name!r} is not sealed to this node ({node}): "
                 "put it again with `--for` this node, or see `--secrets-for` of the node that leads"
             )
-        return key.open(sealed)
+        closed = f"secret {self.name!r} is not sealed to this process of provider {provider!r}: "
+        if not self.may_be_read_by(node):
+            return closed + "it was put `--for` certain nodes, to which no such process belongs"
+        return closed + f"add `provider:{provider}` to `--secrets-for` of the nodes"
 
     def reveal(self, data_key: bytes) -> Secret:
         """The value; raises `Failed` for what is not what was put under this name and version."""
@@ -141,29 +150,6 @@ def sealed_record(
     return replace(record, box=box, sealed=sealed)
 
 
-@dataclass(frozen=True, slots=True)
-class SecretsPolicy:
-    """For which nodes this one seals secrets; None is all."""
-
-    nodes: frozenset[str] | None = None
-
-    @classmethod
-    def parse(cls, text: str, field_name: str = "secrets-for") -> SecretsPolicy:
-        """Of `all` or a list of node ids; raises `Invalid`."""
-        if text == "all":
-            return cls()
-        try:
-            return cls(frozenset(check_node(node.strip()) for node in text.split(",") if node.strip()))
-        except Invalid as error:
-            raise Invalid(
-                f"{field_name}: {error.message}; use `all` or ids, see `latticectl get nodes`"
-            ) from None
-
-    def allows(self, node: str) -> bool:
-        """Whether secrets may be sealed to that node."""
-        return self.nodes is None or node in self.nodes
-
-
 class Secrets:
     """The secrets that this process knows, and its key; the mutable state beside is what it has opened."""
 
@@ -174,12 +160,14 @@ class Secrets:
         *,
         node: str,
         key: SealKey,
+        provider: str = "",
         copies: Copies | None = None,
         sources: SecretSources | None = None,
     ) -> None:
         self.lattice = lattice
         self._node = node
         self._key = key
+        self._provider = provider
         self._records = Records(bus, subjects.secrets_bucket(lattice), SecretRecord, copies)
         self._sources = sources or SecretSources()
         self._listeners: list[Callable[[str], None]] = []
@@ -213,7 +201,7 @@ class Secrets:
         if record.lattice != self.lattice:
             raise Failed(f"secret {name!r} was sealed for lattice {record.lattice!r}; put it again")
         if opened is None or opened[0] != record.version:
-            opened = record.version, record.reveal(record.open(self._node, self._key))
+            opened = record.version, record.reveal(record.open(self._node, self._key, self._provider))
             self._opened[name] = opened
         return opened[1]
 
@@ -277,19 +265,19 @@ class Secrets:
 
     async def keep_sealed(
         self,
-        announcements: Callable[[], Mapping[str, str]],
+        candidates: Callable[[], Mapping[str, Candidate]],
         leader: Callable[[], str | None],
         policy: SecretsPolicy,
         announce: Callable[[str, Mapping[str, object]], None] = lambda event, details: None,
     ) -> None:
         """Seal secrets to nodes that lack them, where that is this node's part; until cancelled.
 
-        `announcements` gives the seal keys of all live nodes by id, `leader` the id of the node that leads.
+        `candidates` gives all live nodes by id, `leader` the id of the node that leads.
         """
         looked_at: object = None
         look_again_at = 0.0
         while True:
-            nodes = {node: text for node, text in announcements().items() if text}
+            nodes = {node: found for node, found in candidates().items() if found.announcement}
             present = nodes, leader(), self._changes
             if present != looked_at or anyio.current_time() >= look_again_at:
                 looked_at, look_again_at = present, anyio.current_time() + LOOK_AGAIN_SECONDS
@@ -302,16 +290,16 @@ class Secrets:
     async def _seal_to_more(
         self,
         record: SecretRecord,
-        nodes: Mapping[str, str],
+        nodes: Mapping[str, Candidate],
         policy: SecretsPolicy,
         announce: Callable[[str, Mapping[str, object]], None],
     ) -> None:
         missing = {
-            node: text
-            for node, text in nodes.items()
-            if not is_sealed_to(record.sealed.get(node, ""), text)
+            node: found.announcement
+            for node, found in nodes.items()
+            if not is_sealed_to(record.sealed.get(node, ""), found.announcement)
             and record.may_be_read_by(node)
-            and policy.allows(node)
+            and policy.allows(node, found, record.name)
         }
         keys = announced_keys(missing)
         if not keys:
@@ -365,9 +353,16 @@ def resealed(
     return replace(record, sealed={**sealed, **added}, seals=record.seals + 1)
 
 
-def _responsible(record: SecretRecord, live: Mapping[str, str], leader: str | None) -> str | None:
-    """The node that seals it to others: the leader if it can read it, else the first that can."""
-    readers = sorted(node for node, text in live.items() if is_sealed_to(record.sealed.get(node, ""), text))
+def _responsible(record: SecretRecord, live: Mapping[str, Candidate], leader: str | None) -> str | None:
+    """The node that seals it to others: the leader if it can read it, else the first that can.
+
+    The process of a provider that can read it has no policy, and is none.
+    """
+    readers = sorted(
+        node
+        for node, found in live.items()
+        if not found.provider and is_sealed_to(record.sealed.get(node, ""), found.announcement)
+    )
     return leader if leader in readers else next(iter(readers), None)
 
 

@@ -17,7 +17,7 @@ import click
 
 from lattice.errors import Invalid, LatticeError
 from lattice.quantities import parse_duration, parse_size, size_text
-from lattice.secrets import SecretsPolicy
+from lattice.secret_readers import SecretsPolicy
 from lattice.settings import Declaration, declarations, load
 from lattice.standard_streams import replace_closed
 from node.settings import OTHER_VARIABLES, NodeSettings

@@ -35,6 +35,7 @@ from lattice.inventory import NodeInfo, Offer
 from lattice.model import Link, TriggerKind
 from lattice.neighbours import Neighbours
 from lattice.observer import Observer
+from lattice.secret_readers import candidates
 from lattice.serving import Serving
 from lattice.state import ApplicationChanged, Effect, NodeJoined, NodeLost, NodeSuspected
 from lattice.tasks import open_tasks
@@ -370,7 +371,7 @@ class Node(AsyncContextManagerMixin):
         )
         tasks.start_soon(
             self.runner.secrets.keep_sealed,
-            self._seal_keys,
+            lambda: candidates(self.state, self.settings.secrets_for),
             lambda: self.controller.holder,
             self.settings.secrets_for,
             self.announcer.announce,
@@ -442,10 +443,6 @@ class Node(AsyncContextManagerMixin):
                 self.copies.keep(application)
                 self.announcer.beat_soon()  # the controller compares who knows what
         self.caller.placements_changed()
-
-    def _seal_keys(self) -> Mapping[str, str]:
-        """Of all live nodes, by id, as they announced them."""
-        return {view.id: view.info.seal_key for view in self.state.observed.live() if view.info}
 
     def _peer_lost(self, node: str) -> None:
         """Its calls and ours to it end; nobody waits for the other half any more."""

@@ -13,8 +13,8 @@ from lattice.errors import Invalid
 from lattice.fields import check_unique
 from lattice.names import check_label, check_name
 from lattice.quantities import parse_duration, parse_size
+from lattice.secret_readers import SecretsPolicy
 from lattice.secret_sources import check_apart
-from lattice.secrets import SecretsPolicy
 from lattice.settings import Tables, boolean, key_value, one_of, path, setting, text, whole_number
 from node.http.address import Address, parse_address
 from providers.registry import ProviderSpec, parse_spec, table_spec
@@ -211,7 +211,8 @@ class NodeSettings:
     )
     secrets_for: SecretsPolicy = setting(
         SecretsPolicy(),
-        "Nodes to which this one seals secrets anew while it leads: `all`, or ids with commas.",
+        "Nodes to which this one seals secrets anew while it leads: `all`, or ids with commas; "
+        "`provider:NAME` stands for the processes of a provider, which get those of its links.",
         SecretsPolicy.parse,
         metavar="all|NODE,...",
     )

@@ -32,6 +32,7 @@ from lattice.neighbours import Neighbours
 from lattice.observer import Observer
 from lattice.orders import Order, OrderReply
 from lattice.sealing import SealKey
+from lattice.secret_readers import linked_secrets
 from lattice.secret_sources import SecretSources, plain_environment
 from lattice.secrets import Secrets
 from lattice.serving import Serving
@@ -108,7 +109,12 @@ class Member(AsyncContextManagerMixin):
             bus, lattice, sources=Sources(settings.config_source, variables)
         )
         self._secrets = Secrets(
-            bus, lattice, node=self.id, key=seal_key, sources=SecretSources(settings.secret_source)
+            bus,
+            lattice,
+            node=self.id,
+            key=seal_key,
+            provider=self.name,
+            sources=SecretSources(settings.secret_source),
         )
         self.providers = Providers(
             [self._make_offer(ProviderContext(name=self.name, lattice=lattice, bus=bus))],
@@ -150,6 +156,7 @@ class Member(AsyncContextManagerMixin):
             address=f"{socket.gethostname()}, process {os.getpid()}, Python {platform.python_version()}",
             started_at=time.time(),
             seal_key=seal_key,
+            provider=self.name,
         )
 
     async def _observe(self, tasks: TaskGroup) -> None:
@@ -178,12 +185,11 @@ class Member(AsyncContextManagerMixin):
             while any(self._secrets.is_awaited(name) for name in self._secrets_of_links()):
                 await self._secrets.wait_for_change()
             return
-        log.warning("member.secrets-missing", provider=self.name, hint="see `--secrets-for` of the nodes")
+        hint = f"`--secrets-for` of the nodes is a list: add `provider:{self.name}` to it"
+        log.warning("member.secrets-missing", provider=self.name, hint=hint)
 
-    def _secrets_of_links(self) -> set[str]:
-        desired = self.observer.state.desired
-        links = [link for item in desired.components.values() for link in item.links]
-        return {name for link in links if link.target == self.name for name in link.secrets.values()}
+    def _secrets_of_links(self) -> frozenset[str]:
+        return linked_secrets(self.observer.state, [self.name])[self.name]
 
     async def _stop(self, tasks: TaskGroup) -> None:
         with anyio.move_on_after(self._settings.drain_timeout):

@@ -23,8 +23,9 @@ from lattice.inventory import Heartbeat, InventoryPage, NodeInfo
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.observer import Observer
 from lattice.sealing import SealKey
+from lattice.secret_readers import SecretsPolicy
 from lattice.secret_sources import SecretSources
-from lattice.secrets import Secrets, SecretsPolicy
+from lattice.secrets import Secrets
 from node.capabilities.config.operations import ConfigurationOperations
 from node.capabilities.secrets.operations import SecretOperations
 from node.control import Control

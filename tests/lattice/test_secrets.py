@@ -16,16 +16,20 @@ from hypothesis import strategies as st
 
 from lattice import subjects
 from lattice.errors import Conflict, Denied, Failed, Invalid, NotFound
+from lattice.inventory import Heartbeat, InventoryPage, NodeInfo
 from lattice.memory_bus import MemoryBroker, MemoryBus
+from lattice.model import Link, new_application
 from lattice.sealing import MAX_BYTES, SealKey, Secret, announced_key, announced_keys
+from lattice.secret_readers import Candidate, SecretsPolicy, candidates
 from lattice.secrets import (
     MAX_SEALS,
     SecretRecord,
     Secrets,
-    SecretsPolicy,
     resealed,
     sealed_record,
 )
+from lattice.state import LatticeState
+from tests.lattice.lattices import spec
 from tests.waiting import until
 
 LATTICE = "test"
@@ -48,7 +52,7 @@ class World:
 
     def __init__(self, stack: AsyncExitStack, tasks: anyio.abc.TaskGroup) -> None:
         self.broker = MemoryBroker()
-        self.live: dict[str, str] = {}
+        self.live: dict[str, Candidate] = {}
         self.leader: str | None = None
         self.announced: list[str] = []
         self._stack = stack
@@ -58,7 +62,7 @@ class World:
         bus = await self._stack.enter_async_context(MemoryBus(self.broker))
         secrets = Secrets(bus, LATTICE, node=member.id, key=member.key)
         await self._tasks.start(secrets.run)
-        self.live[member.id] = member.announcement
+        self.live[member.id] = Candidate(announcement=member.announcement)
         self._tasks.start_soon(
             secrets.keep_sealed,
             lambda: self.live,
@@ -68,10 +72,16 @@ class World:
         )
         return secrets
 
+    async def connect(self) -> MemoryBus:
+        return await self._stack.enter_async_context(MemoryBus(self.broker))
+
+    async def follow(self, secrets: Secrets) -> None:
+        await self._tasks.start(secrets.run)
+
     def seal(
         self, value: str | bytes, previous: SecretRecord | None = None, *readers: str, name: str = "db"
     ) -> SecretRecord:
-        keys = announced_keys(self.live)
+        keys = announced_keys({node: found.announcement for node, found in self.live.items()})
         return sealed_record(
             name, Secret(value), previous, NOW_MS, lattice=LATTICE, nodes=keys, readers=readers
         )
@@ -236,7 +246,7 @@ async def test_an_impostor_with_the_id_of_a_node_gets_nothing(world: World) -> N
     first = await world.join(member)
     await first.put(world.seal(VALUE))
     absent = Member()
-    world.live[absent.id] = impostor.key.announcement(impostor.seed)
+    world.live[absent.id] = Candidate(announcement=impostor.key.announcement(impostor.seed))
 
     record = first.record("db")
     assert record is not None
@@ -290,6 +300,56 @@ async def test_a_secret_of_another_lattice_is_not_opened(world: World) -> None:
 
     with pytest.raises(Failed, match="sealed for lattice 'prod'"):
         node.reveal("db")
+
+
+async def test_the_process_of_a_provider_on_the_list_gets_the_secrets_of_its_links_alone(
+    world: World,
+) -> None:
+    owner, process = Member(), Member()
+    first = await world.join(owner, SecretsPolicy.parse(f"{owner.id}, provider:cache"))
+    for name in ("db", "other"):
+        await first.put(world.seal(VALUE, None, name=name))
+    bus = await world.connect()
+    second = Secrets(bus, LATTICE, node=process.id, key=process.key, provider="cache")
+    await world.follow(second)
+
+    world.live[process.id] = Candidate(announcement=process.announcement, provider="cache")
+    await until(lambda: second.record("db") is not None and second.record("other") is not None)
+    with pytest.raises(Denied, match=r"add `provider:cache` to `--secrets-for` of the nodes"):
+        second.reveal("db")
+    world.live[process.id] = replace(world.live[process.id], linked=frozenset({"db"}))
+
+    await until(lambda: can_read(second))
+    with pytest.raises(Denied):
+        second.reveal("other")
+
+
+async def test_a_process_is_told_of_a_secret_that_was_put_for_certain_nodes(world: World) -> None:
+    owner, process = Member(), Member()
+    first = await world.join(owner)
+    await first.put(world.seal(VALUE, None, owner.id))
+
+    with pytest.raises(Denied, match=r"process of provider 'cache': it was put `--for` certain nodes"):
+        first.record("db").open(process.id, process.key, "cache")  # type: ignore[union-attr]
+
+
+def test_secrets_of_links_to_a_provider_are_those_of_components_that_are_there() -> None:
+    state, member = LatticeState(), Member()
+    info = NodeInfo(id="NP", name="p", boot=1, seal_key=member.announcement, provider="cache")
+    state.apply(Heartbeat(node="NP", boot=1, beat=1, inventory=1), 0.0)
+    state.apply(InventoryPage(info=info, inventory=1), 0.0)
+    to = [
+        Link(source="shop", interface=f"demo:{target}", target=target, secrets={"key": secret})
+        for target, secret in (("cache", "db"), ("store", "other"))
+    ]
+    application = new_application("shop", None, 1, components=[spec("shop")], links=to)
+    state.apply(application, 0.0)
+
+    found = candidates(state, SecretsPolicy.parse("provider:cache"))
+    unlisted = candidates(state, SecretsPolicy.parse("provider:store"))
+
+    assert found["NP"].linked == {"db"}
+    assert unlisted["NP"].linked == frozenset()
 
 
 def test_nodes_that_are_gone_make_room_for_new_ones() -> None:

@@ -14,8 +14,9 @@ from lattice.errors import Invalid, LatticeError, NotFound, Unreachable
 from lattice.names import check_name, did_you_mean
 from lattice.observed import NodeView
 from lattice.observer import Observer
+from lattice.secret_readers import SecretsPolicy, candidates
 from lattice.secret_sources import is_local
-from lattice.secrets import SecretRecord, Secrets, SecretsPolicy
+from lattice.secrets import SecretRecord, Secrets
 
 log = structlog.get_logger()
 
@@ -54,16 +55,18 @@ class SecretOperations:
 
     async def prepare(self, request: Fields) -> dict[str, Any]:
         """What a client needs to seal a value: the nodes' keys, and what is there under the name now."""
-        previous = self._secrets.last(_name(request))
-        live = list(self._observer.state.observed.live())
-        if not any(view.info for view in live):
+        name = _name(request)
+        previous = self._secrets.last(name)
+        state = self._observer.state
+        found = candidates(state, self._policy)
+        if not found:
             raise Unreachable("this node has only just started and knows no node's keys yet")
         return {
             "previous": None if previous is None else _without_contents(previous),
             "nodes": [
-                {"id": view.id, "name": view.name, "seal_key": view.info.seal_key}
-                for view in live
-                if view.info is not None and view.info.seal_key and self._policy.allows(view.id)
+                {"id": node, "name": state.observed.nodes[node].name, "seal_key": item.announcement}
+                for node, item in found.items()
+                if item.announcement and self._policy.allows(node, item, name)
             ],
         }
 

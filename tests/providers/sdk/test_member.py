@@ -30,7 +30,8 @@ from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.model import new_application
 from lattice.observer import application_key, encode_value
 from lattice.sealing import SealKey, Secret
-from lattice.secrets import Secrets, SecretsPolicy, sealed_record
+from lattice.secret_readers import Candidate, SecretsPolicy, candidates
+from lattice.secrets import Secrets, sealed_record
 from lattice.settings import load
 from providers.hosting import DESCRIPTION
 from providers.provider import BoundLink
@@ -127,7 +128,8 @@ async def test_a_link_gets_secrets_of_files_that_the_process_opened_and_a_new_on
         await greeted(caller, "--secret-source env:PREFIX_")
 
 
-async def test_a_member_offers_nothing_before_it_can_read_the_secrets_of_its_links() -> None:
+@pytest.mark.parametrize("listed", ["all", f"provider:{NAME}"])
+async def test_a_member_offers_nothing_before_it_can_read_the_secrets_of_its_links(listed: str) -> None:
     server, world = MemoryBroker(), World()
     settings = load(MemberSettings, flags={"name": NAME})
     offer = offer_of_class(lambda: Telling(world), settings)
@@ -140,7 +142,7 @@ async def test_a_member_offers_nothing_before_it_can_read_the_secrets_of_its_lin
 
     async with someone(server) as caller, MemoryBus(server) as bus, anyio.create_task_group() as tasks:
         await caller.put(secrets={"word": "greeting"})
-        seal = await sealer(bus, caller, tasks, "greeting", "Moin")
+        seal = await sealer(bus, caller, tasks, "greeting", "Moin", policy=SecretsPolicy.parse(listed))
         tasks.start_soon(join)
         with anyio.fail_after(5):
             await caller.observer.wait_for(lambda state: any(view.info for view in state.observed.live()))
@@ -154,19 +156,21 @@ async def test_a_member_offers_nothing_before_it_can_read_the_secrets_of_its_lin
         tasks.cancel_scope.cancel()
 
 
-async def sealer(bus: MemoryBus, sees: Someone, tasks: TaskGroup, name: str, text: str) -> anyio.Event:
-    """Have a node put a secret, and seal it to whoever the other sees, as soon as the event is set."""
+async def sealer(
+    bus: MemoryBus, sees: Someone, tasks: TaskGroup, name: str, text: str, *, policy: SecretsPolicy
+) -> anyio.Event:
+    """Have a node put a secret, and seal it to whom its policy allows, as soon as the event is set."""
     seed = bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_SERVER))
     node = nkeys.from_seed(bytearray(seed)).public_key.decode()
     key, begins = SealKey.generate(), anyio.Event()
 
-    def announcements() -> Mapping[str, str]:
-        live = sees.observer.state.observed.live() if begins.is_set() else ()
-        return {node: key.announcement(seed)} | {view.id: view.info.seal_key for view in live if view.info}
+    def everybody() -> Mapping[str, Candidate]:
+        others = candidates(sees.observer.state, policy) if begins.is_set() else {}
+        return {node: Candidate(announcement=key.announcement(seed)), **others}
 
     secrets = Secrets(bus, LATTICE, node=node, key=key)
     await tasks.start(secrets.run)
-    tasks.start_soon(secrets.keep_sealed, announcements, lambda: node, SecretsPolicy())
+    tasks.start_soon(secrets.keep_sealed, everybody, lambda: node, policy)
     nodes = {node: key.public}
     await secrets.put(sealed_record(name, Secret(text), None, 1, lattice=LATTICE, nodes=nodes))
     return begins
