@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,7 @@ def config() -> None:
     "--env-file", "env_files", type=_file, multiple=True, metavar="FILE", help="Values as lines KEY=VALUE."
 )
 @click.option("--merge", is_flag=True, help="Keep values of other keys.")
+@click.option("--empty", is_flag=True, help="Leave no values.")
 @session_of
 def put(
     session: Session,
@@ -64,6 +66,7 @@ def put(
     files: tuple[tuple[str, str], ...],
     env_files: tuple[Path, ...],
     merge: bool,
+    empty: bool,
 ) -> None:
     """Make or replace the configuration NAME.
 
@@ -74,6 +77,7 @@ def put(
       latticectl config put shop colour=red size=9
       latticectl config put shop --env-file shop.env --from-file banner=banner.txt
       latticectl config put shop size=10 --merge
+      latticectl config put shop --empty
     """
     from lattice.configuration_sources import parse_lines
 
@@ -82,6 +86,7 @@ def put(
         given.update(parse_lines(_text(file), str(file)))
     given.update({key: _text(Path(path)) for key, path in files})
     given.update(values)
+    _check_count(name, given, empty=empty, merge=merge)
 
     async def run(client: ControlClient) -> models.ConfigChange:
         return await client.put_config(name, given, merge=merge)
@@ -147,6 +152,16 @@ def configs(session: Session) -> None:
 
     empty = "there are no configurations; `latticectl config put NAME KEY=VALUE` makes one"
     session.output.items(session.run(run), CONFIG_COLUMNS, empty=empty)
+
+
+def _check_count(name: str, given: Mapping[str, str], *, empty: bool, merge: bool) -> None:
+    if empty and (given or merge):
+        raise click.UsageError("--empty is for a configuration without values: give none, and no --merge")
+    if not given and not empty:
+        raise click.UsageError(
+            f"no values are given for configuration {name!r}: give KEY=VALUE, or --empty to leave it "
+            f"without any, or `latticectl config delete {name}`"
+        )
 
 
 def _text(file: Path) -> str:

@@ -61,8 +61,11 @@ def secret() -> None:
     metavar="NODE",
     help="Only this node may read it; repeatable. [default: all]",
 )
+@click.option("--empty", is_flag=True, help="Take an empty value, which is refused otherwise.")
 @session_of
-def put(session: Session, name: str, file: Path | None, binary: bool, nodes: tuple[str, ...]) -> None:
+def put(
+    session: Session, name: str, file: Path | None, binary: bool, nodes: tuple[str, ...], empty: bool
+) -> None:
     """Make the secret NAME, or give it a new value.
 
     The value is never an argument, which others on this machine could see. The last line end of a text is
@@ -75,6 +78,11 @@ def put(session: Session, name: str, file: Path | None, binary: bool, nodes: tup
       latticectl secret put certificate --from-file server.p12 --binary --for node-a
     """
     value = _read(name, file, is_binary=binary)
+    if not value.reveal() and not empty:
+        raise click.UsageError(
+            f"the value of secret {name!r} is empty: does what it is read from fail? "
+            f"Give --empty to take it, or `latticectl secret delete {name}`"
+        )
 
     async def run(client: ControlClient) -> models.SecretInfo:
         return await client.put_secret(name, value, nodes=nodes)

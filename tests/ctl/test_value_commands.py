@@ -151,7 +151,46 @@ def test_a_file_that_can_not_be_read_is_named(latticectl: CommandLine, tmp_path:
     assert "nothing.env" in done.stderr
 
 
+@pytest.mark.parametrize("options", [(), ("--merge",), ("--env-file", "none.env")])
+def test_a_configuration_is_not_emptied_by_giving_no_values(
+    latticectl: CommandLine, options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none.env").write_text("# nothing\n")
+    latticectl("config", "put", "shop", "A=1")
+
+    refused = latticectl("config", "put", "shop", *options)
+
+    assert refused.exit_code == 2
+    assert "--empty" in refused.stderr
+    assert "latticectl config delete shop" in refused.stderr
+    assert latticectl.json("config", "get", "shop")["values"] == {"A": "1"}
+
+
+def test_a_configuration_is_emptied_by_saying_so(latticectl: CommandLine) -> None:
+    latticectl("config", "put", "shop", "A=1")
+
+    contradicting = [latticectl("config", "put", "shop", "--empty", word) for word in ("B=1", "--merge")]
+    emptied = latticectl.json("config", "put", "shop", "--empty")
+
+    assert [done.exit_code for done in contradicting] == [2, 2]
+    assert (emptied["keys"], emptied["changed"]) == ([], True)
+    assert "has 0 values now" in latticectl("config", "put", "tools", "--empty").stderr
+
+
 # Secrets
+
+
+def test_a_secret_gets_an_empty_value_only_by_saying_so(latticectl: CommandLine) -> None:
+    latticectl("secret", "put", "db", input=VALUE)
+
+    refused = latticectl("secret", "put", "db", input="\n")
+
+    assert refused.exit_code == 2
+    assert "--empty" in refused.stderr
+    assert latticectl.revealed == VALUE
+    assert latticectl("secret", "put", "db", "--empty", input="").exit_code == 0
+    assert latticectl.revealed == ""
 
 
 def test_a_secret_is_read_from_the_input_and_shown_nowhere(latticectl: CommandLine) -> None:
