@@ -47,7 +47,10 @@ log = structlog.get_logger()
 
 START_SECONDS = 10.0
 CHECK_SECONDS = 3.0
+STUCK_SECONDS = 1.0
+"""After which calls in progress, none of which has ended, call for a check: what serves them may hang."""
 CHECK_LIMIT_SECONDS = 2.0
+DEADLINE_MARGIN_SECONDS = 0.05
 HASTY_CHECK_SECONDS = 0.5
 """Between two checks that failing calls ask for."""
 FIRST_BACKOFF_SECONDS = 0.1
@@ -93,6 +96,7 @@ class Running:
         self.provider = provider
         self.bindings = bindings
         self.calls = 0
+        self.ended_calls = 0
         self.idle = anyio.Event()
         self.check_wanted = anyio.Event()
         self.functions = functions_of(provider)
@@ -225,7 +229,7 @@ class Hosted:
         running: Running | None = None
         try:
             provider = self._offer.make()
-            with _limit(START_SECONDS, "it did not start"):
+            with _limit(START_SECONDS, "its backend does not answer, or hangs: it did not start"):
                 await provider.start()
             running = self._begin(provider)
             await self._watch(running)
@@ -271,10 +275,9 @@ class Hosted:
 
     async def _check_forever(self, running: Running) -> None:
         while True:
-            with anyio.move_on_after(CHECK_SECONDS):
-                await running.check_wanted.wait()
+            await _until_check_is_due(running)
             running.check_wanted = anyio.Event()
-            with _limit(CHECK_LIMIT_SECONDS, "its check did not end"):
+            with _limit(CHECK_LIMIT_SECONDS, "its backend does not answer, or hangs: its check did not end"):
                 await running.provider.check()
             running.bindings.sweep()
             await anyio.sleep(HASTY_CHECK_SECONDS)
@@ -359,6 +362,7 @@ class Hosted:
         if binding is not None:
             running.bindings.give_back(binding)
         running.calls -= 1
+        running.ended_calls += 1
         if not running.calls and self._running is not running:
             running.idle.set()
 
@@ -366,10 +370,12 @@ class Hosted:
         """The error that the caller gets."""
         if isinstance(error, LatticeError):
             self._errors[error.code] += 1
-            if isinstance(error, Unreachable | Interrupted):
+            if isinstance(error, Unreachable | Interrupted | TimedOut):
                 running.check_wanted.set()
             return error
         if not isinstance(error, Exception):
+            if request.deadline - now() < DEADLINE_MARGIN_SECONDS:  # it was cancelled for that, likely
+                running.check_wanted.set()
             return error
         self._errors["failed"] += 1
         return self._failure("provider.call-failed", request.target)
@@ -387,6 +393,18 @@ def _call(request: CallRequest, binding: Binding, body: ByteReceiver | None) -> 
         traceparent=request.traceparent,
         body=body,
     )
+
+
+async def _until_check_is_due(running: Running) -> None:
+    """Return after a while, sooner when a call has failed, or when those in progress do not get on."""
+    due = now() + CHECK_SECONDS
+    while (left := due - now()) > 0:
+        ended = running.ended_calls
+        with anyio.move_on_after(min(left, STUCK_SECONDS)):
+            await running.check_wanted.wait()
+            return
+        if running.calls and running.ended_calls == ended:
+            return
 
 
 @contextmanager

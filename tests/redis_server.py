@@ -75,6 +75,10 @@ class RedisServer:
         os.kill(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
+    def resume(self) -> None:
+        """Let a suspended process go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()

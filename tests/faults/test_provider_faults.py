@@ -13,7 +13,7 @@ import pytest
 
 from ctl.calling import CallOptions
 from ctl.client import ControlClient
-from lattice.errors import Interrupted, LatticeError, NotFound
+from lattice.errors import Interrupted, LatticeError, NotFound, TimedOut
 from tests.e2e.processes import EXAMPLES, GREETER_KV, Lattice, until
 from tests.redis_server import RedisServer, require_redis
 from tests.servers import NatsServer
@@ -115,6 +115,31 @@ async def test_redis_that_dies_in_the_middle_is_told_at_once_and_used_again_when
         redis.start()
         assert await counts_again(client) == 2
         await until(lambda: _is_healthy(client, "cache", healthy=True), what="the offer says so")
+
+
+async def test_redis_that_hangs_costs_callers_their_budget_at_most_and_is_said_to_hang(
+    lattice: Lattice, redis: RedisServer
+) -> None:
+    await lattice.add("a", options=("--provider", f"cache=keyvalue-redis,url={redis.url}"))
+    await lattice.deploy(COUNTER, links=((STORE, "cache"),))
+
+    async with lattice.connect() as client:
+        assert await visit(client) == 1
+        redis.suspend()
+        began = time.monotonic()
+        with pytest.raises(TimedOut):
+            await client.call("counter", "visit", ["home"], options=CallOptions(budget_seconds=1))
+        assert time.monotonic() - began < 1 + PROMPTLY_SECONDS
+        await until(lambda: _is_healthy(client, "cache", healthy=False), what="the offer says so")
+        assert time.monotonic() - began < 4 + PROMPTLY_SECONDS
+        assert "does not answer" in str((await client.describe_provider("cache")).nodes[0].reason)
+
+        asked = time.monotonic()
+        reason = str(await visit(client))
+        assert reason.startswith("unreachable"), reason
+        assert time.monotonic() - asked < PROMPTLY_SECONDS
+        redis.resume()
+        assert await counts_again(client) >= 2
 
 
 async def test_nats_that_restarts_keeps_what_was_counted(

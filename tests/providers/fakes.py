@@ -30,6 +30,9 @@ class World:
     events: list[str] = field(default_factory=list)
     fails_to_start: list[LatticeError] = field(default_factory=list)
     fails_to_check: LatticeError | None = None
+    hangs: bool = False
+    """Whether checks do not end."""
+    checks: int = 0
     entered: anyio.Event = field(default_factory=anyio.Event)
     release: anyio.Event = field(default_factory=anyio.Event)
     unbound: anyio.Event = field(default_factory=anyio.Event)
@@ -65,6 +68,9 @@ class Greeter(Provider):
         self.world.events.append("close")
 
     async def check(self) -> None:
+        self.world.checks += 1
+        if self.world.hangs:
+            await anyio.sleep_forever()
         if self.world.fails_to_check is not None:
             error, self.world.fails_to_check = self.world.fails_to_check, None
             raise error

@@ -22,7 +22,7 @@ from lattice.errors import (
 )
 from lattice.model import Link
 from providers.bindings import find_link
-from providers.hosted import FAILED_SECONDS
+from providers.hosted import CHECK_LIMIT_SECONDS, FAILED_SECONDS, STUCK_SECONDS
 from providers.hosting import DESCRIPTION
 from tests.providers.fakes import World, hosting, link, request, stream_of
 
@@ -136,6 +136,44 @@ async def test_link_that_is_gone_is_unbound() -> None:
             await world.unbound.wait()
         with pytest.raises(Denied):
             await host.call("greet", "Ann")
+
+
+@pytest.mark.slow
+async def test_backend_that_hangs_is_found_soon_by_a_call_that_does_not_get_on() -> None:
+    world = World(hangs=True)
+
+    async with hosting(world) as host, anyio.create_task_group() as tasks:
+        ended: list[str] = []
+
+        async def wait() -> None:
+            ended.append(await host.call("wait"))
+
+        tasks.start_soon(wait)
+        await world.entered.wait()
+        began = now()
+        await host.until(healthy=False)
+        world.release.set()
+
+        assert now() - began < STUCK_SECONDS + CHECK_LIMIT_SECONDS + 1.5  # the check in turn would end later
+        assert "its backend does not answer, or hangs" in host.changes[-1][0].reason
+        with pytest.raises(Unreachable, match="does not answer"):
+            await host.call("greet", "Ann")
+
+    assert ended == ["Hello"]
+
+
+async def test_call_that_is_cancelled_at_its_deadline_has_the_backend_checked_at_once() -> None:
+    world = World()
+
+    async with hosting(world) as host:
+        with anyio.move_on_after(0.1):
+            await host.call("wait", deadline=now() + 0.1)
+        began = now()
+        with anyio.fail_after(5):
+            while not world.checks:  # noqa: ASYNC110 - nothing tells of it
+                await anyio.sleep(0.01)
+
+        assert now() - began < 2.5  # the check in turn is later
 
 
 async def test_provider_that_fails_its_check_is_started_anew_and_calls_end_at_once_meanwhile() -> None:
