@@ -27,7 +27,7 @@ from lattice.observer import Observer
 from lattice.schedule import CronSettings, Delivery, Overlap, parse_cron
 from node.replicas import Announce
 from node.triggers.tick_calls import TickCalls
-from node.triggers.ticks import Held, Ticks, new_claim
+from node.triggers.ticks import MAX_AHEAD_MS, Held, Ticks, new_claim
 
 log = structlog.get_logger()
 
@@ -37,6 +37,8 @@ BURST_SECONDS = 0.02
 RETRY_SECONDS = 0.25
 MAX_SLEEP_SECONDS = 30.0
 """The clock of the day may be set meanwhile."""
+NOTABLE_AHEAD_SECONDS = 10.0
+"""Clocks of nodes that are kept synchronous differ by less."""
 BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 1.0, 60.0
 MAX_RUNNING = 16
 """Calls of one trigger that may run side by side where overlap is allowed."""
@@ -178,8 +180,8 @@ class _Attempt:
 class _Follower:
     """Does the ticks of one trigger in order.
 
-    The mutable state is what it holds of the store, and the last claim: its name, its tick, whether its
-    outcome is still unknown.
+    The mutable state is what it holds of the store, the last claim (its name, its tick, whether its outcome
+    is still unknown), and whether it waits for a clock that was set back.
     """
 
     def __init__(
@@ -199,6 +201,7 @@ class _Follower:
         self._clock = clock
         self._held: Held | None = None
         self._claim, self._claimed, self._is_open = "", 0, False
+        self._is_waiting = False
 
     async def run(self) -> None:
         """Until cancelled; calls that were begun go on in the task group beside."""
@@ -219,6 +222,10 @@ class _Follower:
         return held
 
     async def _turn(self, held: Held) -> None:
+        if held.progress.tick > self._now_ms() + MAX_AHEAD_MS:
+            self._held = None
+            return
+        self._tell_of_wait(held.progress.tick)
         due = schedule.due(self._settings, held.progress.tick, self._now_ms(), self._calls.identity)
         if due.dropped is not None:
             await self._drop(due.dropped)
@@ -227,6 +234,14 @@ class _Follower:
         if not due.ticks:
             seconds = (due.next_ms - self._now_ms()) / 1000
             await anyio.sleep(min(max(seconds, 0.001), MAX_SLEEP_SECONDS))
+
+    def _tell_of_wait(self, done: int) -> None:
+        """Say once that the clock was set back, and nothing is due before it is where it was."""
+        ahead = (done - self._now_ms()) / 1000
+        if ahead > NOTABLE_AHEAD_SECONDS and not self._is_waiting:
+            reason = f"the clock was set back: ticks are done until {ahead:.0f} s from now"
+            log.warning("trigger.waits", trigger=self._key, reason=reason)
+        self._is_waiting = ahead > NOTABLE_AHEAD_SECONDS
 
     @property
     def _is_careful(self) -> bool:

@@ -15,6 +15,9 @@ from lattice.schedule import Progress
 
 log = structlog.get_logger()
 
+MAX_AHEAD_MS = 24 * 3600 * 1000
+"""Progress further ahead of the clock was made by one that ran wrong: waiting for it could take years."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
@@ -35,7 +38,10 @@ class Ticks:
     _known: dict[str, Progress] = field(default_factory=dict)
 
     async def load(self, key: str, fingerprint: str, now_ms: int) -> Held:
-        """How far the schedule is done; one that is new, or another than before, begins now."""
+        """How far the schedule is done; one that is new, or another than before, begins now.
+
+        So does one that was done until a day that has not come: the clock was set back.
+        """
         entry = await self.store.get(key)
         stored = _decode(entry) if entry else None
         known = self._known.get(key)
@@ -44,6 +50,9 @@ class Ticks:
             key=lambda item: item.tick,
             default=Progress(fingerprint=fingerprint, tick=now_ms),
         )
+        if wanted.tick > now_ms + MAX_AHEAD_MS:
+            log.warning("trigger.begun-anew", trigger=key, reason="the clock was set back by more than a day")
+            wanted = Progress(fingerprint=fingerprint, tick=now_ms)
         if entry is not None and stored == wanted:
             return self._hold(key, wanted, entry.revision)
         revision = entry.revision if entry else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
@@ -58,6 +59,7 @@ class Member:
                     self,  # type: ignore[arg-type]  # of a caller it needs `call`
                     is_leading=lambda: self.is_leading,
                     announce=lambda event, details: self.world.events.append((event, dict(details))),
+                    clock=lambda: time.time() + self.world.clock_ahead,
                 )
                 await tasks.start(self.cron.run)
                 task_status.started()
@@ -87,6 +89,8 @@ class World:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.seconds = 0.0
         self.failures = 0
+        self.clock_ahead = 0.0
+        """Seconds by which the nodes' clocks are wrong."""
         self.observer = Observer(MemoryBus(self.broker), LATTICE)
         """Not running: it is told what is wanted by `put`."""
         self.observer.state.desired.is_complete = True

@@ -8,11 +8,13 @@ from itertools import pairwise
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from lattice import schedule, subjects
 from lattice.errors import Invalid
 from lattice.faulty_bus import Faults
 from lattice.model import Trigger, TriggerKind
+from lattice.schedule import MAX_MISSED
 from node.triggers.cron import check_trigger
 from tests.node.triggers.cron_world import INTERFACE, Member, World
 from tests.waiting import until
@@ -219,6 +221,50 @@ async def test_a_lost_store_neither_repeats_nor_loses_a_tick_of_a_leader_that_li
 
     world.broker._buckets.pop(subjects.ticks_bucket("test"))
     await none_left_out(world, 6)
+
+    assert set(world.begun.values()) == {1}
+
+
+async def test_after_a_clock_that_was_days_ahead_is_set_right_the_schedule_begins_anew(world: World) -> None:
+    world.clock_ahead = 400 * 86_400.0
+    world.put(EACH)
+    await world.join()
+    await until(lambda: len(world.done) >= 2)
+    before = set(world.done)
+
+    world.clock_ahead = 0.0
+    await until(lambda: len(set(world.done) - before) >= 3)
+
+    assert set(world.begun.values()) == {1}
+
+
+async def test_what_was_done_by_a_clock_that_is_set_back_a_little_is_not_done_again(world: World) -> None:
+    world.clock_ahead = 100.0
+    world.put(EACH)
+    await world.join()
+    await until(lambda: len(world.done) >= 2)
+
+    with capture_logs() as logs:
+        world.clock_ahead = 0.0
+        await until(lambda: any(entry["event"] == "trigger.waits" for entry in logs))
+    done = len(world.done)
+    world.clock_ahead = 100.5
+    await until(lambda: len(world.done) >= done + 3)
+
+    assert set(world.begun.values()) == {1}
+    (entry,) = [entry for entry in logs if entry["event"] == "trigger.waits"]
+    assert "set back" in entry["reason"]
+
+
+async def test_a_clock_that_is_set_forward_makes_up_for_a_bounded_number_of_ticks(world: World) -> None:
+    world.put(EACH)
+    await world.join()
+    await until(lambda: len(world.done) >= 2)
+    before = len(world.done)
+
+    world.clock_ahead = 400 * 86_400.0
+    await until(lambda: world.kinds()["trigger.skipped"] >= 1)
+    await until(lambda: len(world.done) >= before + MAX_MISSED)
 
     assert set(world.begun.values()) == {1}
 
