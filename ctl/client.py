@@ -26,7 +26,7 @@ from ctl.listening import Listener, listen
 from ctl.settings import DEFAULT_TIMEOUT_SECONDS, ClientSettings
 from lattice import connection, subjects, values, wit
 from lattice.bus import Bus, ConnectionHandler
-from lattice.errors import Failed, Invalid, LatticeError, NotFound
+from lattice.errors import Failed, Invalid, LatticeError, NotFound, Unreachable
 from lattice.names import did_you_mean
 
 if TYPE_CHECKING:  # encryption takes long to import, and few programs need it
@@ -374,12 +374,15 @@ class ControlClient:
 
     async def _provider_type(self, provider: str, missing: NotFound) -> wit.ComponentType:
         try:
-            exports = (await self.describe_provider(provider)).exports
+            found = await self.describe_provider(provider)
         except NotFound:
             raise missing from None
-        if not exports:
-            raise Failed(f"provider {provider!r} says nothing of the types of its functions")
-        return wit.component_type_from_json({"imports": [], "exports": list(exports)})
+        if found.exports:
+            return wit.component_type_from_json({"imports": [], "exports": list(found.exports)})
+        if not any(place.is_healthy and not place.reason for place in found.nodes):
+            reason = next((place.reason for place in found.nodes if place.reason), "no node offers it")
+            raise Unreachable(f"provider {provider!r} can't be called now: {reason}")
+        raise Failed(f"provider {provider!r} says nothing of the types of its functions")
 
     async def invoke(
         self,

@@ -180,6 +180,7 @@ class Grant(Value):
     target: Annotated[str, "the component or provider that a link leads to"] = ""
     name: Annotated[str, "the link's name"] = ""
     granted: Annotated[str, "what it may do there; where it is denied, what would grant it"] = ""
+    reason: Annotated[str, "why calls go nowhere, where the route is `unresolved`"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -145,7 +145,7 @@ def plain(value: Any) -> Any:
 
 def cell_text(value: Any) -> str:
     """A value as a cell: `-` for nothing, lists with commas, labels as `k=v`."""
-    if value is None or value == "" or value == () or value == {}:
+    if value is None or value in ("", (), [], {}):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"

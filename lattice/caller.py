@@ -29,6 +29,7 @@ from lattice.clock import now
 from lattice.context import CallContext
 from lattice.errors import Denied, Interrupted, LatticeError, NotFound, Overloaded, TimedOut, Unreachable
 from lattice.exchange import Exchange, ExchangeTarget, Replayable
+from lattice.explain import unresolved
 from lattice.model import unversioned
 from lattice.names import did_you_mean
 from lattice.open_streams import OpenStreams, ReplyBody, Upload
@@ -327,8 +328,7 @@ class Caller:
 
     def _not_offered(self, provider: str) -> Unreachable:
         """Nobody waits for a provider: what stands behind it may be away for long."""
-        reasons = [offer.reason for _, offer in self._state.observed.offers.get(provider, {}).values()]
-        reason = next(filter(None, reasons), "no node offers it, and no component has the name")
+        reason = unresolved(provider, self._state.desired, self._state.observed)
         return Unreachable(f"provider {provider!r} can't be called now: {reason}")
 
     async def _wait(self, request: CallRequest, failure: LatticeError) -> None:

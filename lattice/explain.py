@@ -41,6 +41,18 @@ def explain(
     return found
 
 
+def unresolved(target: str, desired: Desired, observed: Observed) -> str:
+    """Why calls to a component or provider go nowhere, where there is nobody to take them."""
+    offers = observed.offers.get(target, {}).values()
+    if offers:
+        reasons = [offer.reason for _, offer in offers]
+        return next(filter(None, reasons), "those who offer it leave, or are silent")
+    wanted = desired.components.get(target)
+    if wanted is None:
+        return "no node offers it, and no component has the name"
+    return "none of its replicas is running" if wanted.spec.replicas else "it is scaled to 0 replicas"
+
+
 def _waiting(wanted: DesiredComponent, observed: Observed) -> list[Holding]:
     holdings = observed.holdings.get(wanted.spec.name, {})
     return [

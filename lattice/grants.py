@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from lattice.imports import grant_line
 from lattice.model import ComponentSpec, Link, package_of, unversioned
 
+UNRESOLVED = "unresolved"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportRoute:
@@ -21,6 +23,8 @@ class ImportRoute:
     """The link's."""
     granted: str = ""
     """What it may do there; where it is denied, what would grant it."""
+    reason: str = ""
+    """Why calls go nowhere, where the route is unresolved."""
 
 
 def import_routes(
@@ -30,9 +34,22 @@ def import_routes(
     *,
     is_builtin: Callable[[str], bool],
     route: Callable[[Link], str],
+    why_unresolved: Callable[[str], str],
 ) -> list[ImportRoute]:
-    """All imports in their order; `route` says where calls over a link go now."""
-    return [found for name in imports for found in _routes(spec, name, links, is_builtin, route)]
+    """All imports in their order; `route` says where calls over a link go now, the other why they can't."""
+
+    def over(link: Link, interface: str) -> ImportRoute:
+        way = route(link)
+        return ImportRoute(
+            interface=interface,
+            route=way,
+            target=link.target,
+            name=link.name,
+            granted=_settings(link),
+            reason=why_unresolved(link.target) if way == UNRESOLVED else "",
+        )
+
+    return [found for name in imports for found in _routes(spec, name, links, is_builtin, over)]
 
 
 def _routes(
@@ -40,21 +57,11 @@ def _routes(
     interface: str,
     links: Sequence[Link],
     is_builtin: Callable[[str], bool],
-    route: Callable[[Link], str],
+    over: Callable[[Link, str], ImportRoute],
 ) -> list[ImportRoute]:
     if is_builtin(interface):
         return [_builtin(spec, interface)]
-    found = [
-        ImportRoute(
-            interface=interface,
-            route=route(link),
-            target=link.target,
-            name=link.name,
-            granted=_settings(link),
-        )
-        for link in links
-        if link.covers(interface)
-    ]
+    found = [over(link, interface) for link in links if link.covers(interface)]
     denied = ImportRoute(interface=interface, route="denied", granted=grant_line(spec.name, interface))
     return found or [denied]
 

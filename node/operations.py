@@ -17,6 +17,7 @@ from lattice.descriptions import Description
 from lattice.desired import DesiredComponent
 from lattice.edits import Edited, Editor
 from lattice.errors import Invalid, NotFound
+from lattice.grants import UNRESOLVED
 from lattice.model import ComponentSpec, Link, Trigger, TriggerKind, unversioned
 from lattice.names import check_name, did_you_mean
 from lattice.observer import Observer
@@ -240,7 +241,7 @@ class Operations:
         state = self._observer.state
         targets = {placement.node for placement in state.placements(link.target)}
         if not targets:
-            return "unresolved"
+            return UNRESOLVED
         sources = {placement.node for placement in state.placements(link.source)}
         return "local" if sources and sources <= targets else "remote"
 

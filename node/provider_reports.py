@@ -55,6 +55,8 @@ class ProviderReports:
         exports: Any = next((answer["exports"] for answer in answers.values() if answer.get("exports")), [])
         for place in found["nodes"]:
             place["statistics"] = answers.get(place["node"], {}).get("statistics", {})
+            if place["node"] not in answers and place["is_healthy"]:
+                place["reason"] = "it does not answer at the moment"
         return {"provider": {**found, "exports": exports, "links": self._links(name)}}
 
     def _provider(self, name: str, offered: Offered) -> dict[str, Any]:

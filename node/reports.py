@@ -14,7 +14,7 @@ from lattice.bus import Bus
 from lattice.descriptions import Description
 from lattice.desired import DesiredComponent
 from lattice.errors import Invalid, LatticeError, NotFound
-from lattice.explain import explain
+from lattice.explain import explain, unresolved
 from lattice.grants import import_routes
 from lattice.imports import Catalog
 from lattice.inventory import Assignment, AssignmentState
@@ -200,12 +200,14 @@ class Reports:
         }
 
     def _grants(self, wanted: DesiredComponent, description: Description | None) -> list[dict[str, Any]]:
+        state = self._observer.state
         routes = import_routes(
             wanted.spec,
             description.type.imports if description else (),
             wanted.links,
             is_builtin=self._catalog.is_builtin,
             route=self._operations.route,
+            why_unresolved=lambda target: unresolved(target, state.desired, state.observed),
         )
         return [asdict(route) for route in routes]
 

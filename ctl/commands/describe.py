@@ -177,7 +177,8 @@ def _grant_text(grant: models.Grant) -> str:
     target = f" -> {grant.target}" if grant.target else ""
     name = f" (name {grant.name})" if grant.name not in ("", "default") else ""
     granted = f": {grant.granted}" if grant.granted else ""
-    return f"{grant.interface}{target}{name}  {_ROUTES.get(grant.route, grant.route)}{granted}"
+    reason = f" ({grant.reason})" if grant.reason else ""
+    return f"{grant.interface}{target}{name}  {_ROUTES.get(grant.route, grant.route)}{reason}{granted}"
 
 
 def _interfaces(component: models.ComponentDescription) -> list[str]:

@@ -24,7 +24,7 @@ LINK_COLUMNS: list[Column[models.Link]] = [
     ("TARGET", lambda link: link.target),
     ("ROUTE", lambda link: link.route),
     ("IDEMPOTENT", lambda link: link.idempotent),
-    ("CONFIGURATION", lambda link: link.configuration),
+    ("CONFIGURATION", lambda link: _settings(link)),
 ]
 
 _source = click.argument("source", type=NAME, shell_complete=complete_component)
@@ -121,6 +121,13 @@ def get(session: Session, source: str | None) -> None:
 
     empty = "there are no links; `latticectl link put SOURCE INTERFACE TARGET` makes one"
     session.output.items(session.run(run), LINK_COLUMNS, empty=empty)
+
+
+def _settings(link: models.Link) -> list[str]:
+    """All that the provider is told; of a secret its name."""
+    found = [f"{key}={value}" for key, value in link.configuration.items()]
+    found += [f"configuration {name}" for name in link.configuration_from]
+    return [*found, *(f"secret {name} as {key}" for key, name in link.secrets.items())]
 
 
 for _command in (put, delete, get):

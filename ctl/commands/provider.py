@@ -20,7 +20,7 @@ PROVIDER_COLUMNS: list[Column[models.Provider]] = [
     ("NODES", lambda provider: _nodes_text(provider)),
     ("LINKED", lambda provider: provider.linked),
     ("INTERFACES", lambda provider: provider.interfaces),
-    ("REASON", lambda provider: None if provider.is_healthy else _reason(provider)),
+    ("REASON", lambda provider: _reason(provider)),
 ]
 
 
@@ -29,7 +29,7 @@ PROVIDER_COLUMNS: list[Column[models.Provider]] = [
 def providers(session: Session) -> None:
     """List the providers that nodes and processes offer.
 
-    NODES says how many of those that offer one can be called now.
+    NODES says how many of those that offer one can be called now, REASON why others can't.
 
     \b
     Examples:
@@ -78,7 +78,8 @@ def _reason(provider: models.Provider) -> str | None:
 
 
 def _place_text(place: models.OfferPlace) -> str:
-    state = "healthy" if place.is_healthy else f"unhealthy: {place.reason}"
+    state = "healthy" if place.is_healthy else "unhealthy"
+    state += f": {place.reason}" if place.reason else ""
     figures = {key: value for key, value in place.statistics.items() if key != "busy_seconds" and value}
     shown = "".join(f"  {key.replace('_', ' ')} {_figure(value)}" for key, value in figures.items())
     return f"{place.node_name or place.node[:8]}  {state}{shown}"

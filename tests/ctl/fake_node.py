@@ -228,6 +228,13 @@ class FakeNode:
         return {"providers": [_provider()]}
 
     def _describe_provider(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if fields["provider"] == "lost":
+            place = {
+                **_provider()["nodes"][0],
+                "is_healthy": True,
+                "reason": "it does not answer at the moment",
+            }
+            return {"provider": {**_provider(), "name": "lost", "nodes": [place], "exports": [], "links": []}}
         if fields["provider"] != "cache":
             raise NotFound(f"no node offers a provider {fields['provider']!r}")
         link = {"source": "shop", "interface": "wasi:keyvalue", "name": "default"}

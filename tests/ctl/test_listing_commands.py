@@ -138,6 +138,28 @@ def test_describe_finds_a_provider(latticectl: CommandLine) -> None:
     assert "size: func() -> u32" in text
 
 
+def test_a_provider_that_does_not_answer_is_said_to_be_unreachable(latticectl: CommandLine) -> None:
+    text = latticectl("describe", "lost").stdout
+    called = latticectl("call", "lost", "size")
+
+    assert "node-1  healthy: it does not answer at the moment" in text
+    assert called.exit_code == 5
+    assert "can't be called now: it does not answer at the moment" in called.stderr
+
+
+def test_all_that_a_link_tells_its_provider_is_listed(latticectl: CommandLine) -> None:
+    latticectl.node.links = [
+        {
+            "source": "shop", "interface": "wasi:keyvalue", "target": "cache", "route": "local",
+            "configuration": {"bucket": "a"}, "configuration_from": ["shop"], "secrets": {"password": "pw"},
+        }
+    ]  # fmt: skip
+
+    row = latticectl("link", "get", "shop").stdout.splitlines()[1]
+
+    assert row.endswith("bucket=a, configuration shop, secret pw as password")
+
+
 def test_describe_of_neither_exits_with_4_and_a_hint(latticectl: CommandLine) -> None:
     result = latticectl("describe", "ghost")
 

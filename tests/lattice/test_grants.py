@@ -13,9 +13,10 @@ def shown(imports: list[str], *links: Link, **fields: object) -> list[tuple[str,
         imports,
         links,
         is_builtin=lambda name: name.startswith("wasi:") and not name.startswith("wasi:keyvalue"),
-        route=lambda link: "remote",
+        route=lambda link: "unresolved" if link.target == "gone" else "remote",
+        why_unresolved=lambda target: f"{target} is away",
     )
-    return [(route.route, route.target, route.granted) for route in routes]
+    return [(route.route, route.target, route.granted or route.reason) for route in routes]
 
 
 def test_what_needs_no_grant_is_built_in() -> None:
@@ -50,6 +51,12 @@ def test_each_link_of_an_import_is_shown_with_its_configuration_and_no_secret() 
         ("remote", "cache", "bucket=a"),
         ("remote", "redis", "secret pw as password"),
     ]
+
+
+def test_a_link_that_leads_nowhere_is_shown_with_the_reason() -> None:
+    link = Link(source="shop", interface="wasi:keyvalue", target="gone")
+
+    assert shown(["wasi:keyvalue/store@0.2.0-draft"], link) == [("unresolved", "gone", "gone is away")]
 
 
 def test_an_import_that_nothing_covers_is_denied_with_its_line() -> None:
