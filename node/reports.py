@@ -142,8 +142,7 @@ class Reports:
         state = self._observer.state
         wanted = state.desired.components.get(name)
         if wanted is None:
-            hint = did_you_mean(name, state.desired.components)
-            raise NotFound(f"there is no component {name!r}{hint}")
+            raise self._no_component(name)
         description = self._observer.descriptions.get(wanted.spec.digest)
         links = (await self._operations.get_links({"source": name}))["links"]
         holders = {placement.node for placement in state.placements(name)}
@@ -170,6 +169,11 @@ class Reports:
                 },
             }
         }
+
+    def _no_component(self, name: str) -> NotFound:
+        return NotFound(
+            f"there is no component {name!r}{did_you_mean(name, self._observer.state.desired.components)}"
+        )
 
     def _component(self, wanted: DesiredComponent) -> dict[str, Any]:
         name, spec = wanted.spec.name, wanted.spec
@@ -242,7 +246,10 @@ class Reports:
         component = request.get("component")
         if component is not None and not isinstance(component, str):
             raise Invalid("component must be a name")
-        names = [component] if component else sorted(self._observer.state.observed.holdings)
+        state = self._observer.state
+        if component and component not in state.desired.components and not self._assignments(component):
+            raise self._no_component(component)
+        names = [component] if component else sorted(state.observed.holdings)
         held = [(name, view, item) for name in names for view, item in self._assignments(name)]
         statistics = await self._all_statistics({view.id for _, view, _ in held})
         rows: list[dict[str, Any]] = []

@@ -252,6 +252,8 @@ async def test_scaling_and_deleting_change_what_runs(lattice: Lattice) -> None:
         return len(await client.replicas())
 
     await until(held, 0)
+    with pytest.raises(NotFound, match="there is no component 'greeter'"):
+        await client.replicas("greeter")
 
 
 async def test_an_update_swaps_the_code_and_keeps_the_settings(lattice: Lattice) -> None:
