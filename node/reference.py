@@ -60,7 +60,7 @@ OTHERS = """\
 | `NO_COLOR` | if it is set: no colours, in logs, in `latticectl` and in the demo |
 
 `latticectl` reads `LATTICE_LATTICE`, `LATTICE_NATS`, `LATTICE_CREDS` and `LATTICE_TLS_*` too, so one set of variables
-serves both.
+serves both. A provider's own process reads these, `LATTICE_SYSTEM_CREDS` and `LATTICE_LOG_*`.
 
 ## Exit codes
 

@@ -19,8 +19,18 @@ from providers.sdk.settings import MakeOffer, MemberSettings, offer_of_target
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-VARIABLES = ("LATTICE_LATTICE", "LATTICE_NATS", "LATTICE_CREDS", "LATTICE_SYSTEM_CREDS")
-"""Of the environment: what nodes read as well, and only that."""
+VARIABLES = (
+    "LATTICE_LATTICE",
+    "LATTICE_NATS",
+    "LATTICE_CREDS",
+    "LATTICE_SYSTEM_CREDS",
+    "LATTICE_TLS_CA",
+    "LATTICE_TLS_CERT",
+    "LATTICE_TLS_KEY",
+    "LATTICE_LOG_LEVEL",
+    "LATTICE_LOG_FORMAT",
+)
+"""Of the environment: what nodes read as well, and what is the same for all programs of a machine."""
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -334,6 +334,25 @@ def test_command_names_what_is_wrong_and_exits_with_2_or_1(
     assert (nowhere.exit_code, "lattice-node start" in nowhere.output) == (1, True)
 
 
+@pytest.mark.parametrize(
+    "name", ["LATTICE", "NATS", "CREDS", "SYSTEM_CREDS", "TLS_CA", "TLS_CERT", "TLS_KEY"]
+)
+def test_command_finds_the_lattice_by_the_variables_of_nodes(name: str) -> None:
+    text = CliRunner().invoke(main, ["--help"]).output
+
+    assert f"[env: LATTICE_{name}]" in " ".join(text.split())
+
+
+def test_command_names_the_variable_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATTICE_LOG_LEVEL", "loud")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    done = CliRunner().invoke(main, ["keyvalue-memory", "--name", "cache"])
+
+    assert done.exit_code == 2
+    assert "LATTICE_LOG_LEVEL: 'loud' is not one of" in done.output
+
+
 async def test_who_observes_takes_nobody_for_missing_before_all_had_time_to_answer() -> None:
     server, world = MemoryBroker(), World()
 
