@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -165,7 +165,7 @@ def server_of(
     Raises `Unreachable` with the cure, or `Invalid`.
     """
     if options.nats is None:
-        return find_server(options.lattice, name=name)
+        return replace(find_server(options.lattice, name=name), connect_seconds=connect_seconds)
     urls, user = parse_urls(options.nats)
     return ConnectionSettings(
         urls=urls,

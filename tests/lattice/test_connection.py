@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from ctl.settings import ClientSettings
 from lattice.connection import (
     ServerFile,
     find_server,
     process_start,
     read_server_file,
     server_folder,
+    server_of,
     state_folder,
 )
 from lattice.errors import Invalid, Unreachable
@@ -57,6 +59,18 @@ def test_a_running_server_is_found_by_its_file(tmp_path: Path) -> None:
     assert found.system_credentials is not None
     assert "secret" not in repr(found)
     assert read_server_file(folder) == _file()
+
+
+def test_who_has_less_time_waits_no_longer_for_a_server_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATTICE_STATE", str(tmp_path))
+    folder = server_folder("demo")
+    folder.mkdir(parents=True)
+    _file().write(folder)
+    told = ClientSettings(lattice="demo")
+
+    assert server_of(told, "me", connect_seconds=1.5).connect_seconds == 1.5
 
 
 @pytest.mark.parametrize("changes", [{"pid": 0}, {"started": "earlier"}])
