@@ -117,13 +117,17 @@ class Links:
         own call may be repeated, unless the guest `is_told` of it by a value: whether anything was done is
         what it must know.
         """
-        link, request = self._request(call, interface, function, name, idempotent)
-        try:
-            return await self._caller.call(request, args)
-        except (Unreachable, Overloaded) as error:
-            if is_told:
-                raise
-            raise _begun(error, link) from error
+        while True:
+            link, request = self._request(call, interface, function, name, idempotent)
+            try:
+                return await self._caller.call(request, args)
+            except Denied:
+                if not self._is_changed(link, call, interface, name):
+                    raise
+            except (Unreachable, Overloaded) as error:
+                if is_told:
+                    raise
+                raise _begun(error, link) from error
 
     async def exchange(
         self,
@@ -137,11 +141,24 @@ class Links:
         idempotent: bool = False,
     ) -> Exchange:
         """As `call`, with byte streams beside arguments and value; close what is returned."""
-        link, request = self._request(call, interface, function, name, idempotent)
-        try:
-            return await self._caller.exchange(request, args, body)
-        except (Unreachable, Overloaded) as error:
-            raise _begun(error, link) from error
+        while True:
+            link, request = self._request(call, interface, function, name, idempotent)
+            try:
+                return await self._caller.exchange(request, args, body)
+            except Denied:
+                if body is not None or not self._is_changed(link, call, interface, name):
+                    raise
+            except (Unreachable, Overloaded) as error:
+                raise _begun(error, link) from error
+
+    def _is_changed(self, link: Link, call: GuestCall, interface: str, name: str | None) -> bool:
+        """Whether another link counts than a provider was asked over, which may have heard of it before us.
+
+        What a component answers may come from further down, after it has done something.
+        """
+        if self._exports_of(link.target) is not None:
+            return False
+        return self.find(call.component, interface, name or selected(call, interface)) != link
 
     def _request(
         self,
