@@ -15,7 +15,7 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from lattice.errors import Interrupted, Trapped
+from lattice.errors import Interrupted
 from lattice.streams import ByteReceiver
 from lattice.tasks import own_task
 from node.capabilities.blobstore.remote import Refused
@@ -37,7 +37,7 @@ class OutgoingValue:
     def __init__(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
         self.pipe = BodyPipe()
-        self._has_streamed = self._is_streaming = False
+        self._has_streamed = False
         self._is_sent = False
         self._done = anyio.Event()
         self.failure: str | None = None
@@ -51,12 +51,8 @@ class OutgoingValue:
         """The stream to write to, once."""
         if self._has_streamed:
             return None
-        self._has_streamed = self._is_streaming = True
+        self._has_streamed = True
         return BlobOutput(self)
-
-    def stream_closed(self) -> None:
-        """The guest dropped the stream."""
-        self._is_streaming = False
 
     def send(self, store: Store) -> None:
         """Begin the transfer; raises `Refused` the second time."""
@@ -78,10 +74,10 @@ class OutgoingValue:
             self.pipe.close()
 
     async def finish(self) -> None:
-        """Say that these were all bytes, and return when the object is there. Raises `Refused`."""
-        if self._is_streaming:
-            self.close()
-            raise Trapped("the component finished a value whose stream it still holds: drop that first")
+        """Say that these were all bytes, and return when the object is there. Raises `Refused`.
+
+        A stream that the guest still holds takes nothing any more, as on other hosts.
+        """
         if not self._is_sent:
             raise Refused("finish found nowhere to store the value: call container.write-data before")
         self.pipe.finish()
@@ -118,6 +114,3 @@ class BlobOutput(OutputStream):
         if self._value.pipe.is_over:
             raise StreamClosed
         self._value.pipe.write(contents)
-
-    def close(self) -> None:
-        self._value.stream_closed()

@@ -266,8 +266,12 @@ class OutgoingBody:
         self._is_streaming = False
 
     def finish(self, trailers: Fields | None) -> None:
-        """End the body; raises `HttpError` if it is shorter or longer than announced."""
-        self._check_stream_closed("finished")
+        """End the body; raises `HttpError` if it is shorter or longer than announced.
+
+        A stream that the guest still holds takes nothing any more. The interface has hosts trap then; but all
+        is said, other hosts send it, and guests rely on that.
+        """
+        self._is_streaming = False
         if self._length is not None and self._written != self._length:
             error = self._mismatch()
             self.pipe.fail(error)
@@ -279,17 +283,14 @@ class OutgoingBody:
         self.pipe.fail(
             HttpError("HTTP-protocol-error", reason="the component dropped a body that it had not finished")
         )
-        self._check_stream_closed("dropped")
+        if self._is_streaming:
+            raise Trapped(
+                "the component dropped an outgoing body whose stream it still holds: drop that first"
+            )
 
     def _mismatch(self) -> HttpError:
         reason = f"the component wrote {self._written} bytes and had announced {self._length}"
         return HttpError(self._size_error, self._written, reason=reason)
-
-    def _check_stream_closed(self, what: str) -> None:
-        if self._is_streaming:
-            raise Trapped(
-                f"the component {what} an outgoing body whose stream it still holds: drop that first"
-            )
 
 
 def _settle(waiter: asyncio.Future[None]) -> None:

@@ -120,10 +120,18 @@ static result_area *give_wrong_length(outgoing_body *body) {
   return &result;
 }
 
+// A stream that the guest still holds is no child any more: it takes nothing, and is dropped when the guest likes.
+static void let_go_of_stream(outgoing_body *body) {
+  if (body->object.children == 0) return;
+  body->object.children = 0;
+  body->stream.object.parent = NULL;
+}
+
 EXPORT(HTTP, "[static]outgoing-body.finish")
 result_area *outgoing_body_finish(handle handle, uint32_t has_trailers, uint32_t trailers) {
   outgoing_body *body = outgoing_body_object(handle);
-  outgoing_body_drop(handle); // fails if the guest still holds its stream
+  let_go_of_stream(body);
+  outgoing_body_drop(handle);
   if (has_trailers) body->trailers = take_fields(trailers);
   if (is_length_wrong(body)) return give_wrong_length(body);
   if (body->stream.is_begun)

@@ -8,7 +8,6 @@ from typing import Any
 import anyio
 import pytest
 
-from lattice.errors import Trapped
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from node.capabilities.blobstore import Blobstore
 from node.capabilities.blobstore.containers import Container
@@ -124,15 +123,21 @@ async def test_too_much_that_nobody_receives_fails_instead_of_waiting_forever(wo
         await write_on()
 
 
-async def test_a_stream_is_given_once_and_must_be_dropped_before_finish(world: World) -> None:
+async def test_a_stream_is_given_once(world: World) -> None:
     container = await world.container()
     value, _ = await world.value(container, "o")
 
     assert world.now("outgoing-value.outgoing-value-write-body", value) == {"err": None}
-    with pytest.raises(Trapped, match="drop that first"):
-        await world.run("outgoing-value.finish", value)
-    await anyio.wait_all_tasks_blocked()
-    assert await names(world.bucket, "c") == []
+
+
+async def test_a_stream_that_is_held_beyond_finish_takes_nothing_more(world: World) -> None:
+    container = await world.container()
+    value, stream = await world.value(container, "o")
+
+    assert await world.run("outgoing-value.finish", value) == {"ok": None}
+    with pytest.raises(StreamClosed):
+        stream.check_write()
+    assert await names(world.bucket, "c") == ["o"]
 
 
 async def test_a_value_goes_to_one_object(world: World) -> None:

@@ -57,7 +57,7 @@ _FAULTS = (
     "finish-early", "finish", "sized-finish", "drop", "drop-early",
     "watched", "answered-trap", "empty-trap",
 )  # fmt: skip
-_CUT = {"unwritten", "mid-trap", "leak", "large", "unasked", "finish-early", "drop-early", "watched"}
+_CUT = {"unwritten", "mid-trap", "leak", "large", "unasked", "drop-early", "watched"}
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PURGE", "a!b")
 _PATHS = (
     "/describe",
