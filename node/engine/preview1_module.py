@@ -58,22 +58,38 @@ FUNCTIONS = frozenset(
     ]
 )
 """What WASI 0.1 has; what came before it under other names (`wasi_unstable`) differs in its layouts."""
-START = "_start"
+_START = "_start"
+_INITIALIZE = "_initialize"
+_DEFAULT = ""
+"""The function without a name: what runtimes run of a library that has one."""
 CURE = (
     "`latticectl run` takes core modules that are commands: build a program with a `main` for wasm32-wasip1"
 )
 
 
+def entry_points(module: wasmtime.Module) -> tuple[str, ...]:
+    """The functions that make up a run of the command, in order; none if it is no command."""
+    names = {item.name for item in module.exports if _is_entry(item.type)}
+    if _START in names:
+        return (_START,)
+    if _DEFAULT in names:
+        return (_INITIALIZE, _DEFAULT) if _INITIALIZE in names else (_DEFAULT,)
+    return ()
+
+
 def check_command(module: wasmtime.Module) -> None:
-    """Raise `Invalid`, which says what is wrong, unless it exports `_start` and imports WASI 0.1 only."""
+    """Raise `Invalid`, which says what is wrong, unless it can be run and imports WASI 0.1 only."""
     exports = {item.name: item.type for item in module.exports}
     for item in module.imports:
         if item.module != WASI or item.name not in FUNCTIONS:
             name = item.module if item.module != WASI else f"{WASI}.{item.name}"
             raise Invalid(f"this core module imports `{name}`, which is not WASI 0.1: {CURE}")
-    start = exports.get(START)
-    if not isinstance(start, wasmtime.FuncType) or start.params or start.results:
-        kind = "is a library (a reactor)" if "_initialize" in exports else f"has no function `{START}`"
+    if not entry_points(module):
+        kind = "is a library (a reactor)" if _INITIALIZE in exports else f"has no function `{_START}`"
         raise Invalid(f"this core module {kind}, not a command: {CURE}")
     if not isinstance(exports.get("memory"), wasmtime.MemoryType):
         raise Invalid(f"this core module exports no `memory`, which WASI 0.1 needs: {CURE}")
+
+
+def _is_entry(type_: object) -> bool:
+    return isinstance(type_, wasmtime.FuncType) and not type_.params and not type_.results

@@ -20,7 +20,7 @@ from typing import Any
 import wasmtime
 
 from node.engine.configuration import EngineSettings, make_engine
-from node.engine.preview1_module import START, WASI
+from node.engine.preview1_module import WASI, entry_points
 from node.engine.traps import explain
 
 _PR_SET_PDEATHSIG = 1
@@ -68,9 +68,11 @@ def _call(request: Mapping[str, Any]) -> None:
     linker.define_wasi()
     _define_exit(linker)
     module = wasmtime.Module.deserialize_file(engine, request["module"])
-    start = linker.instantiate(store, module).exports(store)[START]
-    assert isinstance(start, wasmtime.Func)
-    start(store)
+    exports = linker.instantiate(store, module).exports(store)
+    for name in entry_points(module):
+        function = exports[name]
+        assert isinstance(function, wasmtime.Func)
+        function(store)
 
 
 class _Exit(Exception):

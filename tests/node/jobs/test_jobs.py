@@ -125,6 +125,23 @@ async def test_a_component_that_exits_with_a_code_ends_with_it(bench: Bench, sta
         assert (await finish(exchange)).code == status
 
 
+LIBRARY = """
+(module
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (global $status (mut i32) (i32.const 0))
+  (func (export "_initialize") (global.set $status (i32.const 7)))
+  (func (export "") (call $exit (global.get $status))))
+"""
+
+
+async def test_a_library_with_a_function_without_a_name_is_run_by_it(bench: Bench) -> None:
+    module = bytes(wasmtime.wat2wasm(LIBRARY))
+
+    async with await bench.begin(module) as exchange:
+        assert (await finish(exchange)).code == 7
+
+
 async def test_a_trap_has_a_code_and_a_reason(bench: Bench, kind: Path) -> None:
     result = await bench.run(kind, "abort")
 
