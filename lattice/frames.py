@@ -27,6 +27,8 @@ MAX_CHUNK_BYTES = 64 * 1024
 
 MAX_FRAME_BYTES = MAX_CHUNK_BYTES + 1024
 MAX_TRAILERS = 64
+MAX_REASON_LENGTH = 512
+"""Characters of an error's message: a frame has to hold it beside trailers."""
 MAX_CREDIT_BYTES = 16 * 1024 * 1024
 """What a sending end takes at most beyond what it has sent, whatever the receiving one grants."""
 
@@ -114,7 +116,8 @@ def _trailers(fields: Any) -> dict[str, str]:
 
 
 def _error_fields(error: LatticeError) -> dict[str, Any]:
-    return wire.error_fields(type(error)(error.message[:512], error_id=error.error_id))
+    fields = wire.error_fields(error)
+    return {**fields, "message": (fields["message"] or "")[:MAX_REASON_LENGTH]}
 
 
 # Events

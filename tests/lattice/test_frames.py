@@ -242,5 +242,22 @@ def test_errors_in_frames_stay_small(error: LatticeError) -> None:
     assert isinstance(decode_frame(encode_frame(End(0, error=error))), End)
 
 
+class _Detailed(Failed):
+    """An error of a kind that this module has never heard of, made of other things than a message."""
+
+    def __init__(self, case: str, number: int) -> None:
+        super().__init__(f"{case}: {number}")
+
+
+def test_an_error_of_a_kind_of_its_own_crosses_as_its_code_and_message() -> None:
+    error = _Detailed("size", 7)
+    error.error_id = "e1"
+
+    frame = decode_frame(encode_frame(End(0, error=error)))
+
+    assert isinstance(frame, End) and isinstance(frame.error, Failed)
+    assert (frame.error.message, frame.error.error_id) == ("size: 7", "e1")
+
+
 def _broken(events: list[Received | Ended | Granted | Broken]) -> bool:
     return any(isinstance(event, Broken) for event in events)

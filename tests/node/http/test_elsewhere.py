@@ -22,6 +22,7 @@ from lattice.serving import Serving
 from lattice.state import LatticeState
 from lattice.streams import ByteReceiver
 from lattice.tasks import open_tasks
+from node.capabilities.http.errors import HttpError
 from node.engine.host import CallContext
 from node.http.dispatcher import Dispatcher
 from node.http.handler import HttpHandler
@@ -287,6 +288,24 @@ async def test_an_answer_that_takes_too_long_is_not_waited_for(world: World) -> 
             await handler.cancelled.wait()
 
 
+async def test_an_answer_that_breaks_off_there_breaks_off_here(world: World) -> None:
+    error = HttpError("HTTP-response-body-size", 5, reason="the component wrote 5 bytes and had announced 9")
+
+    async def cut(request: HttpRequest) -> HttpResponse:
+        sender, receiver = streams.pair()
+        world.tasks.start_soon(_send_and_fail, sender, b"early", error)
+        return HttpResponse(status=200, headers=(("content-length", b"9"),), body=receiver)
+
+    await world.serve("N1", _Handler(cut))
+
+    async with world.listening() as far, far.client() as client:
+        await client.send(GET)
+        with anyio.fail_after(5):
+            said = await client.read_all()
+
+    assert said.endswith(b"\r\n\r\nearly")
+
+
 async def test_streams_cross_in_both_directions(world: World) -> None:
     async def echo(request: HttpRequest) -> HttpResponse:
         sender, receiver = streams.pair()
@@ -304,6 +323,11 @@ async def test_streams_cross_in_both_directions(world: World) -> None:
         again = await client.response()
 
     assert response.body == data and again.body == b""
+
+
+async def _send_and_fail(sender: streams.ByteSender, data: bytes, error: LatticeError) -> None:
+    await sender.send(data)
+    await sender.fail(error)
 
 
 async def _copy(body: ByteReceiver | bytes, sender: streams.ByteSender) -> None:
