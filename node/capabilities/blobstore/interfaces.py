@@ -14,6 +14,7 @@ from node.capabilities.blobstore.containers import Container, ObjectNames, copy,
 from node.capabilities.blobstore.incoming import IncomingValue
 from node.capabilities.blobstore.outgoing import OutgoingValue
 from node.capabilities.blobstore.remote import PACKAGE, Blobs, LinkedCalls, Refused
+from node.capabilities.http.allowance import allowance_of
 from node.engine.host import GuestCall, HostFunction, HostInterface
 
 VERSION = "0.2.0-draft"
@@ -57,7 +58,7 @@ class Blobstore:
         return HostInterface(
             name=f"{PACKAGE}/types@{VERSION}",
             functions={
-                f"{value}.new-outgoing-value": lambda call: OutgoingValue(self.tasks),
+                f"{value}.new-outgoing-value": self._new_value,
                 f"{body}.outgoing-value-write-body": _write_body,
                 f"{value}.finish": _result(_finish),
                 f"{incoming}.incoming-value-consume-sync": _result(_consume_sync),
@@ -66,6 +67,9 @@ class Blobstore:
             },
             resources={"outgoing-value": _close, "incoming-value": _close},
         )
+
+    def _new_value(self, call: GuestCall) -> OutgoingValue:
+        return OutgoingValue(self.tasks, allowance_of(call.instance))
 
     def _container(self) -> HostInterface:
         functions: dict[str, HostFunction] = {

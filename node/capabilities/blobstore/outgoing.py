@@ -19,11 +19,15 @@ from lattice.errors import Interrupted
 from lattice.streams import ByteReceiver
 from lattice.tasks import own_task
 from node.capabilities.blobstore.remote import Refused
+from node.capabilities.http.allowance import Allowance
 from node.capabilities.http.outgoing_body import BodyPipe
 from node.capabilities.wasi.pollables import Disarm
 from node.capabilities.wasi.streams import OutputStream, StreamClosed, StreamFailed
 
 log = structlog.get_logger()
+
+UNSENT_BYTES = 10 * 1024 * 1024
+"""What a guest may write before `write-data`: wasmCloud takes that much, so guests rely on it."""
 
 Store = Callable[[ByteReceiver], Awaitable[None]]
 """Stores what it receives; raises `Refused`."""
@@ -34,9 +38,10 @@ class OutgoingValue:
 
     # The mutable state: whether the guest has the stream, and how the transfer goes.
 
-    def __init__(self, tasks: TaskGroup) -> None:
+    def __init__(self, tasks: TaskGroup, allowance: Allowance) -> None:
+        """What waits here counts against `allowance`, that of the guest."""
         self._tasks = tasks
-        self.pipe = BodyPipe()
+        self.pipe = BodyPipe(allowance, unsent_bytes=UNSENT_BYTES)
         self._has_streamed = False
         self._is_sent = False
         self._done = anyio.Event()

@@ -22,8 +22,8 @@ class Allowance:
         """Hold more; raises `Trapped` beyond the allowance."""
         if self.held + size > self._most:
             raise Trapped(
-                f"the component holds {self.held} bytes in header fields and bodies that it does not drop "
-                f"or nobody takes; at most {self._most} are allowed"
+                f"the component holds {self.held} bytes in header fields, bodies and blobs that it does not "
+                f"drop or nobody takes; at most {self._most} are allowed"
             )
         self.held += size
 

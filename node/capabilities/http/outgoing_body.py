@@ -40,9 +40,19 @@ class BodyPipe(Borrowing, Sublender):
 
     # The mutable state: what was written and not received, and how the stream ended, at either end.
 
-    def __init__(self, allowance: Allowance | None = None, store: ByteStore | None = None) -> None:
-        """What waits here counts against `allowance`, that of the guest, unless it waits in a channel."""
+    def __init__(
+        self,
+        allowance: Allowance | None = None,
+        store: ByteStore | None = None,
+        *,
+        unsent_bytes: int = UNSENT_BYTES,
+    ) -> None:
+        """What waits here counts against `allowance`, that of the guest, unless it waits in a channel.
+
+        Until somebody receives, `unsent_bytes` have room.
+        """
         self._allowance = allowance
+        self._unsent_bytes = unsent_bytes
         self.on_abandoned: Callable[[], None] | None = None
         """Called if the receiving end is closed before the guest has finished."""
         self._store = store or Chunks(SMALL_CHUNK_BYTES)
@@ -75,7 +85,7 @@ class BodyPipe(Borrowing, Sublender):
         """How many bytes may be written; raises `StreamClosed` when nobody wants any."""
         if self.is_over:
             raise StreamClosed
-        return max(0, (WINDOW_BYTES if self._is_sent else UNSENT_BYTES) - self._store.size)
+        return max(0, (WINDOW_BYTES if self._is_sent else self._unsent_bytes) - self._store.size)
 
     def write(self, data: bytes) -> None:
         """Take bytes for which there is room."""

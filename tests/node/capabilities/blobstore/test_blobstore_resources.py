@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from lattice.errors import Trapped
 from lattice.memory_bus import MemoryBroker, MemoryBus
 from node.capabilities.blobstore import Blobstore
 from node.capabilities.blobstore.containers import Container
@@ -116,10 +117,38 @@ async def test_too_much_that_nobody_receives_fails_instead_of_waiting_forever(wo
     stream = world.now("outgoing-value.outgoing-value-write-body", value)["ok"]
 
     async def write_on() -> None:
-        for _ in range(1000):
+        for _ in range(10 * 256 + 1):
             await stream.blocking_write_and_flush(PIECE)
 
     with pytest.raises(StreamFailed, match="write-data"):
+        await write_on()
+
+
+async def test_megabytes_may_be_written_before_it_is_known_where_to(world: World) -> None:
+    container = await world.container()
+    value = world.now("outgoing-value.new-outgoing-value")
+    stream = world.now("outgoing-value.outgoing-value-write-body", value)["ok"]
+    for _ in range(9 * 256):
+        await stream.blocking_write_and_flush(PIECE)
+
+    world.now("container.write-data", container, "o", value)
+
+    assert await world.run("outgoing-value.finish", value) == {"ok": None}
+    assert await content(world.bucket, "c", "o") == PIECE * (9 * 256)
+
+
+async def test_a_guest_that_hoards_values_is_ended(world: World) -> None:
+    streams = [
+        world.now("outgoing-value.outgoing-value-write-body", world.now("outgoing-value.new-outgoing-value"))
+        for _ in range(2)
+    ]
+
+    async def write_on() -> None:
+        for stream in streams:
+            for _ in range(9 * 256):
+                await stream["ok"].blocking_write_and_flush(PIECE)
+
+    with pytest.raises(Trapped, match="at most"):
         await write_on()
 
 
