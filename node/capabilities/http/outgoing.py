@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -22,6 +23,7 @@ from node.capabilities.http.messages import (
     method_text,
     scheme_text,
 )
+from node.capabilities.http.outgoing_body import BodyPipe
 from node.capabilities.http.policy import OutgoingPolicy
 from node.capabilities.wasi.pollables import Disarm, Signal, Watched
 from node.engine.host import GuestCall, HostInterface
@@ -161,7 +163,7 @@ def _start(
 
     async def run() -> None:
         try:
-            await future.run(client, sent, _options(options), policy, call.component)
+            await future.run(client, _as_it_stands(sent), _options(options), policy, call.component)
         finally:
             in_flight.discard(future)
 
@@ -211,8 +213,18 @@ def _traced(headers: Headers, traceparent: str | None) -> Headers:
     return (*headers, ("traceparent", traceparent.encode()))
 
 
+def _as_it_stands(request: HttpRequest) -> HttpRequest:
+    """The request, whole if its guest finished it before it waited: an empty body shall not look like one."""
+    if not isinstance(request.body, BodyPipe):
+        return request
+    return replace(request, body=_whole(request.body))
+
+
 def _body(request: OutgoingRequest) -> Body:
-    pipe = request.pipe
+    return _whole(request.pipe)
+
+
+def _whole(pipe: BodyPipe) -> Body:
     if pipe.is_finished and not pipe.trailers and pipe.size <= INLINE_BYTES:
         return pipe.take_all()
     return pipe

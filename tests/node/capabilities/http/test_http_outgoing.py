@@ -19,12 +19,13 @@ from node.capabilities.http.fields import Fields
 from node.capabilities.http.host_handler import HostHandler
 from node.capabilities.http.messages import OutgoingRequest
 from node.capabilities.http.outgoing import outgoing_interface
-from node.capabilities.http.policy import DENY_ALL
+from node.capabilities.http.policy import DENY_ALL, OutgoingPolicy
 from node.engine.host import GuestCall
 from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import Handlers, context
 from tests.node.capabilities.http.servers import Peer, answering, ok, serving
 from tests.node.capabilities.wasi.bare_guest import BareGuest
+from tests.waiting import until
 
 LAB = Path(__file__).parent / "guest" / "lab.wasm"
 MEBIBYTE = 1024 * 1024
@@ -263,6 +264,24 @@ async def test_many_guests_share_connections(lab: HostHandler, client: HttpClien
             await _body(await response_of(lab, _fetch(server.authority), context()))
 
     assert server.connections == 1
+
+
+async def test_a_request_that_is_finished_before_the_guest_waits_leaves_whole(client: HttpClient) -> None:
+    policy = OutgoingPolicy.parse(["127.0.0.1"])
+    handle = outgoing_interface(client, lambda call: policy, "0.2.12").functions["handle"]
+    request = OutgoingRequest(Fields())
+
+    async with answering(ok(b"x")) as server:
+        assert request.set_scheme({"HTTP": None}) and request.set_authority(server.authority)
+        assert request.set_path("/")
+        body = request.body()
+        future = handle(GuestCall("demo", context(), BareGuest(), lambda *_: None), request, None)["ok"]
+        assert body is not None
+        body.finish(None)
+        await until(lambda: bool(server.heads))
+        future.close()
+
+    assert b"transfer-encoding" not in server.heads[0] and b"content-length" not in server.heads[0]
 
 
 async def test_a_request_without_a_path_is_refused_at_once(client: HttpClient) -> None:
