@@ -88,9 +88,22 @@ def test_tables_of_the_file_and_flags_say_the_same(tmp_path: Path) -> None:
     assert (spec.name, spec.kind) == ("cache", "keyvalue-redis")
     assert spec.values == {"url": "redis://h", "max-value": 3}
     flags = {"provider": ("a=keyvalue-memory,max-bytes=1MiB", "b=keyvalue-memory")}
-    assert [item.name for item in load(NodeSettings, file=file, flags=flags).provider] == ["a", "b"]
+    assert [item.name for item in load(NodeSettings, flags=flags).provider] == ["a", "b"]
     environ = {"LATTICE_PROVIDER": "a=keyvalue-memory,max-bytes=1MiB;b=keyvalue-memory"}
     assert [item.name for item in load(NodeSettings, environ=environ).provider] == ["a", "b"]
+
+
+def test_flags_add_providers_to_those_of_the_file_or_take_the_place_of_one(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('[providers.cache]\nkind = "keyvalue-redis"\n[providers.a]\nkind = "keyvalue-redis"\n')
+
+    found = load(NodeSettings, file=file, flags={"provider": ("a=keyvalue-memory", "b=keyvalue-memory")})
+
+    assert [(item.name, item.kind) for item in found.provider] == [
+        ("cache", "keyvalue-redis"),
+        ("a", "keyvalue-memory"),
+        ("b", "keyvalue-memory"),
+    ]
 
 
 def test_every_node_offers_the_defaults_unless_they_are_configured() -> None:
