@@ -88,6 +88,16 @@ async def serving(script: Script, *, tls: ssl.SSLContext | None = None) -> Async
         listener.close()
 
 
+async def echo(peer: Peer) -> None:
+    """A script: sends each chunk of a request back as it comes, then waits for the client to leave."""
+    await peer.head()
+    await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    async for chunk in peer.chunks():
+        await peer.send(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+    await peer.send(b"0\r\n\r\n")
+    await peer.reader.read()
+
+
 @asynccontextmanager
 async def answering(*answers: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     """A server that records requests and answers each with the next of `answers`, the last one for ever."""

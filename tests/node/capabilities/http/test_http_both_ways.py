@@ -16,15 +16,15 @@ from lattice import streams
 from lattice.errors import Failed, Interrupted, LatticeError
 from lattice.streams import Receiving
 from node.capabilities.http.client import HttpClient
-from tests.node.capabilities.http.servers import Peer, Server, answering, ok, serving
-from tests.node.capabilities.http.test_http_client import MEBIBYTE, _body, _case, _echo, _request, _send
+from tests.node.capabilities.http.servers import Peer, Server, answering, echo, ok, serving
+from tests.node.capabilities.http.test_http_client import MEBIBYTE, _body, _case, _request, _send
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\nx-t: 1\r\n\r\n"
 
 
 async def test_the_response_is_received_while_the_request_is_sent(client: HttpClient) -> None:
     sender, receiver = streams.pair()
-    async with serving(_echo) as server:
+    async with serving(echo) as server:
         response = await _send(client, _request(server, "POST", body=receiver))
         assert not isinstance(response.body, bytes)
         for part in (b"one", b"two"):

@@ -17,7 +17,7 @@ from node.capabilities.http.client import HttpClient, RequestOptions
 from node.capabilities.http.connector import HttpClientSettings
 from node.capabilities.http.errors import HttpError
 from node.capabilities.http.policy import OutgoingPolicy
-from tests.node.capabilities.http.servers import Peer, Server, answering, ok, serving
+from tests.node.capabilities.http.servers import Peer, Server, answering, echo, ok, serving
 
 LOOPBACK = OutgoingPolicy.parse(["127.0.0.1", "localhost"])
 MEBIBYTE = 1024 * 1024
@@ -47,15 +47,6 @@ async def _body(response: HttpResponse) -> bytes:
         return response.body
     async with response.body as body:
         return b"".join([chunk async for chunk in body])
-
-
-async def _echo(peer: Peer) -> None:
-    await peer.head()
-    await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-    async for chunk in peer.chunks():
-        await peer.send(b"%x\r\n%s\r\n" % (len(chunk), chunk))
-    await peer.send(b"0\r\n\r\n")
-    await peer.reader.read()
 
 
 # What is sent
@@ -342,7 +333,7 @@ async def test_connections_have_a_limit_and_idle_ones_make_room() -> None:
         HttpClient(HttpClientSettings(max_connections=1)) as client,
         answering(ok()) as one,
         answering(ok()) as other,
-        serving(_echo) as busy,
+        serving(echo) as busy,
     ):
         assert (await _send(client, _request(one))).status == 200
         assert (await _send(client, _request(other))).status == 200

@@ -23,7 +23,7 @@ from node.capabilities.http.policy import DENY_ALL, OutgoingPolicy
 from node.engine.host import GuestCall
 from node.http.handler import response_of
 from tests.node.capabilities.http.conftest import Handlers, context
-from tests.node.capabilities.http.servers import Peer, answering, ok, serving
+from tests.node.capabilities.http.servers import Peer, answering, echo, ok, serving
 from tests.node.capabilities.wasi.bare_guest import BareGuest
 from tests.waiting import until
 
@@ -208,17 +208,9 @@ async def test_a_request_ends_with_the_call_that_made_it(handlers: Handlers, lab
     assert handlers.pools[0].statistics().in_flight == 0
 
 
-async def _echo(peer: Peer) -> None:
-    await peer.head()
-    await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-    async for chunk in peer.chunks():
-        await peer.send(b"%x\r\n%s\r\n" % (len(chunk), chunk))
-    await peer.send(b"0\r\n\r\n")
-
-
 async def test_both_bodies_of_a_request_pass_at_once(lab: HostHandler) -> None:
     sender, receiver = streams.pair()
-    async with serving(_echo) as server:
+    async with serving(echo) as server:
         response = await response_of(lab, _fetch(server.authority, "POST", receiver), context())
         assert not isinstance(response.body, bytes)
         for part in (b"one", b"two"):
@@ -241,7 +233,7 @@ async def test_much_passes_through_a_guest_with_flat_memory(lab: HostHandler) ->
         await sender.end()
 
     before = highest = _resident_bytes()
-    async with serving(_echo) as server, anyio.create_task_group() as tasks:
+    async with serving(echo) as server, anyio.create_task_group() as tasks:
         tasks.start_soon(send)
         response = await response_of(lab, _fetch(server.authority, "POST", receiver), context(120))
         assert not isinstance(response.body, bytes)
