@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lattice.errors import NotFound
 from lattice.model import Application, ComponentSpec, Link, Trigger, revision_of, summary_of
+from lattice.names import did_you_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,13 @@ class Desired:
     def components(self) -> Mapping[str, DesiredComponent]:
         """Components of present applications by name; if two claim one name, the older has it."""
         return self._components
+
+    def component(self, name: str) -> DesiredComponent:
+        """The component of that name; raises `NotFound` with the nearest one."""
+        found = self._components.get(name)
+        if found is None:
+            raise NotFound(f"there is no component {name!r}{did_you_mean(name, self._components)}")
+        return found
 
     def application_of(self, component: str) -> Application | None:
         """The present application that has the component."""

@@ -14,12 +14,11 @@ from anyio import to_thread
 
 from lattice import jobs, wit
 from lattice.descriptions import Description
-from lattice.desired import DesiredComponent
 from lattice.edits import Edited, Editor
-from lattice.errors import Invalid, NotFound
+from lattice.errors import Invalid
 from lattice.grants import UNRESOLVED
 from lattice.model import ComponentSpec, Link, Trigger, TriggerKind, unversioned
-from lattice.names import check_name, did_you_mean
+from lattice.names import check_name
 from lattice.observer import Observer
 from lattice.triggers import check_exports
 from node import desired_changes
@@ -126,7 +125,7 @@ class Operations:
             desired_changes.required(request, "component"),
             desired_changes.required(request, "digest"),
         )
-        found = self._component(component)
+        found = self._observer.state.desired.component(component)
         description = await self._described(digest)
         self._checks.check_imports(component, description.type, found.links)
         change = desired_changes.updated(component, digest, request.get("expected_generation"))
@@ -140,7 +139,8 @@ class Operations:
         if not isinstance(replicas, int) or isinstance(replicas, bool):
             raise Invalid("replicas must be a whole number")
         change = desired_changes.scaled(component, replicas)
-        edited = await self._editor.edit(self._component(component).application, change)
+        found = self._observer.state.desired.component(component)
+        edited = await self._editor.edit(found.application, change)
         return self._changed("component.scaled", component, edited, [], replicas=replicas)
 
     async def delete(self, request: Fields) -> dict[str, Any]:
@@ -307,13 +307,6 @@ class Operations:
         return problems
 
     # Desired state as this node sees it
-
-    def _component(self, name: str) -> DesiredComponent:
-        components = self._observer.state.desired.components
-        found = components.get(name)
-        if found is None:
-            raise NotFound(f"there is no component {name!r}{did_you_mean(name, components)}")
-        return found
 
     def _application_of(self, component: str) -> str:
         found = self._observer.state.desired.components.get(component)

@@ -140,9 +140,7 @@ class Reports:
         """One component with its interfaces, placements, and why replicas are missing."""
         name = str(request.get("component", ""))
         state = self._observer.state
-        wanted = state.desired.components.get(name)
-        if wanted is None:
-            raise self._no_component(name)
+        wanted = state.desired.component(name)
         description = self._observer.descriptions.get(wanted.spec.digest)
         links = (await self._operations.get_links({"source": name}))["links"]
         holders = {placement.node for placement in state.placements(name)}
@@ -169,11 +167,6 @@ class Reports:
                 },
             }
         }
-
-    def _no_component(self, name: str) -> NotFound:
-        return NotFound(
-            f"there is no component {name!r}{did_you_mean(name, self._observer.state.desired.components)}"
-        )
 
     def _component(self, wanted: DesiredComponent) -> dict[str, Any]:
         name, spec = wanted.spec.name, wanted.spec
@@ -247,8 +240,8 @@ class Reports:
         if component is not None and not isinstance(component, str):
             raise Invalid("component must be a name")
         state = self._observer.state
-        if component and component not in state.desired.components and not self._assignments(component):
-            raise self._no_component(component)
+        if component and not self._assignments(component):
+            state.desired.component(component)  # it may be there without replicas, but it must be there
         names = [component] if component else sorted(state.observed.holdings)
         held = [(name, view, item) for name in names for view, item in self._assignments(name)]
         statistics = await self._all_statistics({view.id for _, view, _ in held})
