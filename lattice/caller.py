@@ -78,6 +78,43 @@ class CallRequest(CallContext):
 make_call_request = maker(CallRequest)
 
 
+class CallBatch:
+    """Calls of one function that wait in numbers. The mutable state is the requests made so far.
+
+    Most calls are over without one: it is made when it is asked for. One call may be left under way while
+    others follow it, if they `may_overlap`.
+    """
+
+    __slots__ = ("_made", "_make", "args", "component", "deadline", "function", "interface", "may_overlap")
+
+    def __init__(
+        self,
+        component: str,
+        interface: str,
+        function: str,
+        *,
+        deadline: float,
+        args: Sequence[Sequence[Any]],
+        may_overlap: bool,
+        request: Callable[[int], CallRequest],
+    ) -> None:
+        """`args` has the values for each call; `request` makes that of the nth."""
+        self.component = component
+        self.interface = interface
+        self.function = function
+        self.deadline = deadline
+        self.args = args
+        self.may_overlap = may_overlap
+        self._make = request
+        self._made: dict[int, CallRequest] = {}
+
+    def request(self, nth: int) -> CallRequest:
+        """That of the nth call; always the same."""
+        if nth not in self._made:
+            self._made[nth] = self._make(nth)
+        return self._made[nth]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """A result that is still encoded."""
@@ -91,6 +128,12 @@ class LocalReplicas(ExchangeTarget, Protocol):
 
     def begin(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Outcome[Any]:
         """Call with values."""
+
+    def begin_batch(self, batch: CallBatch) -> Awaitable[list[Outcome[Any]]] | None:
+        """Call one after the other; None if they should be begun one by one.
+
+        Gives what those that have begun, the first ones, have come to: most are over.
+        """
 
     async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
         """Call with encoded arguments; the reply has the same encoding."""
@@ -153,6 +196,26 @@ class Caller:
             return self._call(request, args, None)
         outcome = local.begin(request, args)
         return outcome if isinstance(outcome, Done) else self._call(request, args, outcome)
+
+    def begin_batch(self, batch: CallBatch) -> Awaitable[list[Outcome[Any]]] | None:
+        """Have a replica here make calls one after the other; None if they should be begun one by one.
+
+        Gives what those that have begun, the first ones, have come to, as by `begin` but at a fraction of its
+        price: most are over.
+        """
+        local = self._local
+        if local is None or not local.serves(batch.component):
+            return None
+        begun = local.begin_batch(batch)
+        return None if begun is None else self._rest_of_batch(batch, begun)
+
+    async def _rest_of_batch(
+        self, batch: CallBatch, begun: Awaitable[list[Outcome[Any]]]
+    ) -> list[Outcome[Any]]:
+        return [
+            outcome if isinstance(outcome, Done) else self._call(batch.request(nth), batch.args[nth], outcome)
+            for nth, outcome in enumerate(await begun)
+        ]
 
     async def _call(
         self,

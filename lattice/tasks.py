@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import AsyncGenerator, Coroutine, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -71,6 +71,13 @@ def start_at_once(tasks: anyio.abc.TaskGroup, coroutine: Coroutine[Any, Any, Non
     waits_for = _begin(coroutine)
     if waits_for is not _OVER:
         tasks.start_soon(_continue, coroutine, waits_for)
+
+
+async def cancel(awaitable: Awaitable[object]) -> None:
+    """Have it cancelled where it first waits, as nobody wants to know what it comes to."""
+    with anyio.CancelScope() as scope, suppress(Exception):
+        scope.cancel()
+        await awaitable
 
 
 class Expected(asyncio.Future[T]):

@@ -23,7 +23,7 @@ from anyio.abc import TaskGroup
 from lattice import wire, wit
 from lattice.assignments import Assignments, Cancel, Drain, Prepare, Run, Step
 from lattice.bodies import coded
-from lattice.caller import CallRequest, Reply
+from lattice.caller import CallBatch, CallRequest, Reply
 from lattice.clock import now
 from lattice.compatibility import match_interface
 from lattice.errors import LatticeError, NotFound, Unreachable
@@ -150,6 +150,22 @@ class Replicas:
         context = _context(request, life.step.spec.limits)
         return life.pool.begin(
             request.interface, request.function, args, context, takes_objects=takes_objects
+        )
+
+    def begin_batch(self, batch: CallBatch) -> Awaitable[list[Outcome[Any]]] | None:
+        """Calls one after the other, as `ComponentPool.begin_batch`."""
+        life = self._serving.get(batch.component)
+        if life is None:
+            return None
+        assert life.pool is not None
+        limits = life.step.spec.limits
+        return life.pool.begin_batch(
+            batch.interface,
+            batch.function,
+            batch.args,
+            batch.deadline,
+            lambda nth: _context(batch.request(nth), limits),
+            may_overlap=batch.may_overlap,
         )
 
     async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:

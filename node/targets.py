@@ -6,10 +6,10 @@ known by its interface, whichever component the call names.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from lattice.caller import CallRequest, LocalReplicas, Reply
+from lattice.caller import CallBatch, CallRequest, LocalReplicas, Reply
 from lattice.exchange import Exchange, ExchangeTarget
 from lattice.model import unversioned
 from lattice.outcome import Outcome
@@ -40,10 +40,11 @@ class Targets:
 
     def begin(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Outcome[Any]:
         """Call with values."""
-        providers = self._providers
-        if providers is not None and providers.serves(request.component):
-            return providers.begin(request, args)
-        return self._replicas.begin(request, args)
+        return self._of(request.component).begin(request, args)
+
+    def begin_batch(self, batch: CallBatch) -> Awaitable[list[Outcome[Any]]] | None:
+        """Have a replica make calls one after the other, if it can."""
+        return self._of(batch.component).begin_batch(batch)
 
     async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
         """Call with encoded arguments; the reply has the same encoding."""

@@ -16,7 +16,7 @@ from anyio.abc import TaskStatus
 
 from lattice import values, wire, wit
 from lattice.bodies import coded
-from lattice.caller import CallRequest, Reply
+from lattice.caller import CallBatch, CallRequest, Reply
 from lattice.clock import now
 from lattice.errors import Failed, Invalid, NotFound, TimedOut, Unreachable
 from lattice.exchange import Exchange
@@ -159,6 +159,9 @@ class Providers:
     def begin(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Outcome[Any]:
         """As `call`; providers wait for what they stand before, so none is over at once."""
         return self.call(request, args)
+
+    def begin_batch(self, batch: CallBatch) -> None:
+        """Providers wait for what they stand before, so each call is begun by itself."""
 
     async def call(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
         """Call with values; whoever calls within the process ends the call at its deadline."""

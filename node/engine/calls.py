@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from lattice.errors import Invalid
+from node.engine.batches import Yield
 from node.engine.capi import Lender
 from node.engine.converter import Converter
+from node.engine.lowering import Heavy
 from node.engine.pace import Pace
 
 
@@ -24,6 +27,7 @@ class Export:
     """Whether resources occur in its type."""
     service: int = 0
     """By which the component's shelf serves it, if there is one."""
+    batches: Yield = field(default_factory=Yield)
 
 
 @dataclass(slots=True, eq=False)
@@ -62,3 +66,19 @@ def lower_call(
             f"of {max_bytes}: send less at a time, or raise the limit"
         )
     return LoweredCall(export, values, lender)
+
+
+def lower_batch(
+    export: Export, batch: Sequence[Sequence[Any]], max_bytes: int, lender: Lender
+) -> list[bytes]:
+    """The arguments of the first of these calls, up to one that needs a thread, or will be refused."""
+    lowered: list[bytes] = []
+    lent_bytes = 0
+    with suppress(Heavy, Invalid):
+        for arguments in batch:
+            values = export.converter.lower_arguments(arguments, lender)
+            if lender.lent_bytes - lent_bytes > max_bytes:
+                break
+            lent_bytes = lender.lent_bytes
+            lowered.append(values)
+    return lowered

@@ -76,9 +76,9 @@ class Converter:
             raise Mismatch(f"{shown(value)} was returned by a function without a result")
         return None
 
-    def lift_result(self, data: Data, reader: Reader) -> Any:
+    def lift_result(self, data: Data, reader: Reader, at: int = 0) -> Any:
         """The result that a guest gave as a C value, or None for a function without one."""
-        return None if self._lift_result is None else self._lift_result(data, 0, reader)
+        return None if self._lift_result is None else self._lift_result(data, at, reader)
 
     def _by_position(self, arguments: Any) -> list[Any]:
         if not isinstance(arguments, Mapping):

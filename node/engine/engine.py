@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from lattice.errors import Invalid, Overloaded
 from node.engine import capi, store
+from node.engine.batches import Batches
 from node.engine.channels import Doorbell
 from node.engine.compiled import CompiledComponent
 from node.engine.configuration import (
@@ -88,6 +89,7 @@ class Engine(AsyncContextManagerMixin):
         self.ticker = self._start_ticker()
         self.maker = None if store.DRIVER is None else Maker(store.DRIVER, has_thread=self._has_spare_core)
         self.doorbell = None if store.DRIVER is None else Doorbell(store.DRIVER, asyncio.get_running_loop())
+        self.batches = self._new_batches()
         try:
             async with _body_errors_as_they_are(), anyio.create_task_group() as tasks:
                 self._tasks = tasks
@@ -102,6 +104,8 @@ class Engine(AsyncContextManagerMixin):
                 await anyio.to_thread.run_sync(self._stop_threads)
             if self.doorbell is not None:
                 self.doorbell.close()
+            if self.batches is not None:
+                self.batches.close()
 
     @property
     def handicap(self) -> Absence | None:
@@ -112,6 +116,11 @@ class Engine(AsyncContextManagerMixin):
         if store.DRIVER is not None:
             return NativeTicker(store.DRIVER, self.address, TICK_SECONDS)
         return Ticker(lambda: capi.increment_epoch(self.address))
+
+    def _new_batches(self) -> Batches | None:
+        if self.maker is None or not self.maker.has_thread:
+            return None
+        return Batches(self.maker, asyncio.get_running_loop())
 
     def _stop_threads(self) -> None:
         self.workers.close()

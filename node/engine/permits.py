@@ -14,7 +14,7 @@ from lattice.tasks import own_task
 class Permits:
     """As many permits as a component has slots; beyond, a short queue with a bounded wait, in order.
 
-    Every `acquire` that returned is followed by one `release`.
+    What was acquired is released, each permit once.
     """
 
     # The mutable state is `_free`, below zero while fewer slots are wanted than in use, and the waiters.
@@ -47,6 +47,10 @@ class Permits:
             return True
         return False
 
+    def acquire_some(self, most: int) -> int:
+        """Take permits that are free, so many at the most: how many those were."""
+        return sum(self.acquire_nowait() for _ in range(most))
+
     async def acquire(self, deadline: float) -> None:
         """Wait for a permit, at most until `deadline`; raises `Overloaded`."""
         if self.acquire_nowait():
@@ -67,9 +71,9 @@ class Permits:
             self._give_up(turn)
             raise Overloaded(f"no slot of {self.slots} became free within {max(seconds, 0.0):.3g} s")
 
-    def release(self) -> None:
-        """Give a permit back, to the first who waits."""
-        self._free += 1
+    def release(self, permits: int = 1) -> None:
+        """Give permits back, to the first who wait."""
+        self._free += permits
         self._hand_out()
         self._say_idle()
 

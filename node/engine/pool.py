@@ -15,8 +15,9 @@ from lattice.clock import now
 from lattice.errors import Invalid, LatticeError, NotFound, TimedOut, Unreachable
 from lattice.names import did_you_mean
 from lattice.outcome import Done, Outcome
-from node.engine.calls import Export, LoweredCall, lower_call
-from node.engine.capi import Lender
+from lattice.tasks import cancel
+from node.engine.calls import Export, LoweredCall, lower_batch, lower_call
+from node.engine.capi import VALUE_SIZE, Lender
 from node.engine.compiled import CompiledComponent
 from node.engine.converter import Converter
 from node.engine.engine import Engine
@@ -29,7 +30,7 @@ from node.engine.lowering import HEAVY_BYTES, Heavy
 from node.engine.output import LimitedOutput, log_output
 from node.engine.pace import Pace, Standing, Start, Trial
 from node.engine.permits import Permits
-from node.engine.stock import Stock
+from node.engine.stock import BatchEnd, Stock
 
 _NO_STATE: Mapping[Any, Any] = {}
 _TRUSTED = Standing.TRUSTED
@@ -171,6 +172,86 @@ class ComponentPool:
         except Heavy:
             self._permits.acquire_nowait()
             return self._lift_away(self._stock.keep_last(), converter)
+
+    def begin_batch(
+        self,
+        interface: str,
+        function: str,
+        args: Sequence[Sequence[Any]],
+        deadline: float,
+        context: Callable[[int], CallContext],
+        *,
+        may_overlap: bool,
+    ) -> Awaitable[list[Outcome[Any]]] | None:
+        """Have calls of a function that has been quick so far made one after the other, beside the loop.
+
+        None if they should be begun one by one. Gives what those that have begun, the first ones, have come
+        to. One of them may not be over; two if they `may_overlap`. `context` makes that of such a call.
+        Cancelling ends what is under way; what has begun may be over.
+        """
+        export = self._exports.get((interface, function))
+        if export is None or export.has_objects or not self._may_be_quick(export):
+            return None
+        if now() > deadline or not export.batches.is_good():
+            return None
+        lender = Lender(None, False)
+        lowered = lower_batch(export, args, self.limits.payload_bytes, lender)
+        if len(lowered) < 2:
+            return None
+        ended: asyncio.Future[list[Outcome[Any]]] = asyncio.get_running_loop().create_future()
+        permits = self._permits.acquire_some(2 if may_overlap else 1)
+
+        def on_end(end: BatchEnd) -> None:
+            outcomes = self._batch_ended(export, lowered, lender, context, end, permits)
+            if not ended.cancelled():
+                ended.set_result(outcomes)
+                return
+            for outcome in outcomes:
+                if not isinstance(outcome, Done):
+                    self._engine.start_soon(cancel, outcome)
+
+        values, calls = b"".join(lowered), len(lowered)
+        lender.kept.append(values)
+        if self._stock.begin_batch(export.service, values, calls, may_overlap=permits > 1, on_end=on_end):
+            return ended
+        self._permits.release(permits)
+        return None
+
+    def _batch_ended(
+        self,
+        export: Export,
+        lowered: list[bytes],
+        lender: Lender,
+        context: Callable[[int], CallContext],
+        end: BatchEnd,
+        permits: int,
+    ) -> list[Outcome[Any]]:
+        """What the calls have come to; those that are not over have the permits that they need."""
+        self._calls += end.begun
+        self._busy_seconds += end.computed_seconds
+        if end.computed_seconds > LONG_SECONDS:
+            export.pace.overran(Start.LOOP)
+        if end.has_begun:
+            export.batches.note(end.begun - len(end.under_way), is_whole=end.begun == len(lowered))
+        lift, began = export.converter.lift_result, self._engine.stopwatch.begin()
+        outcomes: list[Outcome[Any]] = []
+        for nth in range(end.begun):
+            if (instance := end.under_way.get(nth)) is not None:
+                call = LoweredCall(export, lowered[nth], lender)
+                outcomes.append(self._go_through(instance, call, context(nth), began))
+                permits -= 1
+                continue
+            try:
+                outcomes.append(Done(lift(end.results, _LIGHT_READER, nth * VALUE_SIZE)))
+            except Heavy:  # the last one: no other has parts
+                assert end.last is not None
+                outcomes.append(self._lift_away(end.last, export.converter))
+                end.last = None
+                permits -= 1
+        if end.last is not None:
+            self._stock.give_back(end.last)
+        self._permits.release(permits)
+        return outcomes
 
     async def _go_through(
         self, instance: Instance, lowered: LoweredCall, context: CallContext, began: float

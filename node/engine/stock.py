@@ -15,6 +15,7 @@ import asyncio
 import ctypes
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
 import anyio
@@ -24,7 +25,7 @@ from lattice.clock import now
 from lattice.errors import LatticeError, Overloaded
 from node.engine.capi import BYTES_OFFSET
 from node.engine.converter import Converter
-from node.engine.driver import NativeTicker, Recipe
+from node.engine.driver import Batch, NativeTicker, Outcome, Recipe
 from node.engine.engine import Engine
 from node.engine.host import CallContext, GuestCall
 from node.engine.instance import LOOP_TICKS, Instance
@@ -49,6 +50,23 @@ NOTE_SECONDS = 0.25
 """How often the engine is told that a component is in use."""
 
 MakeCall: TypeAlias = Callable[[CallContext, Instance], GuestCall]
+
+
+@dataclass(slots=True, eq=False)
+class BatchEnd:
+    """What a batch of calls has come to."""
+
+    begun: int
+    """How many calls have begun: the first ones."""
+    results: bytes
+    """Of those that are over, each in the place of its call."""
+    computed_seconds: float
+    has_begun: bool
+    """False: it had to wait for a batch before, which has left calls."""
+    under_way: dict[int, Instance] = field(default_factory=dict)
+    """Those that are not over, by their place: two at the most."""
+    last: Instance | None = None
+    """That of the last call, if that is over and its result has parts: give it back."""
 
 
 class Stock:
@@ -99,6 +117,8 @@ class Stock:
         self._tidying: asyncio.Handle | None = None
         self._is_tidied_soon = False
         self._on_free: Callable[[], None] | None = None
+        self._batch: Batch | None = None
+        """The last one that is under way."""
         self.wanted = 0
         """How many are to be ready; none once the stock closes."""
         self.shelf = self._new_shelf()
@@ -148,6 +168,73 @@ class Stock:
         assert self.shelf is not None
         found = self.shelf.serve(service, id(values) + BYTES_OFFSET)
         return found if isinstance(found, memoryview) else self._left(found)
+
+    def begin_batch(
+        self,
+        service: int,
+        values: bytes,
+        calls: int,
+        *,
+        may_overlap: bool,
+        on_end: Callable[[BatchEnd], None],
+    ) -> bool:
+        """Have calls made beside the event loop; false if that can't be now.
+
+        They keep their order: none is begun while one of a batch before has not been, and will not be.
+        `values`: the lowered arguments of all. With `may_overlap` one call may be left under way while others
+        follow.
+        """
+        batches, shelf = self._engine.batches, self.shelf
+        if batches is None or shelf is None:
+            return False
+        batch = Batch(may_overlap=may_overlap)
+        shelf.fill_in(batch, service)
+        sandboxes = 1 + may_overlap
+        if not self._admit(sandboxes):
+            return False
+
+        def ended(batch: Batch, results: bytes) -> None:
+            on_end(self._batch_ended(batch, results, sandboxes))
+
+        if batches.begin(batch, values, calls, ended, before=self._batch):
+            self._batch = batch
+            return True
+        self._dismiss(sandboxes)
+        return False
+
+    def _admit(self, sandboxes: int) -> bool:
+        for admitted in range(sandboxes):
+            try:
+                self._engine.admit()
+            except Overloaded:
+                self._dismiss(admitted)
+                return False
+        return True
+
+    def _dismiss(self, sandboxes: int) -> None:
+        for _ in range(sandboxes):
+            self._engine.dismiss()
+
+    def _batch_ended(self, batch: Batch, results: bytes, sandboxes: int) -> BatchEnd:
+        assert self.shelf is not None
+        if batch is self._batch:
+            self._batch = None
+        given, waiting = self.shelf.left_by(batch)
+        left = (given is not None) + (waiting is not None)
+        self._dismiss(sandboxes - left)
+        self._made += batch.begun + (batch.left == Outcome.BADLY_MADE) - left
+        self.served(now())
+        end = BatchEnd(batch.begun, results, batch.computed / 1e9, has_begun=batch.left != Outcome.NONE)
+        if waiting is not None:
+            end.under_way[batch.waiting_at] = cast("Instance", waiting.owner)
+        if given is None:
+            return end
+        if batch.left == Outcome.DONE:
+            end.last = cast("Instance", given.owner)
+            end.last.calls += 1
+        elif (instance := self._left(given)) is not None:
+            end.under_way[batch.begun - 1] = instance
+        return end
 
     def _left(self, store: DrivenStore | None) -> Instance | None:
         """The instance of a sandbox that has left the shelf, if a call is under way in it."""

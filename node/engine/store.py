@@ -431,6 +431,22 @@ class Shelf:
             return self._result
         return self._given(outcome)
 
+    def fill_in(self, batch: driver.Batch, service: int) -> None:
+        """Say in a batch what is called, and in what sandboxes; `left_by` gives those that are left."""
+        what = driver.Service.from_address(service)
+        batch.clock, batch.recipe, batch.shelf = self._ticker.address, self._recipe, self._address
+        batch.export, batch.count, batch.has_result = what.export, what.count, what.results
+
+    def left_by(self, batch: driver.Batch) -> tuple[DrivenStore | None, DrivenStore | None]:
+        """The sandboxes that a batch has not ended: of its last call, and of one before that is under way."""
+        given = self.adopt(batch.given) if batch.given else None
+        if given is not None:
+            given.is_under_way = batch.left == Outcome.UNDER_WAY
+        waiting = self.adopt(batch.waiting) if batch.waiting else None
+        if waiting is not None:
+            waiting.is_under_way = True
+        return given, waiting
+
     def _given(self, outcome: int) -> DrivenStore | None:
         if outcome == Outcome.NONE:
             return None
@@ -497,6 +513,8 @@ _driver = driver.load(
         size=ctypes.sizeof(_Cells),
         value_size=VALUE_SIZE,
         text_kind=Kind.STRING,
+        result_kind=Kind.RESULT,
+        result_part=PAYLOAD + cast("Any", ffi.wasmtime_component_valresult_t).val.offset,
     ),
 )
 DRIVER = _driver if isinstance(_driver, driver.Driver) else None

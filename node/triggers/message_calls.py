@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import structlog
 
 from lattice.bus import Message
 from lattice.call_headers import check_traceparent
-from lattice.caller import Caller, CallRequest, make_call_request, new_call_id
+from lattice.caller import CallBatch, Caller, CallRequest, make_call_request, new_call_id
 from lattice.clock import now
 from lattice.errors import LatticeError
 from lattice.model import Trigger
@@ -65,13 +65,65 @@ class MessageCalls:
         except Exception as error:
             outcome = failed(error)
         if not isinstance(outcome, Done):
-            return self._finish(message, request, outcome)
+            return self._finish(message, request.call_id, outcome)
         if reply is not None:
             self._replies.revoke(request.call_id)
-        reason = self._ended(message, outcome.value)
+        return self._over(message, outcome.value)
+
+    def begin_batch(
+        self, messages: Sequence[Message], deadline: float, *, may_overlap: bool
+    ) -> Awaitable[list[Outcome[str | None]]] | None:
+        """As `begin`, of messages that wait in numbers; None if they should be begun one by one.
+
+        Gives what those that have begun, the first ones, have come to. One of them may not be over; two if
+        they `may_overlap`.
+        """
+        replies = [None if message.reply is None else reply_subject(message) for message in messages]
+        batch = CallBatch(
+            self.trigger.component,
+            HANDLER,
+            FUNCTION,
+            deadline=deadline,
+            args=[
+                [{"subject": message.subject, "body": message.data, "reply-to": reply}]
+                for message, reply in zip(messages, replies, strict=True)
+            ],
+            may_overlap=may_overlap,
+            request=lambda nth: self._request(messages[nth], deadline),
+        )
+        begun = self._caller.begin_batch(batch)
+        if begun is None:
+            return None
+        granted = {nth: batch.request(nth).call_id for nth, reply in enumerate(replies) if reply is not None}
+        for nth, call_id in granted.items():
+            self._replies.grant(call_id, replies[nth] or "")
+        return self._rest_of_batch(messages, batch, granted, begun)
+
+    async def _rest_of_batch(
+        self,
+        messages: Sequence[Message],
+        batch: CallBatch,
+        granted: dict[int, str],
+        begun: Awaitable[list[Outcome[Any]]],
+    ) -> list[Outcome[str | None]]:
+        try:
+            outcomes: list[Outcome[str | None]] = []
+            for nth, outcome in enumerate(await begun):
+                if isinstance(outcome, Done):
+                    outcomes.append(self._over(messages[nth], outcome.value))
+                else:
+                    outcomes.append(self._finish(messages[nth], batch.request(nth).call_id, outcome))
+                    granted.pop(nth, None)  # it revokes it itself
+            return outcomes
+        finally:
+            for call_id in granted.values():
+                self._replies.revoke(call_id)
+
+    def _over(self, message: Message, result: Any) -> Done[str | None]:
+        reason = self._ended(message, result)
         return _HANDLED if reason is None else Done(reason)
 
-    async def _finish(self, message: Message, request: CallRequest, outcome: Awaitable[Any]) -> str | None:
+    async def _finish(self, message: Message, call_id: str, outcome: Awaitable[Any]) -> str | None:
         try:
             result = await outcome
         except LatticeError as error:
@@ -80,7 +132,7 @@ class MessageCalls:
             log.exception("message.broke", component=self.trigger.component, subject=message.subject)
             return self._fail(message, "it broke inside the node; its log says why")
         finally:
-            self._replies.revoke(request.call_id)
+            self._replies.revoke(call_id)
         return self._ended(message, result)
 
     def deadline(self) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from lattice import jobs, streams, subjects, wire
 from lattice.bus import Bus
-from lattice.caller import Caller, CallRequest, LocalReplicas, Reply
+from lattice.caller import CallBatch, Caller, CallRequest, LocalReplicas, Reply
 from lattice.clock import now
 from lattice.errors import Denied, Interrupted, LatticeError, Overloaded, TimedOut, Unreachable
 from lattice.exchange import Exchange
@@ -52,6 +52,8 @@ class Target:
 
     async def begin(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Any:
         return (await self.exchange(request, args, None)).value
+
+    def begin_batch(self, batch: CallBatch) -> None: ...
 
     async def call_encoded(self, request: CallRequest, body: bytes, content_type: str) -> Reply:
         exchange = await self.exchange(request, wire.decode(body), None)

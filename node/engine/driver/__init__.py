@@ -86,6 +86,33 @@ class ShelfHead(ctypes.Structure):
     )
 
 
+class Batch(ctypes.Structure):
+    """Calls of one function for the maker to make; it and what it names are kept until `is_over`."""
+
+    _fields_ = (
+        ("begun", ctypes.c_uint64),
+        ("left", ctypes.c_uint64),
+        ("given", _Address),
+        ("waiting", _Address),
+        ("waiting_at", ctypes.c_uint64),
+        ("computed", ctypes.c_uint64),
+        ("is_over", ctypes.c_uint64),
+        ("before", _Address),
+        ("may_overlap", ctypes.c_uint64),
+        ("most_nanoseconds", ctypes.c_uint64),
+        ("clock", _Address),
+        ("recipe", _Address),
+        ("shelf", _Address),
+        ("export", _Address),
+        ("count", ctypes.c_uint64),
+        ("has_result", ctypes.c_uint64),
+        ("calls", ctypes.c_uint64),
+        ("arguments", _Address),
+        ("results", _Address),
+        ("bell", ctypes.c_int64),
+    )
+
+
 class Service(ctypes.Structure):
     """A function, as a shelf serves calls of it: each argument of a call through `ctypes` costs 70 ns."""
 
@@ -98,7 +125,7 @@ class Service(ctypes.Structure):
 
 
 class Outcome(enum.IntEnum):
-    """What a call by a shelf came to."""
+    """What a call came to that the driver made."""
 
     DONE = 0
     UNDER_WAY = 1
@@ -119,6 +146,10 @@ class Layout(NamedTuple):
     value_size: int
     text_kind: int
     """The tag of a value that is a text."""
+    result_kind: int
+    """That of a `result`."""
+    result_part: int
+    """Where in that is the address of what it carries."""
 
 
 class Recipe(ctypes.Structure):
@@ -165,6 +196,7 @@ class Driver:
         self.free_result = _bind(held, "driver_free_result", [_Address], None)
         self.forget_answer = _bind(held, "driver_forget_answer", [_Address], None)
         self.start_maker = _bind(held, "driver_start_maker", [ctypes.c_bool], _Address)
+        self.begin_batch = _bind(held, "driver_begin_batch", [_Address, _Address], ctypes.c_bool)
         self.new_shelf = _bind(
             held, "driver_new_shelf", [_Address, _Address, _Address, ctypes.c_uint32], _Address
         )
@@ -241,6 +273,7 @@ class Maker:
     def __init__(self, driver: Driver, *, has_thread: bool = True) -> None:
         """Without a thread, who asks does the work: on busy cores a second thread only disturbs."""
         self.driver = driver
+        self.has_thread = has_thread
         self.address = cast("int", driver.start_maker(has_thread))
         if not self.address:
             raise OSError("no thread can be started for the engine")

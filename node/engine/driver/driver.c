@@ -22,15 +22,6 @@ layout at;
 
 typedef enum { IDLE, QUEUED, MAKING, MADE, USED } sandbox_state;
 
-// What all sandboxes of a component are made of.
-typedef struct {
-  void *engine, *linker, *component;
-  int64_t limits[5];
-  uint64_t ticks; // of the epoch clock: how long one poll may take
-} recipe;
-
-static void *place(head *cells, uint32_t offset) { return (uint8_t *)cells + offset; }
-
 EXPORT void driver_begin(const api *functions, const layout *offsets) {
   wasmtime = *functions;
   at = *offsets;
@@ -89,13 +80,13 @@ static void end(head *cells) {
   *error = cells->fiber = cells->store = NULL;
 }
 
-static void end_and_free(head *cells) {
+void end_and_free(head *cells) {
   end(cells);
   free(cells);
 }
 
 // In the place of the one that was there, if one was.
-static void make_anew(head *cells, const recipe *of) {
+void make_anew(head *cells, const recipe *of) {
   end(cells);
   driver_make(cells, of);
 }
@@ -120,6 +111,7 @@ EXPORT bool driver_call(head *cells, void *export, const void *arguments, size_t
 typedef struct {
   head *cells;      // NULL: somebody else has done it
   const recipe *of; // NULL: it is only to be ended
+  batch *batch;     // instead of a sandbox: calls to be made
 } job;
 
 enum { MOST_JOBS = 1 << 12, SPINS = 2000 };
@@ -162,6 +154,7 @@ static void say_made(maker *self, head *cells) {
 static void *work(void *argument) {
   job task;
   while (next_job(argument, &task)) {
+    if (task.batch != NULL) batch_run(task.batch);
     if (task.cells == NULL) continue;
     if (task.of == NULL) {
       end_and_free(task.cells);
@@ -218,6 +211,9 @@ EXPORT void driver_end(maker *self, head *cells) {
   if (!ask(self, (job){.cells = cells})) end_and_free(cells);
 }
 
+// False: it has too much to do, or no thread.
+EXPORT bool driver_begin_batch(maker *self, batch *calls) { return ask(self, (job){.batch = calls}); }
+
 static bool take_back(maker *self, const head *cells) {
   bool is_found = false;
   pthread_mutex_lock(&self->lock);
@@ -246,7 +242,7 @@ static void await_made(maker *self, head *cells) {
 enum { IDLE_TICKS = 20 }; // more than any poll may take
 enum { MOST_PAUSE_TICKS = 1000 };
 
-typedef struct {
+struct ticker {
   _Atomic uint32_t is_wanted; // written by Python, before every poll
   _Atomic uint32_t is_idle;   // read by Python, after that
   _Atomic uint32_t ticks;     // so far
@@ -256,7 +252,7 @@ typedef struct {
   pthread_mutex_t lock;
   pthread_cond_t wake;
   bool is_closing, is_woken;
-} ticker;
+};
 
 static struct timespec after(int64_t nanoseconds) {
   struct timespec time;
@@ -332,7 +328,7 @@ static void wake(ticker *self, bool closing) {
 EXPORT void driver_wake_ticker(ticker *self) { wake(self, false); }
 
 // Before every poll, as Python does.
-static void note(ticker *self) {
+void note(ticker *self) {
   atomic_store(&self->is_wanted, 1);
   if (atomic_load(&self->is_idle)) wake(self, false);
 }
@@ -349,8 +345,6 @@ EXPORT void driver_stop_ticker(ticker *self) {
 
 enum { MOST_VALUE_BYTES = 32 };
 enum { MOST_USED = 8 }; // that wait to be ended: so few have the maker woken for
-
-typedef enum { DONE, UNDER_WAY, BADLY_MADE, NONE } outcome;
 
 typedef struct {
   head *given;      // the sandbox that the last call is about
@@ -392,7 +386,7 @@ static void refresh(shelf *self) {
   while (self->used > 0) {
     job tasks[MOST_USED];
     uint32_t count = self->used < MOST_USED ? self->used : MOST_USED;
-    for (uint32_t i = 0; i < count; i++) tasks[i] = (job){*nth(self, self->count - self->used + i), self->of};
+    for (uint32_t i = 0; i < count; i++) tasks[i] = (job){.cells = *nth(self, self->count - self->used + i), .of = self->of};
     self->used -= count;
     for (size_t i = ask_all(self->maker, tasks, count); i < count; i++) atomic_store(&tasks[i].cells->state, IDLE);
   }
@@ -411,7 +405,7 @@ EXPORT bool driver_stock(shelf *self) {
 
 EXPORT uint32_t driver_stocked(const shelf *self) { return self->count; }
 
-static bool is_clean(head *cells) {
+bool is_clean(head *cells) {
   return cells->fiber == NULL && *(void **)place(cells, at.error) == NULL && !cells->is_taken;
 }
 

@@ -37,7 +37,7 @@ typedef struct {
 } api;
 
 typedef struct {
-  uint32_t instance, function, error, result, argument, size, value_size, text_kind;
+  uint32_t instance, function, error, result, argument, size, value_size, text_kind, result_kind, result_part;
 } layout;
 
 extern api wasmtime;
@@ -59,6 +59,29 @@ typedef struct {
   uint32_t may_wait; // its guest runs on a thread that may be kept
   text_value answer;   // what the guest has answered early, before its call is over; no data if nothing
 } head;
+
+// driver.c: a sandbox, and the epoch clock
+typedef struct {
+  void *engine, *linker, *component;
+  int64_t limits[5];
+  uint64_t ticks; // of the epoch clock: how long one poll may take
+} recipe; // what all sandboxes of a component are made of
+
+typedef struct ticker ticker;
+
+typedef enum { DONE, UNDER_WAY, BADLY_MADE, NONE } outcome; // of a call
+
+head *driver_new_cells(void);
+bool driver_call(head *cells, void *export, const void *arguments, size_t count, size_t results, uint64_t ticks);
+void make_anew(head *cells, const recipe *of);
+void end_and_free(head *cells);
+bool is_clean(head *cells);
+void note(ticker *self);
+static inline void *place(head *cells, uint32_t offset) { return (uint8_t *)cells + offset; }
+
+// batch.c
+typedef struct batch batch;
+void batch_run(batch *self);
 
 // packing.c: bytes as text, of n bytes n and n/7 characters
 size_t packed_size(size_t length);

@@ -264,7 +264,7 @@ def test_native_clock_rests_when_no_guest_runs_and_is_woken_by_each_that_begins(
 
 
 def load() -> driver.Driver | driver.Absence:
-    return driver.load([0] * len(driver.FUNCTIONS), driver.Layout(*[0] * 8))
+    return driver.load([0] * len(driver.FUNCTIONS), driver.Layout(*[0] * len(driver.Layout._fields)))
 
 
 def test_without_the_file_it_is_said_how_to_build_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

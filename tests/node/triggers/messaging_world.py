@@ -10,12 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from lattice.bus import Bus, Message
-from lattice.caller import CallRequest
+from lattice.caller import CallBatch, CallRequest
 from lattice.model import Trigger, TriggerKind
 from lattice.outcome import Done, Outcome, failed
+from lattice.tasks import own_task
 from node.capabilities.messaging import Replies
 from node.triggers.messaging import MessagingTriggers
 
@@ -23,6 +25,9 @@ WAIT_SECONDS = 10.0
 
 PROBE = b"probe"
 """The body of a message that asks only whether it arrives: no handler gets it, so it may come late."""
+
+MOST_OF_A_BATCH = 20
+"""The rest of one has not been begun, as when it takes too long."""
 
 Behave = Callable[[dict[str, Any], int], Awaitable[Any]]
 
@@ -71,6 +76,8 @@ class World:
     behave: Behave = well
     answers_at_once: bool = False
     """Whether a handler that does not wait has returned when its call has been begun."""
+    takes_batches: bool = False
+    """Whether messages that wait in numbers are handled one after the other, by one call of the node."""
     handled: list[Handled] = field(default_factory=list)
     probed: set[tuple[str, str]] = field(default_factory=set)
     """Nodes that got a probe, each with its subject."""
@@ -112,6 +119,8 @@ class Node:
         self.serves = True
         self._world = world
         self._scope = anyio.CancelScope()
+        self._lock = anyio.Lock()
+        self._batches = self._stopped = 0
         self.replies = Replies()
         self.triggers = MessagingTriggers(
             bus,
@@ -136,6 +145,28 @@ class Node:
     def begin(self, request: CallRequest, args: Any) -> Outcome[Any]:
         call = self._call(request, args)
         return _begun(call) if self._world.answers_at_once else call
+
+    def begin_batch(self, batch: CallBatch) -> Awaitable[list[Outcome[Any]]] | None:
+        if not self._world.takes_batches:
+            return None
+        self._batches += 1
+        return self._make_calls(batch, self._batches)
+
+    async def _make_calls(self, batch: CallBatch, number: int) -> list[Outcome[Any]]:
+        await own_task()
+        outcomes: list[Outcome[Any]] = []
+        async with self._lock:
+            await anyio.lowlevel.checkpoint()
+            if number <= self._stopped:
+                return outcomes
+            spare = int(batch.may_overlap)
+            for nth, args in enumerate(batch.args[:MOST_OF_A_BATCH]):
+                outcomes.append(_begun(self._call(batch.request(nth), args)))
+                if not isinstance(outcomes[-1], Done) and (spare := spare - 1) < 0:
+                    break
+        if len(outcomes) < len(batch.args):  # those behind have to wait
+            self._stopped = self._batches
+        return outcomes
 
     async def _call(self, request: CallRequest, args: Any) -> Any:
         world = self._world

@@ -31,10 +31,11 @@ MEASUREMENTS = 5
 MakeServer = Callable[..., NatsServer]
 
 
-@pytest.fixture(params=["at once", "in time"])
+@pytest.fixture(params=["at once", "in time", "in batches"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     async with anyio.create_task_group() as tasks:
-        yield World(tasks, answers_at_once=request.param == "at once")
+        how = request.param
+        yield World(tasks, answers_at_once=how == "at once", takes_batches=how == "in batches")
         tasks.cancel_scope.cancel()
 
 
@@ -237,6 +238,35 @@ async def test_a_thousand_messages_at_once_leave_others_their_turn(
 
     assert world.texts() == [str(number) for number in range(1000)]
     assert max(later - earlier for earlier, later in itertools.pairwise(others)) <= 100
+
+
+async def test_messages_that_wait_in_numbers_may_reply_and_those_behind_keep_their_order(
+    world: World, buses: list[Bus], lattice_name: str
+) -> None:
+    node = await world.start("one", buses[0])
+
+    async def reply(message: dict[str, Any], count: int) -> Any:
+        if message["reply-to"] is not None:
+            await anyio.lowlevel.checkpoint()
+            call = type("Call", (), {"call_id": world.handled[-1].request.call_id})
+            assert node.replies.of(call) == [message["reply-to"]]  # type: ignore[arg-type]
+            await buses[0].publish(message["reply-to"], message["body"])
+        return {"ok": None}
+
+    world.behave = reply
+    world.put(subject=f"{lattice_name}.x", concurrency="1")
+    answers = await listened(buses[2], f"{lattice_name}.answers")
+    await subscribed(world, buses[2], f"{lattice_name}.x")
+    outside = buses[2]
+    assert isinstance(outside, MemoryBus | NatsBus)
+    for number in range(300):
+        reply_to = f"{lattice_name}.answers" if number % 50 == 7 else None
+        outside.publish_nowait(f"{lattice_name}.x", str(number).encode(), reply=reply_to)
+    await world.until(lambda: len(world.handled) == 300 and len(answers) == 6)
+
+    assert world.texts() == [str(number) for number in range(300)]
+    assert [answer.data for answer in answers] == [str(number).encode() for number in range(7, 300, 50)]
+    assert not node.replies._subjects
 
 
 async def test_a_node_without_a_replica_takes_no_messages(
