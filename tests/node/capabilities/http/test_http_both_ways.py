@@ -16,8 +16,16 @@ from lattice import streams
 from lattice.errors import Failed, Interrupted, LatticeError
 from lattice.streams import Receiving
 from node.capabilities.http.client import HttpClient
+from tests.node.capabilities.http.client_requests import (
+    MEBIBYTE,
+    check_echo_while_sending,
+    error_case,
+    request_to,
+    send,
+    whole_body,
+)
 from tests.node.capabilities.http.servers import Peer, Server, answering, echo, ok, serving
-from tests.node.capabilities.http.test_http_client import MEBIBYTE, _body, _case, _request, _send
+from tests.waiting import until
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\nx-t: 1\r\n\r\n"
 
@@ -25,14 +33,8 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n0\
 async def test_the_response_is_received_while_the_request_is_sent(client: HttpClient) -> None:
     sender, receiver = streams.pair()
     async with serving(echo) as server:
-        response = await _send(client, _request(server, "POST", body=receiver))
-        assert not isinstance(response.body, bytes)
-        for part in (b"one", b"two"):
-            await sender.send(part)
-            assert await response.body.receive() == part
-        await sender.end()
-        with pytest.raises(anyio.EndOfStream):
-            await response.body.receive()
+        response = await send(client, request_to(server, "POST", body=receiver))
+        await check_echo_while_sending(sender, response)
 
 
 @pytest.mark.slow
@@ -49,10 +51,10 @@ async def test_a_server_waits_while_nobody_takes_its_response(client: HttpClient
             sent += MEBIBYTE
 
     async with serving(script) as server:
-        response = await _send(client, _request(server))
+        response = await send(client, request_to(server))
         await asyncio.sleep(0.3)  # nobody reads: what could be sent by now has been
         before = sent
-        received = len(await _body(response))
+        received = len(await whole_body(response))
 
     assert before < 16 * MEBIBYTE
     assert received == sent == 64 * MEBIBYTE
@@ -68,14 +70,14 @@ async def test_a_request_that_is_answered_early_is_sent_on_if_the_server_takes_i
             server.bodies.append(await peer.body(head))
 
     async with serving(script) as server:
-        response = await _send(client, _request(server, "POST", body=receiver))
+        response = await send(client, request_to(server, "POST", body=receiver))
         with anyio.fail_after(5):
             await sender.send(b"x" * 300_000)
             await sender.end()
             while not server.bodies:  # noqa: ASYNC110
                 await anyio.sleep(0.001)
         await wait_all_tasks_blocked()
-        await _send(client, _request(server))
+        await send(client, request_to(server))
 
     assert response.body == b"early"
     assert [len(body) for body in server.bodies] == [300_000, 0]
@@ -122,7 +124,7 @@ async def test_an_early_answer_is_received_although_a_write_fails_first(client: 
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
         server = Server(listener.getsockname()[1])
-        response = await _send(client, _request(server, "POST", body=AfterTheEnd(has_hung_up)))
+        response = await send(client, request_to(server, "POST", body=AfterTheEnd(has_hung_up)))
         thread.join()
 
     assert (response.status, response.body) == (413, b"large")
@@ -143,7 +145,7 @@ async def test_a_response_that_is_cut_anywhere_is_never_taken_for_whole(
             peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
     async with serving(script) as server:
-        cases = {await _case(client, _request(server, "POST")) for _ in whole}
+        cases = {await error_case(client, request_to(server, "POST")) for _ in whole}
 
     assert cases <= {"connection-terminated", "HTTP-response-incomplete"}
 
@@ -159,7 +161,7 @@ async def test_a_request_that_is_answered_early_is_sent_no_further_if_the_server
         await peer.reader.read()
 
     async with serving(script) as server:
-        response = await _send(client, _request(server, "POST", body=receiver))
+        response = await send(client, request_to(server, "POST", body=receiver))
         with anyio.fail_after(5), pytest.raises(Interrupted, match="wants no more"):
             await sender.send(b"x" * MEBIBYTE)
 
@@ -172,7 +174,7 @@ async def test_a_request_body_that_breaks_cuts_the_request(client: HttpClient) -
     async with answering(ok()) as server:
         await sender.send(b"abc")
         await sender.fail(Failed("the guest trapped"))
-        case = await _case(client, _request(server, "POST", body=receiver))
+        case = await error_case(client, request_to(server, "POST", body=receiver))
 
     assert case == "internal-error"
     assert server.bodies == []
@@ -185,12 +187,10 @@ async def test_a_response_that_is_closed_early_closes_its_connection(client: Htt
         await peer.reader.read()
 
     async with serving(script) as server:
-        response = await _send(client, _request(server))
+        response = await send(client, request_to(server))
         assert not isinstance(response.body, bytes)
         await response.body.aclose()
-        with anyio.fail_after(5):
-            while not server.ended:  # noqa: ASYNC110
-                await anyio.sleep(0.001)
+        await until(lambda: server.ended)
 
 
 async def test_cancelling_a_request_closes_its_connection(client: HttpClient) -> None:
@@ -203,9 +203,7 @@ async def test_cancelling_a_request_closes_its_connection(client: HttpClient) ->
 
     async with serving(script) as server:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_send, client, _request(server))
+            tasks.start_soon(send, client, request_to(server))
             await asked.wait()
             tasks.cancel_scope.cancel()
-        with anyio.fail_after(5):
-            while not server.ended:  # noqa: ASYNC110
-                await anyio.sleep(0.001)
+        await until(lambda: server.ended)

@@ -10,10 +10,11 @@ import pytest
 
 from lattice import streams
 from lattice.errors import Interrupted, LatticeError, NotFound, TimedOut, Trapped
-from lattice.http import HttpRequest, HttpResponse
+from lattice.http import HttpRequest
 from node.capabilities.http.errors import HttpError
 from node.capabilities.http.host_handler import HostHandler
 from node.http.handler import response_of
+from tests.node.capabilities.http.client_requests import check_echo_while_sending, whole_body
 from tests.node.capabilities.http.conftest import Handlers, context
 from tests.waiting import until
 
@@ -27,20 +28,13 @@ def _request(method: str = "GET", path: str = "/", **fields: Any) -> HttpRequest
     return HttpRequest(method=method, scheme="http", authority="example.com", path=path, **fields)
 
 
-async def _received(response: HttpResponse) -> bytes:
-    if isinstance(response.body, bytes):
-        return response.body
-    async with response.body as body:
-        return b"".join([chunk async for chunk in body])
-
-
 @pytest.fixture
 async def lab(handlers: Handlers) -> HostHandler:
     return await handlers.make(LAB)
 
 
 async def _lines(lab: HostHandler, path: str, **fields: Any) -> dict[str, str]:
-    body = await _received(await response_of(lab, _request(path=path, **fields), context()))
+    body = await whole_body(await response_of(lab, _request(path=path, **fields), context()))
     return dict(line.split("=") for line in body.decode().splitlines() if "=" in line)
 
 
@@ -63,7 +57,7 @@ async def test_the_guest_sees_method_scheme_authority_path_and_headers(lab: Host
 
     response = await response_of(lab, _request("PATCH", "/describe?q=%20", headers=headers), context())
 
-    assert await _received(response) == (
+    assert await whole_body(response) == (
         b"method=8\nscheme=0\nexample.com\n/describe?q=%20\na: 1\na: 2\nb: \xe9\n"
     )
 
@@ -71,7 +65,7 @@ async def test_the_guest_sees_method_scheme_authority_path_and_headers(lab: Host
 async def test_methods_without_a_case_keep_their_name(lab: HostHandler) -> None:
     response = await response_of(lab, _request("PURGE", "/describe"), context())
 
-    assert (await _received(response)).startswith(b"method=9\nPURGE\n")
+    assert (await whole_body(response)).startswith(b"method=9\nPURGE\n")
 
 
 async def test_fields_are_checked_as_native_hosts_do(lab: HostHandler) -> None:
@@ -116,15 +110,7 @@ async def test_the_response_comes_before_the_requests_body_has_ended(handlers: H
     sender, receiver = streams.pair()
 
     response = await response_of(handler, _request("POST", body=receiver), context())
-    assert not isinstance(response.body, bytes)
-    await sender.send(b"one")
-    assert await response.body.receive() == b"one"
-    await sender.send(b"two")
-    assert await response.body.receive() == b"two"
-    await sender.end()
-
-    with pytest.raises(anyio.EndOfStream):
-        await response.body.receive()
+    await check_echo_while_sending(sender, response)
 
 
 async def test_a_guest_waits_while_nobody_takes_its_body(handlers: Handlers) -> None:
@@ -171,7 +157,7 @@ async def test_trailers_pass_in_both_directions(lab: HostHandler) -> None:
 
     response = await response_of(lab, _request("POST", "/trailers", body=receiver), context())
 
-    assert await _received(response) == b"again=1\ntrailers=1\n"
+    assert await whole_body(response) == b"again=1\ntrailers=1\n"
     assert dict(response.trailers) == {"x-sum": b"7"}
 
 
@@ -188,13 +174,13 @@ async def test_a_request_without_trailers_has_none(lab: HostHandler) -> None:
 )
 async def test_faults_that_native_hosts_trap_end_the_call(lab: HostHandler, fault: str) -> None:
     with pytest.raises(Trapped):
-        await _received(await response_of(lab, _request(path=f"/fault/{fault}"), context()))
+        await whole_body(await response_of(lab, _request(path=f"/fault/{fault}"), context()))
 
 
 async def test_a_body_is_whole_that_was_finished_with_its_stream_still_held(lab: HostHandler) -> None:
     response = await response_of(lab, _request(path="/fault/finish-early"), context())
 
-    assert await _received(response) == b"early"
+    assert await whole_body(response) == b"early"
 
 
 async def test_a_guest_that_hoards_fields_is_ended(lab: HostHandler) -> None:

@@ -22,6 +22,7 @@ from node.capabilities.http.outgoing import outgoing_interface
 from node.capabilities.http.policy import DENY_ALL, OutgoingPolicy
 from node.engine.host import GuestCall
 from node.http.handler import response_of
+from tests.node.capabilities.http.client_requests import check_echo_while_sending, whole_body
 from tests.node.capabilities.http.conftest import Handlers, context
 from tests.node.capabilities.http.servers import Peer, answering, echo, ok, serving
 from tests.node.capabilities.wasi.bare_guest import BareGuest
@@ -54,13 +55,6 @@ def _fetch(authority: str, method: str = "GET", body: Any = b"", **headers: str)
     )
 
 
-async def _body(response: HttpResponse) -> bytes:
-    if isinstance(response.body, bytes):
-        return response.body
-    async with response.body as body:
-        return b"".join([chunk async for chunk in body])
-
-
 def _trailers(response: HttpResponse) -> Mapping[str, bytes]:
     if isinstance(response.body, bytes):
         return dict(response.trailers)
@@ -69,7 +63,7 @@ def _trailers(response: HttpResponse) -> Mapping[str, bytes]:
 
 async def _error(lab: HostHandler, request: HttpRequest) -> int:
     """The number of the error code that the guest got."""
-    body = await _body(await response_of(lab, request, context()))
+    body = await whole_body(await response_of(lab, request, context()))
     return int(body.removeprefix(b"error="))
 
 
@@ -77,7 +71,7 @@ async def test_a_guest_requests_and_passes_the_response_on(lab: HostHandler) -> 
     async with answering(ok(b"from afar", "x-from: there")) as server:
         response = await response_of(lab, _fetch(server.authority, "PUT", b"sent", accept="*/*"), context())
 
-    assert await _body(response) == b"from afar"
+    assert await whole_body(response) == b"from afar"
     assert ("x-from", b"there") in response.headers
     assert server.bodies == [b"sent"]
     assert server.heads[0].startswith(b"PUT /over/there?q=1 HTTP/1.1\r\n")
@@ -91,9 +85,9 @@ async def test_the_trailers_of_a_response_reach_the_guest(lab: HostHandler) -> N
 
     async with answering(whole, empty) as server:
         of_whole = await response_of(lab, _fetch(server.authority), context())
-        assert await _body(of_whole) == b"hi"
+        assert await whole_body(of_whole) == b"hi"
         of_empty = await response_of(lab, _fetch(server.authority), context())
-        assert await _body(of_empty) == b""
+        assert await whole_body(of_empty) == b""
 
     assert _trailers(of_whole) == {"x-sum": b"7", "x-more": b"8"}
     assert _trailers(of_empty) == {"x-sum": b"7"}
@@ -105,7 +99,7 @@ async def test_requests_that_are_over_are_not_counted(lab: HostHandler) -> None:
         request = replace(_fetch(server.authority), path="/fetches/200")
         response = await response_of(lab, request, context())
 
-    assert await _body(response) == b"answered=200\n"
+    assert await whole_body(response) == b"answered=200\n"
 
 
 async def test_a_request_that_its_guest_drops_is_given_up(lab: HostHandler) -> None:
@@ -126,14 +120,14 @@ async def test_a_request_that_its_guest_drops_is_given_up(lab: HostHandler) -> N
         request = replace(_fetch(server.authority), path="/fetch-other")
         response = await response_of(lab, request, context(5))
 
-    assert await _body(response) == b"answered=1\nanswered=1\n"
+    assert await whole_body(response) == b"answered=1\nanswered=1\n"
 
 
 async def test_the_trace_goes_on(lab: HostHandler) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     async with answering(ok()) as server:
-        await _body(await response_of(lab, _fetch(server.authority), context(traceparent=trace)))
-        await _body(
+        await whole_body(await response_of(lab, _fetch(server.authority), context(traceparent=trace)))
+        await whole_body(
             await response_of(lab, _fetch(server.authority, traceparent="own"), context(traceparent=trace))
         )
 
@@ -162,7 +156,7 @@ async def test_a_grant_takes_effect_at_the_next_call(handlers: Handlers) -> None
             assert await _error(lab, _fetch(server.authority)) == HTTP_REQUEST_DENIED
         handlers.allow_hosts.append(server.authority)
 
-        assert await _body(await response_of(lab, _fetch(server.authority), context())) == b"fine"
+        assert await whole_body(await response_of(lab, _fetch(server.authority), context())) == b"fine"
 
 
 async def test_errors_reach_the_guest_as_their_code(lab: HostHandler) -> None:
@@ -185,7 +179,7 @@ async def test_a_response_that_breaks_off_is_an_error_for_the_guest(lab: HostHan
     async with serving(script) as server:
         response = await response_of(lab, _fetch(server.authority), context())
         with pytest.raises(Exception, match=r"trap|unreachable|finished"):
-            await _body(response)
+            await whole_body(response)
 
 
 async def test_a_request_ends_with_the_call_that_made_it(handlers: Handlers, lab: HostHandler) -> None:
@@ -201,9 +195,7 @@ async def test_a_request_ends_with_the_call_that_made_it(handlers: Handlers, lab
             tasks.start_soon(response_of, lab, _fetch(server.authority), context())
             await asked.wait()
             tasks.cancel_scope.cancel()
-        with anyio.fail_after(5):
-            while not server.ended:  # noqa: ASYNC110
-                await anyio.sleep(0.001)
+        await until(lambda: server.ended)
 
     assert handlers.pools[0].statistics().in_flight == 0
 
@@ -212,13 +204,7 @@ async def test_both_bodies_of_a_request_pass_at_once(lab: HostHandler) -> None:
     sender, receiver = streams.pair()
     async with serving(echo) as server:
         response = await response_of(lab, _fetch(server.authority, "POST", receiver), context())
-        assert not isinstance(response.body, bytes)
-        for part in (b"one", b"two"):
-            await sender.send(part)
-            assert await response.body.receive() == part
-        await sender.end()
-        with pytest.raises(anyio.EndOfStream):
-            await response.body.receive()
+        await check_echo_while_sending(sender, response)
 
 
 @pytest.mark.slow
@@ -253,7 +239,7 @@ def _resident_bytes() -> int:
 async def test_many_guests_share_connections(lab: HostHandler, client: HttpClient) -> None:
     async with answering(ok(b"x")) as server:
         for _ in range(5):
-            await _body(await response_of(lab, _fetch(server.authority), context()))
+            await whole_body(await response_of(lab, _fetch(server.authority), context()))
 
     assert server.connections == 1
 

@@ -11,7 +11,6 @@ import anyio
 import pytest
 
 from lattice.errors import LatticeError, Trapped
-from lattice.http import HttpResponse
 from lattice.streams import ByteSender, pair
 from node.capabilities.http.client import HttpClient
 from node.capabilities.http.handler import make_handler
@@ -26,6 +25,7 @@ from node.engine.engine import Engine
 from node.engine.limits import InstanceLimits
 from node.engine.pool import ComponentPool
 from node.http.handler import HttpHandler, response_of
+from tests.node.capabilities.http.client_requests import whole_body
 from tests.node.capabilities.http.conftest import ROOT, context
 from tests.node.capabilities.http.servers import Peer, serving
 from tests.node.capabilities.http.shims import request
@@ -80,16 +80,9 @@ async def handler(make: Make) -> HttpHandler:
     return await make()
 
 
-async def _body(response: HttpResponse) -> bytes:
-    if isinstance(response.body, bytes):
-        return response.body
-    async with response.body as body:
-        return b"".join([chunk async for chunk in body])
-
-
 async def _answer(handler: HttpHandler, path: str, body: bytes = b"") -> bytes:
     with anyio.fail_after(10):
-        return await _body(await response_of(handler, request("POST", path, body=body), context()))
+        return await whole_body(await response_of(handler, request("POST", path, body=body), context()))
 
 
 @pytest.mark.parametrize("way", ["read", "splice", "polls"])
@@ -114,7 +107,7 @@ async def test_a_body_becomes_a_file_while_it_comes(handler: HttpHandler, folder
         tasks.start_soon(_send, sender, [b"one, ", b"two, ", LARGE])
         with anyio.fail_after(10):
             response = await response_of(handler, request("POST", f"/{way}/new", body=receiver), context())
-            assert await _body(response) == b"stored\n"
+            assert await whole_body(response) == b"stored\n"
 
     assert (folder / "new").read_bytes() == b"one, two, " + LARGE
 
