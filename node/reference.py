@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
+from lattice.process_settings import ProcessSettings
 from lattice.settings import Declaration, declarations
 from node.capabilities.wasi.interfaces import VERSION
 from node.cli import default_text
@@ -48,7 +49,7 @@ with `ms`, `s`, `m` or `h`, seconds without a unit. Values of a list in a
 variable are separated by commas, those of `LATTICE_PROVIDER` by semicolons; an empty variable says nothing.
 """
 
-OTHERS = """\
+OTHERS = f"""\
 ## Other variables
 
 | variable | meaning |
@@ -60,7 +61,8 @@ OTHERS = """\
 | `NO_COLOR` | if it is set: no colours, in logs, in `latticectl` and in the demo |
 
 `latticectl` reads `LATTICE_LATTICE`, `LATTICE_NATS`, `LATTICE_CREDS` and `LATTICE_TLS_*` too, so one set of variables
-serves both. A provider's own process reads these, `LATTICE_SYSTEM_CREDS` and `LATTICE_LOG_*`.
+serves both. A provider's own process reads what means the same for all processes of a machine:
+{", ".join(f"`{item.variable}`" for item in declarations(ProcessSettings))}.
 
 ## Exit codes
 

@@ -7,28 +7,20 @@ from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from pathlib import Path
 
-from lattice import logs
 from lattice.configuration_sources import OpenedSource
 from lattice.errors import Invalid
 from lattice.fields import check_unique
-from lattice.names import check_label, check_name
+from lattice.names import check_name
+from lattice.process_settings import ProcessSettings, parse_label, parse_name
 from lattice.quantities import parse_duration, parse_size
 from lattice.secret_readers import SecretsPolicy
 from lattice.secret_sources import check_apart
-from lattice.settings import Tables, boolean, key_value, one_of, path, setting, text, whole_number
+from lattice.settings import Tables, boolean, key_value, path, setting, whole_number
 from node.http.address import Address, parse_address
 from providers.registry import ProviderSpec, parse_spec, table_spec
 
 OTHER_VARIABLES = ("LATTICE_STATE", "LATTICE_TIMEOUT", "LATTICE_OUTPUT", "LATTICE_DRIVER")
 """Variables that other programs of the lattice read."""
-
-
-def _name(raw: str, source: str) -> str:
-    return check_name(raw, source)
-
-
-def _label(raw: str, source: str) -> tuple[str, str]:
-    return check_label(*key_value(raw, source))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,30 +51,13 @@ def _folder(raw: str, source: str) -> OpenFolder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeSettings:
+class NodeSettings(ProcessSettings):
     """Everything that a node can be told; see `docs/settings.md`."""
 
-    lattice: str = setting("default", "Name of the lattice to join.", _name, metavar="NAME")
     name: str | None = setting(
-        None, "Name of this node; by default made from the host's name and the node's key.", _name,
+        None, "Name of this node; by default made from the host's name and the node's key.", parse_name,
         metavar="NAME",
     )  # fmt: skip
-    nats: str | None = setting(
-        None,
-        "NATS server, or several with commas. Without one, nodes of this machine share an embedded server.",
-        text,
-        metavar="URL",
-    )
-    creds: Path | None = setting(None, "NATS credentials file.", path, metavar="FILE")
-    system_creds: Path | None = setting(
-        None,
-        "NATS credentials file of the system account: the lattice then learns of a node's death at once.",
-        path,
-        metavar="FILE",
-    )
-    tls_ca: Path | None = setting(None, "Certificate authority of the NATS server.", path, metavar="FILE")
-    tls_cert: Path | None = setting(None, "Client certificate for the NATS server.", path, metavar="FILE")
-    tls_key: Path | None = setting(None, "Key of the client certificate.", path, metavar="FILE")
     data: Path | None = setting(
         None,
         "Folder for this node's key, artifacts and compiled code; by default the first free one below the "
@@ -91,8 +66,8 @@ class NodeSettings:
         metavar="DIR",
     )
     label: tuple[tuple[str, str], ...] = setting(
-        (), "Label of this node, for placement; may be repeated. `zone` is also used for routing.", _label,
-        metavar="KEY=VALUE", repeated=True, named_by=itemgetter(0),
+        (), "Label of this node, for placement; may be repeated. `zone` is also used for routing.",
+        parse_label, metavar="KEY=VALUE", repeated=True, named_by=itemgetter(0),
     )  # fmt: skip
     provider: tuple[ProviderSpec, ...] = setting(
         (), "A provider that this node offers beside those that all do, as "
@@ -217,10 +192,6 @@ class NodeSettings:
         metavar="all|NODE,...",
     )
     controller: bool = setting(True, "Whether this node may become the controller.", boolean, metavar="BOOL")
-    log_level: str = setting("info", "Least level to log.", one_of(*logs.LEVELS), metavar="LEVEL")
-    log_format: str = setting(
-        "auto", "pretty, json, or auto: pretty on a terminal.", one_of(*logs.FORMATS), metavar="FORMAT"
-    )
 
     def __post_init__(self) -> None:
         if (self.http_tls_cert is None) != (self.http_tls_key is None):

@@ -12,6 +12,7 @@ import click
 
 from lattice import logs
 from lattice.errors import Invalid, LatticeError
+from lattice.process_settings import ProcessSettings
 from lattice.settings import Declaration, declarations, load
 from lattice.standard_streams import replace_closed
 from providers.sdk.serve import end_signal, joined
@@ -19,18 +20,8 @@ from providers.sdk.settings import MakeOffer, MemberSettings, offer_of_target
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-VARIABLES = (
-    "LATTICE_LATTICE",
-    "LATTICE_NATS",
-    "LATTICE_CREDS",
-    "LATTICE_SYSTEM_CREDS",
-    "LATTICE_TLS_CA",
-    "LATTICE_TLS_CERT",
-    "LATTICE_TLS_KEY",
-    "LATTICE_LOG_LEVEL",
-    "LATTICE_LOG_FORMAT",
-)
-"""Of the environment: what nodes read as well, and what is the same for all programs of a machine."""
+VARIABLES = frozenset(item.variable for item in declarations(ProcessSettings))
+"""Of the environment: a process beside a node's is given that node's variables, its name among them."""
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,55 +6,31 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from lattice import logs
 from lattice.configuration_sources import OpenedSource
 from lattice.connection import ConnectionSettings, server_of
 from lattice.errors import Invalid
-from lattice.names import check_label, check_name
+from lattice.process_settings import ProcessSettings, parse_label, parse_name
 from lattice.quantities import parse_duration
 from lattice.secret_sources import check_apart
-from lattice.settings import key_value, one_of, path, setting, text, whole_number
+from lattice.settings import key_value, setting, whole_number
 from providers.hosted import OfferSettings
 from providers.kinds import KINDS
 from providers.provider import Provider
 from providers.registry import ProviderContext, gathered, parse_settings
 
 
-def _name(raw: str, source: str) -> str:
-    return check_name(raw, source)
-
-
-def _label(raw: str, source: str) -> tuple[str, str]:
-    return check_label(*key_value(raw, source))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemberSettings:
+class MemberSettings(ProcessSettings):
     """Everything that a provider's process can be told."""
 
-    name: str | None = setting(None, "Name under which the provider is offered.", _name, metavar="NAME")
+    name: str | None = setting(None, "Name under which the provider is offered.", parse_name, metavar="NAME")
     set: tuple[tuple[str, str], ...] = setting(
         (), "Setting of the provider; may be repeated.", key_value, metavar="KEY=VALUE", repeated=True
     )
-    lattice: str = setting("default", "Name of the lattice to join.", _name, metavar="NAME")
-    nats: str | None = setting(
-        None,
-        "NATS server, or several with commas. Without one, that of the nodes of this machine.",
-        text,
-        metavar="URL",
-    )
-    creds: Path | None = setting(None, "NATS credentials file.", path, metavar="FILE")
-    system_creds: Path | None = setting(
-        None, "NATS credentials file of the system account.", path, metavar="FILE"
-    )
-    tls_ca: Path | None = setting(None, "Certificate authority of the NATS server.", path, metavar="FILE")
-    tls_cert: Path | None = setting(None, "Client certificate for the NATS server.", path, metavar="FILE")
-    tls_key: Path | None = setting(None, "Key of the client certificate.", path, metavar="FILE")
     label: tuple[tuple[str, str], ...] = setting(
-        (), "Label; may be repeated. `zone` is also used for routing.", _label,
+        (), "Label; may be repeated. `zone` is also used for routing.", parse_label,
         metavar="KEY=VALUE", repeated=True,
     )  # fmt: skip
     config_source: tuple[OpenedSource, ...] = setting(
@@ -79,10 +55,6 @@ class MemberSettings:
     )
     drain_timeout: float = setting(
         10.0, "How long a process that ends waits for calls in progress.", parse_duration, metavar="TIME"
-    )
-    log_level: str = setting("info", "Least level to log.", one_of(*logs.LEVELS), metavar="LEVEL")
-    log_format: str = setting(
-        "auto", "pretty, json, or auto: pretty on a terminal.", one_of(*logs.FORMATS), metavar="FORMAT"
     )
 
     def __post_init__(self) -> None:
