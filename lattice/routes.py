@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import string
 from collections.abc import Mapping
 
 from lattice.errors import Invalid
@@ -13,6 +14,9 @@ KEYS = ("host", "prefix")
 """What the configuration of a trigger of kind `http` may have."""
 
 _MAX_NAME = 40
+_ESCAPED_OR_FOREIGN = re.compile(rb"%([0-9A-Fa-f]{2})|[^\x21-\x7e]")
+_UNRESERVED = frozenset((string.ascii_letters + string.digits + "-._~").encode())
+"""What means the same escaped and as it is (RFC 3986, 2.3)."""
 
 
 def check_host(host: str) -> str:
@@ -22,20 +26,37 @@ def check_host(host: str) -> str:
         return ""
     bare = host.removeprefix("*.")
     if "*" in bare or not is_authority(bare) or (":" in bare and not bare.startswith("[")) or "]:" in bare:
-        raise Invalid(
-            f"host {host!r} is not a host name: use `example.org`, `*.example.org` or nothing, "
-            "without a scheme and a port"
-        )
+        cure = "use `example.org`, `*.example.org` or nothing, without a scheme and a port"
+        if not host.isascii():
+            cure = "write it as browsers send it, `xn--...`"
+        raise Invalid(f"host {host!r} is not a host name: {cure}")
     return host
 
 
 def check_prefix(prefix: str) -> str:
-    """The prefix without a slash at its end, empty for all paths; raises `Invalid`."""
+    """The prefix as paths are compared, without a slash at its end, empty for all; raises `Invalid`."""
     if prefix in ("", "/"):
         return ""
     if not prefix.startswith("/") or not is_target(prefix) or "?" in prefix or "#" in prefix:
         raise Invalid(f"prefix {prefix!r} is not a path: begin it with `/`, without `?`, `#` and blanks")
-    return prefix.rstrip("/")
+    try:
+        return normal_path(prefix.encode()).rstrip("/")
+    except UnicodeEncodeError:
+        raise Invalid(f"prefix {prefix!r} is not UTF-8: write its bytes as %XX") from None
+
+
+def normal_path(path: bytes) -> str:
+    """The one form of all paths that are the same one by RFC 3986 (6.2.2), in ASCII.
+
+    `%XX` is in capitals, and only where it has to be: `/%7ea` is `/~a`, and `/caf%c3%a9` what `/café` is in
+    UTF-8. An escaped slash stays, as it separates nothing.
+    """
+    return _ESCAPED_OR_FOREIGN.sub(_normal_byte, path).decode("ascii")
+
+
+def _normal_byte(found: re.Match[bytes]) -> bytes:
+    byte = int(found[1], 16) if found[1] else found[0][0]
+    return bytes([byte]) if byte in _UNRESERVED else b"%%%02X" % byte
 
 
 def parse_route(text: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lattice.errors import Invalid
 from lattice.model import Trigger
-from lattice.routes import route_of, route_text
+from lattice.routes import normal_path, route_of, route_text
 
 _MAX_CACHED = 4096
 _MAX_CACHED_PATH = 256
@@ -25,7 +25,7 @@ class Route:
     host: str
     """Lower case; `*.domain` for all hosts below it, empty for any."""
     prefix: str
-    """Empty or with a leading slash, without one at its end: matches whole segments of the path."""
+    """Empty or a normal path, without a slash at its end: matches whole segments of the path."""
     component: str
     application: str
     incarnation: int
@@ -79,7 +79,7 @@ class RouteTable:
         )
 
     def find(self, authority: str, path: str) -> str | None:
-        """The component that answers, or None."""
+        """The component that answers, or None; `path` has a byte for each character, as it came."""
         key = (authority, path)
         try:
             return self._cache[key]
@@ -94,6 +94,8 @@ class RouteTable:
 
     def _find(self, authority: str, path: str) -> str | None:
         path = path.partition("?")[0]
+        if "%" in path or not path.isascii():
+            path = normal_path(path.encode("latin-1"))
         for host in _hosts(authority):
             for route in self._by_host.get(host, ()):
                 if not route.prefix or path == route.prefix or path.startswith(route.prefix + "/"):

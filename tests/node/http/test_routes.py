@@ -67,6 +67,22 @@ def test_the_longest_prefix_wins_on_borders_of_segments_only() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("written", ["/café", "/caf%C3%A9", "/caf%c3%a9", "/%63afé"])
+@pytest.mark.parametrize(
+    "sent", [b"/caf%C3%A9", b"/caf%c3%a9/a?b", b"/%63af%C3%A9", "/café".encode()], ids=ascii
+)
+def test_a_prefix_matches_however_it_and_the_path_are_escaped(written: str, sent: bytes) -> None:
+    assert table(("", written, "it")).find("a", sent.decode("latin-1")) == "it"
+
+
+def test_an_escaped_slash_is_no_border_of_segments() -> None:
+    routes = table(("", "/a", "outer"), ("", "/a%2Fb", "escaped"), ("", "/a/b", "inner"))
+
+    found = [routes.find("x", path) for path in ("/a/b", "/a%2fb", "/a%2Fb/c", "/a%2Fc")]
+
+    assert found == ["inner", "escaped", "escaped", None]
+
+
 def test_of_two_the_older_application_has_the_route_and_the_other_is_shown() -> None:
     routes = table(("a", "/x", "older"), ("A", "/x/", "younger"))
 
