@@ -20,6 +20,7 @@ from lattice.state import Effect, LatticeState
 from node.http.address import Address
 from node.http.admin import Admin, Reasons
 from node.http.dispatcher import Dispatcher, LocalHandlers
+from node.http.handshake import Handshake
 from node.http.limits import HttpLimits, limits_of
 from node.http.protocol import Connection
 from node.http.site import Responder, Site
@@ -121,9 +122,8 @@ class Listener:
         door = _Door(site)
         self._doors.append(door)
         tasks.start_soon(site.run)
-        door.servers.append(
-            await _server(partial(Connection, site), address, context, limits, is_shared=is_shared)
-        )
+        make = partial(Connection, site) if context is None else partial(Handshake, site, context)
+        door.servers.append(await _server(make, address, is_shared=is_shared))
         return door
 
     def not_ready(self) -> dict[str, str]:
@@ -151,17 +151,11 @@ class Listener:
         """Close all connections at once."""
         for door in self._doors:
             door.close()
-            for connection in list(door.site.connections):
-                connection.abort()
+            door.site.abort()
 
 
 async def _server(
-    protocol: Callable[[], Connection],
-    address: Address,
-    context: ssl.SSLContext | None,
-    limits: HttpLimits,
-    *,
-    is_shared: bool,
+    protocol: Callable[[], asyncio.Protocol], address: Address, *, is_shared: bool
 ) -> asyncio.Server:
     """A server on one address; the kernel divides a shared port's connections among the processes."""
     try:
@@ -170,8 +164,6 @@ async def _server(
             address.host or None,
             address.port,
             backlog=BACKLOG,
-            ssl=context,
-            ssl_handshake_timeout=limits.header_seconds if context else None,
             reuse_address=True,
             reuse_port=is_shared,
         )

@@ -17,6 +17,7 @@ from node.http.failures import Refusal
 from node.http.limits import HttpLimits
 
 if TYPE_CHECKING:
+    from node.http.handshake import Handshake
     from node.http.protocol import Connection
 
 TICK_SECONDS = 0.25
@@ -40,7 +41,7 @@ class Responder(Protocol):
 
 
 class Site:
-    """The mutable state is the open connections, the time, and whether the site drains."""
+    """The mutable state is the open connections and those to be, the time, and whether the site drains."""
 
     def __init__(
         self, responder: Responder, limits: HttpLimits, tasks: TaskGroup, *, trusts_forwarded: bool = False
@@ -51,6 +52,8 @@ class Site:
         self.prompt_tasks = PromptTasks(tasks)
         self.trusts_forwarded = trusts_forwarded
         self.connections: set[Connection] = set()
+        self.arriving: set[Handshake] = set()
+        """Who has connected and not agreed on TLS yet; nobody waits for them when the site drains."""
         self.is_draining = False
         self._empty = anyio.Event()
         self.clock = 0.0
@@ -81,11 +84,23 @@ class Site:
             self._empty = anyio.Event()
             await self._empty.wait()
 
+    def abort(self) -> None:
+        """Close all connections at once, whatever is in progress."""
+        for connection in list(self.connections):
+            connection.abort()
+        for handshake in list(self.arriving):
+            handshake.abort()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may connect."""
+        return len(self.connections) + len(self.arriving) < self.limits.connections
+
     def opened(self, connection: Connection) -> Refusal | None:
         """Count a new connection, or say why it is not taken."""
         if self.is_draining:  # it was waiting in the kernel when the listener closed
             return Refusal(503, "this node is leaving: another one answers", code="unreachable")
-        if len(self.connections) >= self.limits.connections:
+        if not self.has_room:
             return Refusal(503, "this node has all the connections that it takes", code="overloaded")
         self.connections.add(connection)
         return None

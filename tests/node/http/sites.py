@@ -9,6 +9,7 @@ import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
@@ -18,6 +19,7 @@ from lattice.errors import LatticeError
 from lattice.http import HttpRequest, HttpResponse
 from node.http import failures
 from node.http.body import is_clients_fault
+from node.http.handshake import Handshake
 from node.http.limits import HttpLimits
 from node.http.protocol import Connection
 from node.http.site import Site
@@ -212,7 +214,11 @@ class Listening:
 
 @asynccontextmanager
 async def listening(
-    script: Script = hello, limits: HttpLimits | None = None, *, trusts_forwarded: bool = False
+    script: Script = hello,
+    limits: HttpLimits | None = None,
+    *,
+    trusts_forwarded: bool = False,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Listening]:
     """A site on a free port."""
     responder = ScriptedResponder(script, is_at_once=answers_at_once)
@@ -220,11 +226,11 @@ async def listening(
         site = Site(responder, limits or HttpLimits(), tasks, trusts_forwarded=trusts_forwarded)
         tasks.start_soon(site.run)
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Connection(site), "127.0.0.1", 0)
+        make = partial(Connection, site) if tls is None else partial(Handshake, site, tls)
+        server = await loop.create_server(make, "127.0.0.1", 0)
         try:
             yield Listening(site, responder, server.sockets[0].getsockname()[1])
         finally:
             server.close()
-            for connection in list(site.connections):
-                connection.abort()
+            site.abort()
             tasks.cancel_scope.cancel()

@@ -133,8 +133,7 @@ class World:
             finally:
                 server.close()
                 tasks.cancel_scope.cancel()
-        for connection in list(site.connections):
-            connection.abort()
+        site.abort()
 
 
 @dataclass
