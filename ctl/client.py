@@ -310,7 +310,10 @@ class ControlClient:
         return decoded_list(models.Config, await self._request("get.configs"), "configs")
 
     async def put_secret(self, name: str, value: Secret, *, nodes: Sequence[str] = ()) -> models.SecretInfo:
-        """Seal a value here and store it; `nodes`, by name or id, may read it, or all if there are none."""
+        """Seal a value here and store it; `nodes` may read it, or all if there are none.
+
+        Each is a node's name or id, or `provider:NAME` for the processes of a provider beside a node.
+        """
         from ctl.sealing import seal
 
         prepared = await self._request("secret.prepare", name=name)

@@ -342,6 +342,9 @@ class SecretInfo(Value):
     kind: Annotated[str, "`string` or `bytes`"] = "string"
     changed_at: Annotated[float, "when it got its value, in seconds since 1970; 0 for a node's own"] = 0.0
     readers: Annotated[tuple[str, ...], "ids of the nodes that may read it; all when empty"] = ()
+    reader_providers: Annotated[
+        tuple[str, ...], "providers whose own processes may read it beside these nodes"
+    ] = ()
     nodes: Annotated[tuple[str, ...], "names of the living nodes that can read it now"] = ()
 
 

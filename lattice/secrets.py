@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Self
 
 import anyio
@@ -47,6 +48,7 @@ RESEAL_SECONDS = 0.1
 LOOK_AGAIN_SECONDS = 30.0
 """After which all secrets are looked at even if nothing has changed: sealing some may have failed."""
 TEXT, BINARY = "string", "bytes"
+NO_PROVIDERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,9 @@ class SecretRecord(Record):
     sealed: Mapping[str, str] = field(default_factory=dict)
     """The data key, sealed to each node by its id."""
     readers: tuple[str, ...] = ()
-    """Ids of the nodes that may read it; all when empty."""
+    """Ids of the nodes that may read it; all, and every provider's process, when empty."""
+    reader_providers: tuple[str, ...] = ()
+    """Providers whose processes may read it beside these nodes, which seal it to them as they start."""
     seals: int = 0
     """Counts the times that it was sealed to further nodes."""
     changed_at: int = 0
@@ -73,8 +77,11 @@ class SecretRecord(Record):
         check_range(len(self.box), 0, 2 * MAX_BYTES, "length of the encrypted secret")
         check_range(len(self.sealed), 0, MAX_SEALS, "nodes that the secret is sealed to")
         check_range(len(self.readers), 0, MAX_SEALS, "readers of the secret")
+        check_range(len(self.reader_providers), 0, MAX_SEALS, "providers that may read the secret")
         for node in (*self.readers, *self.sealed):
             check_node(node)
+        for provider in self.reader_providers:
+            check_name(provider, "provider that may read the secret")
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -87,9 +94,9 @@ class SecretRecord(Record):
             self, generation=self.generation + 1, deleted_at=now_ms, box="", sealed={}, changed_at=now_ms
         )
 
-    def may_be_read_by(self, node: str) -> bool:
-        """Whether who put it allows that node."""
-        return not self.readers or node in self.readers
+    def may_be_read_by(self, node: str, provider: str = "") -> bool:
+        """Whether who put it allows that node, or process of a provider."""
+        return not self.readers or node in self.readers or provider in self.reader_providers
 
     def open(self, node: str, key: SealKey, provider: str = "") -> bytes:
         """The data key; raises `Denied` if it is not sealed to that node, or process of a provider."""
@@ -105,9 +112,9 @@ class SecretRecord(Record):
                 "put it again with `--for` this node, or see `--secrets-for` of the node that leads"
             )
         closed = f"secret {self.name!r} is not sealed to this process of provider {provider!r}: "
-        if not self.may_be_read_by(node):
-            return closed + "it was put `--for` certain nodes, to which no such process belongs"
-        return closed + f"add `provider:{provider}` to `--secrets-for` of the nodes"
+        if not self.may_be_read_by(node, provider):
+            return f"{closed}it was put `--for` certain nodes; put it again, `--for provider:{provider}` too"
+        return f"{closed}add `provider:{provider}` to `--secrets-for` of the nodes"
 
     def reveal(self, data_key: bytes) -> Secret:
         """The value; raises `Failed` for what is not what was put under this name and version."""
@@ -130,8 +137,13 @@ def sealed_record(
     lattice: str,
     nodes: Mapping[str, bytes],
     readers: Iterable[str] = (),
+    reader_providers: Iterable[str] = (),
+    provider_of: Mapping[str, str] = NO_PROVIDERS,
 ) -> SecretRecord:
-    """The record that replaces `previous`, sealed to these nodes by their public keys."""
+    """The record that replaces `previous`, sealed by their public keys to those nodes that may read it.
+
+    Of those that are a provider's process, `provider_of` says which one's.
+    """
     plain = value.reveal()
     data = plain.encode() if isinstance(plain, str) else plain
     check_range(len(data), 0, MAX_BYTES, "bytes of the secret")
@@ -143,10 +155,15 @@ def sealed_record(
         lattice=lattice,
         kind=TEXT if isinstance(plain, str) else BINARY,
         readers=tuple(readers),
+        reader_providers=tuple(reader_providers),
         changed_at=now_ms,
     )
     data_key, box = encrypt(data, record.binding)
-    sealed = {node: seal_key_to(data_key, key) for node, key in nodes.items() if record.may_be_read_by(node)}
+    sealed = {
+        node: seal_key_to(data_key, key)
+        for node, key in nodes.items()
+        if record.may_be_read_by(node, provider_of.get(node, ""))
+    }
     return replace(record, box=box, sealed=sealed)
 
 
@@ -224,7 +241,9 @@ class Secrets:
     def is_awaited(self, name: str) -> bool:
         """Whether a secret is there that this node may read, but was not sealed to it yet."""
         record = None if is_local(name) else self._records.get(name)
-        return record is not None and record.may_be_read_by(self._node) and self._node not in record.sealed
+        if record is None or self._node in record.sealed:
+            return False
+        return record.may_be_read_by(self._node, self._provider)
 
     async def wait_for_change(self) -> None:
         """Return when a secret of the lattice has changed, or was sealed to further nodes."""
@@ -298,7 +317,7 @@ class Secrets:
             node: found.announcement
             for node, found in nodes.items()
             if not is_sealed_to(record.sealed.get(node, ""), found.announcement)
-            and record.may_be_read_by(node)
+            and record.may_be_read_by(node, found.provider)
             and policy.allows(node, found, record.name)
         }
         keys = announced_keys(missing)

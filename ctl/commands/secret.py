@@ -59,7 +59,8 @@ def secret() -> None:
     "nodes",
     multiple=True,
     metavar="NODE",
-    help="Only this node may read it; repeatable. [default: all]",
+    help="Only this node may read it, and with provider:NAME the own processes of a provider; repeatable. "
+    "[default: all]",
 )
 @click.option("--empty", is_flag=True, help="Take an empty value, which is refused otherwise.")
 @session_of
@@ -76,6 +77,7 @@ def put(
       latticectl secret put db-password
       latticectl secret put session-key --from-file key.txt
       latticectl secret put certificate --from-file server.p12 --binary --for node-a
+      latticectl secret put redis-password --for node-a --for provider:cache
     """
     value = _read(name, file, is_binary=binary)
     if not value.reveal() and not empty:

@@ -53,6 +53,8 @@ class CommandLine:
         self.secret_sources: tuple[OpenedSource, ...] = ()
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.revealed: str | bytes | None = None
+        self.processes: dict[str, tuple[Keys, str]] = {}
+        """Processes beside the node by their names: their keys, and what they provide."""
 
     @asynccontextmanager
     async def connect(self, settings: ClientSettings) -> AsyncIterator[ControlClient]:
@@ -83,9 +85,10 @@ class CommandLine:
 
     def _observer(self, bus: MemoryBus) -> Observer:
         observer = Observer(bus, "default")
-        info = NodeInfo(id=self.keys.id, name="a", boot=1, seal_key=self.keys.announcement)
-        observer.state.apply(Heartbeat(node=self.keys.id, boot=1, beat=1, inventory=1), 0.0)
-        observer.state.apply(InventoryPage(info=info, inventory=1), 0.0)
+        for name, (keys, provider) in {"a": (self.keys, ""), **self.processes}.items():
+            info = NodeInfo(id=keys.id, name=name, boot=1, seal_key=keys.announcement, provider=provider)
+            observer.state.apply(Heartbeat(node=keys.id, boot=1, beat=1, inventory=1), 0.0)
+            observer.state.apply(InventoryPage(info=info, inventory=1), 0.0)
         return observer
 
     def __call__(self, *args: str, input: str | bytes | None = None) -> Result:
@@ -235,6 +238,20 @@ def test_a_new_value_keeps_the_readers_and_counts_up(latticectl: CommandLine) ->
 
     assert latticectl.revealed == "new"
     assert (found["generation"], found["readers"], found["nodes"]) == (2, [latticectl.keys.id], ["a"])
+
+
+def test_providers_are_readers_beside_a_node_by_their_name(latticectl: CommandLine) -> None:
+    latticectl.processes["cache-1"] = Keys(), "cache"
+    latticectl("secret", "put", "db", "--for", "a", "--for", "provider:cache", input="old")
+    latticectl("secret", "put", "db", input="new")
+
+    found = latticectl.json("secret", "get", "db")
+    alone = latticectl("secret", "put", "db", "--for", "provider:cache", input="x")
+    by_node = [latticectl("secret", "put", "db", "--for", name, input="x") for name in ("cache-1", "cache")]
+
+    assert (found["reader_providers"], found["nodes"]) == (["cache"], ["a", "cache-1"])
+    assert "add `--for NODE`" in alone.stderr
+    assert all("use `provider:cache`" in refused.stderr for refused in by_node)
 
 
 def test_secrets_of_nodes_are_listed_with_those_of_the_lattice_and_changed_by_nobody_here(

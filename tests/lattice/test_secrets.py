@@ -324,13 +324,41 @@ async def test_the_process_of_a_provider_on_the_list_gets_the_secrets_of_its_lin
         second.reveal("other")
 
 
-async def test_a_process_is_told_of_a_secret_that_was_put_for_certain_nodes(world: World) -> None:
+async def test_a_secret_for_a_node_is_for_the_processes_of_those_providers_only_that_are_named_too(
+    world: World,
+) -> None:
     owner, process = Member(), Member()
     first = await world.join(owner)
     await first.put(world.seal(VALUE, None, owner.id))
+    second = Secrets(await world.connect(), LATTICE, node=process.id, key=process.key, provider="cache")
+    await world.follow(second)
 
-    with pytest.raises(Denied, match=r"process of provider 'cache': it was put `--for` certain nodes"):
-        first.record("db").open(process.id, process.key, "cache")  # type: ignore[union-attr]
+    world.live[process.id] = Candidate(announcement=process.announcement, provider="cache")
+    assert not second.is_awaited("db")
+    with pytest.raises(Denied, match=r"put it again, `--for provider:cache` too"):
+        second.reveal("db")
+    record = replace(world.seal(VALUE, first.last("db"), owner.id), reader_providers=("cache",))
+    await first.put(record)
+
+    await until(lambda: can_read(second))
+    assert not record.may_be_read_by("NX", "other") and not record.may_be_read_by("NX")
+
+
+def test_a_secret_is_sealed_at_once_to_the_processes_that_may_read_it() -> None:
+    record = sealed_record(
+        "db",
+        Secret(VALUE),
+        None,
+        NOW_MS,
+        lattice=LATTICE,
+        nodes={node: SealKey.generate().public for node in ("NA", "NB", "NP", "NQ")},
+        readers=("NA",),
+        reader_providers=("cache",),
+        provider_of={"NP": "cache", "NQ": "store"},
+    )
+
+    assert set(record.sealed) == {"NA", "NP"}
+    assert SecretRecord.from_dict(record.to_dict(), "record") == record
 
 
 def test_secrets_of_links_to_a_provider_are_those_of_components_that_are_there() -> None:

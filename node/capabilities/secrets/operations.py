@@ -64,7 +64,12 @@ class SecretOperations:
         return {
             "previous": None if previous is None else _without_contents(previous),
             "nodes": [
-                {"id": node, "name": state.observed.nodes[node].name, "seal_key": item.announcement}
+                {
+                    "id": node,
+                    "name": state.observed.nodes[node].name,
+                    "seal_key": item.announcement,
+                    "provider": item.provider,
+                }
                 for node, item in found.items()
                 if item.announcement and self._policy.allows(node, item, name)
             ],
@@ -129,6 +134,7 @@ class SecretOperations:
             "kind": record.kind,
             "changed_at": record.changed_at / 1000,
             "readers": list(record.readers),
+            "reader_providers": list(record.reader_providers),
             "nodes": sorted(live[node] for node in record.sealed if node in live),
         }
 
