@@ -170,7 +170,7 @@ async def test_a_request_without_trailers_has_none(lab: HostHandler) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    ["trap", "drop-incoming", "large", "unasked", "drop-early", "watched"],
+    ["trap", "drop-incoming", "large", "drop-early", "watched"],
 )
 async def test_faults_that_native_hosts_trap_end_the_call(lab: HostHandler, fault: str) -> None:
     with pytest.raises(Trapped):
@@ -181,6 +181,12 @@ async def test_a_body_is_whole_that_was_finished_with_its_stream_still_held(lab:
     response = await response_of(lab, _request(path="/fault/finish-early"), context())
 
     assert await whole_body(response) == b"early"
+
+
+async def test_a_body_takes_what_there_is_room_for_though_its_guest_did_not_ask(lab: HostHandler) -> None:
+    response = await response_of(lab, _request(path="/fault/unaskedfinish"), context())
+
+    assert await whole_body(response) == b"early\0"
 
 
 async def test_a_guest_that_hoards_fields_is_ended(lab: HostHandler) -> None:
