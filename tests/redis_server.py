@@ -27,8 +27,9 @@ def require_redis() -> None:
 class RedisServer:
     """A server of its own on a free port, without any data but those of the test."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self._folder = folder
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.port = own_port()
 
@@ -54,7 +55,7 @@ class RedisServer:
         ]
         options = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
         with open(self._folder / "redis.log", "ab") as log:
-            self._process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
+            self._process = subprocess.Popen([*command, *options, *self._options], stdout=log, stderr=log)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             if self._answers():

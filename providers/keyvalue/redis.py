@@ -24,6 +24,7 @@ from lattice.settings import setting, text
 from lattice.tasks import own_task
 from providers.keyvalue.interface import KeyValueProvider, Refused, Store
 from providers.keyvalue.redis_connection import RedisConnection, Refusal, connect
+from providers.keyvalue.redis_tls import check_options, failure_text
 from providers.registry import Kind, ProviderContext
 
 SWAP = """
@@ -43,6 +44,7 @@ _GLOB = re.compile(r"([*?\[\]\\^])")
 def _url(raw: str, source: str) -> str:
     if urlsplit(raw).scheme not in ("redis", "rediss", "unix"):
         raise Invalid(f"{source}: use redis://HOST:PORT/N, rediss:// for TLS, or unix://PATH")
+    check_options(raw, source)
     return raw
 
 
@@ -108,12 +110,13 @@ class RedisKeyValue(KeyValueProvider):
             return self._connection
 
     async def _connect(self) -> RedisConnection:
+        url, seconds = self._settings.url, self._settings.timeout
         try:
-            return await connect(self._settings.url, self._settings.timeout)
+            return await connect(url, seconds)
         except Refusal as error:
             raise Failed(f"Redis refuses the provider: {error}") from None
         except (OSError, TimeoutError, ValueError, LatticeError) as error:
-            raise Unreachable(f"Redis can't be reached: {str(error) or 'no answer'}") from None
+            raise Unreachable(f"Redis can't be reached: {failure_text(error, url, seconds)}") from None
 
 
 class RedisStore(Store):

@@ -7,13 +7,13 @@ commands themselves. What redis-py does well, reading URLs, is left to it.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from typing import Any, cast
 
 from redis.asyncio.connection import SSLConnection, parse_url
 
 from lattice.errors import Interrupted, Unreachable
+from providers.keyvalue.redis_tls import tls_context
 
 CRLF = b"\r\n"
 MAX_NESTING = 8
@@ -162,14 +162,6 @@ async def _opened(asked: dict[str, Any]) -> RedisConnection:
         return opened
     is_tls = asked.get("connection_class") is SSLConnection
     host, port = asked.get("host", "localhost"), asked.get("port", 6379)
-    context = await loop.run_in_executor(None, _tls, asked) if is_tls else None
+    context = await loop.run_in_executor(None, tls_context, asked) if is_tls else None
     _, opened = await loop.create_connection(RedisConnection, host, port, ssl=context)
     return opened
-
-
-def _tls(asked: dict[str, Any]) -> ssl.SSLContext:
-    """From the URL's `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`; reads files."""
-    context = ssl.create_default_context(cafile=asked.get("ssl_ca_certs"))
-    if asked.get("ssl_certfile"):
-        context.load_cert_chain(asked["ssl_certfile"], asked.get("ssl_keyfile"))
-    return context
