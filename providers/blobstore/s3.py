@@ -46,6 +46,8 @@ DELETED_AT_ONCE = 1000
 RETRIES = 2
 RETRY_SECONDS = 5
 TIMEOUT_SECONDS = 30
+TAKE_BACK_SECONDS = 1.0
+"""How long an upload that is given up may go on, so that the service drops its parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,14 +179,22 @@ class S3Bucket:
         key = self._key(container, name)
         await self.info(container)
         feed = _Feed()
+        scope = anyio.CancelScope(shield=True)
         async with open_tasks() as tasks:
-            tasks.start_soon(self._upload, key, feed)
-            await feed.fill(chunks)
+            tasks.start_soon(self._upload, key, feed, scope)
+            try:
+                await feed.fill(chunks)
+                await feed.is_left.wait()
+            finally:
+                scope.deadline = anyio.current_time() + TAKE_BACK_SECONDS
         return await self.stat(container, name)
 
-    async def _upload(self, key: str, feed: _Feed) -> None:
-        """The client runs its own task, which must not be left alone when it is cancelled."""
-        with anyio.CancelScope(shield=True), _translated(), suppress(_BrokenOff), feed:
+    async def _upload(self, key: str, feed: _Feed, scope: anyio.CancelScope) -> None:
+        """The client runs its own task: given up, it is told so, and has until the scope ends to take back.
+
+        A service that hangs so keeps nobody waiting, but keeps the parts that it has.
+        """
+        with scope, _translated(), suppress(_BrokenOff), feed:
             await obstore.put_async(
                 self._client, key, feed, chunk_size=PART_BYTES, max_concurrency=PARTS_UNDER_WAY
             )
@@ -243,9 +253,10 @@ class _BrokenOff(Exception):
 class _Feed:
     """Hands bytes to the client's task, one chunk at a time."""
 
-    # The mutable state is whether all bytes were handed over.
+    # The mutable state is whether all bytes were handed over, and whether nobody takes them any more.
 
     def __init__(self) -> None:
+        self.is_left = anyio.Event()
         self._send, self._receive = anyio.create_memory_object_stream[bytes](0)
         self._is_whole = False
 
@@ -261,6 +272,7 @@ class _Feed:
 
     def __exit__(self, *_: object) -> None:
         self._receive.close()
+        self.is_left.set()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -59,6 +61,17 @@ class S3Server:
         if process is not None:
             process.kill()
             process.wait(10)
+
+    def suspend(self) -> None:
+        """Stop the process without ending it, and return when it stands still."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+
+    def resume(self) -> None:
+        """Let a suspended process go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def settings(self, **changes: Any) -> S3Settings:
         """With which a store connects to it."""

@@ -150,6 +150,30 @@ async def test_a_dead_s3_server_is_told_of_and_does_not_hang(make_s3_server: Cal
             await bucket.stat("c", "o")
 
 
+@pytest.mark.slow
+async def test_an_upload_to_s3_that_hangs_is_given_up_with_its_call(
+    make_s3_server: Callable[[], S3Server],
+) -> None:
+    server = make_s3_server()
+    bucket = S3Store(server.settings()).bucket("b")
+    await bucket.create("c")
+    reached, goes_on = anyio.Event(), anyio.Event()
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bucket.write, "c", "new", written_until(reached, goes_on))
+            await reached.wait()
+            await anyio.to_thread.run_sync(server.suspend)
+            goes_on.set()
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        server.resume()
+        await bucket.write("c", "other", pieces(PIECE))
+        found = await names(bucket, "c")
+
+    assert found == ["other"]
+
+
 async def test_a_folder_that_is_gone_is_told_of(tmp_path: Path) -> None:
     store = FilesystemStore(tmp_path / "blobs")
     await store.start()
