@@ -384,10 +384,12 @@ class Caller:
                 f"{request.component!r} is scaled to 0 replicas; "
                 f"`latticectl scale {request.component} --replicas 1` starts one"
             )
-        return failure or Unreachable(
-            f"no replica of {request.component!r} is running; "
-            f"`latticectl describe {request.component}` says why"
-        )
+        return failure or Unreachable(f"no replica of {request.component!r} is {self._nowhere(request)}")
+
+    def _nowhere(self, request: CallRequest) -> str:
+        if not self._bus.is_connected:
+            return "here, and others can't be asked: the connection to NATS is lost, and is being made anew"
+        return f"running; `latticectl describe {request.component}` says why"
 
     def _not_offered(self, provider: str) -> Unreachable:
         """Nobody waits for a provider: what stands behind it may be away for long."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lattice.bus import Bus, ObjectInfo, ObjectStore
-from lattice.errors import NotFound, Unreachable
+from lattice.errors import NotFound
 from lattice.settings import setting, text
 from lattice.streams import ByteReceiver
 from lattice.subjects import blobs_prefix
@@ -59,8 +59,10 @@ class NatsStore:
         pass
 
     async def check(self) -> None:
-        if not self._bus.is_connected:
-            raise Unreachable("not connected to NATS")
+        """The connection looks after itself, and calls tell at once when it is lost.
+
+        To be unhealthy meanwhile would only keep calls away for a while after it is back.
+        """
 
     async def aclose(self) -> None:
         pass

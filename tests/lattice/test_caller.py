@@ -204,6 +204,15 @@ async def test_a_call_without_a_replica_ends_with_its_budget(world: World) -> No
         await world.caller().call(request(0.05), [])
 
 
+async def test_a_call_without_a_replica_says_that_others_can_not_be_asked_without_a_connection(
+    world: World,
+) -> None:
+    world.bus.disconnect()
+
+    with pytest.raises(Unreachable, match=r"no replica of .greeter. is here.* NATS is lost"):
+        await world.caller().call(request(0.05), [])
+
+
 async def test_an_unknown_component_is_not_waited_for(world: World) -> None:
     with pytest.raises(NotFound, match="did you mean `greeter`"):
         await world.caller().call(request(component="greter"), [])

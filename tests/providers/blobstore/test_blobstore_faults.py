@@ -10,7 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from lattice.errors import LatticeError
+from lattice.errors import LatticeError, Unreachable
+from lattice.memory_bus import MemoryBroker, MemoryBus
 from lattice.nats_bus import NatsBus
 from providers.blobstore.bucket import BlobError, Bucket, Store
 from providers.blobstore.conformance import LARGE, content, names, pieces
@@ -89,6 +90,18 @@ async def test_nothing_half_written_is_visible_after_nats_was_killed(
             assert await content(bucket, "c", "new") == PIECE * 24
         await bucket.write("c", "new", pieces(b"after"))
         assert await content(bucket, "c", "new") == b"after"
+
+
+async def test_a_lost_connection_to_nats_is_told_by_calls_and_leaves_the_store_healthy() -> None:
+    async with MemoryBus(MemoryBroker()) as bus:
+        store = NatsStore(bus, "test")
+        bus.disconnect()
+
+        await store.check()
+        with pytest.raises(Unreachable, match="not connected"):
+            await store.bucket("b").create("c")
+        bus.reconnect()
+        await store.bucket("b").create("c")
 
 
 async def test_a_reader_goes_on_after_nats_was_killed_and_is_back(
