@@ -31,6 +31,7 @@ from node.engine.carriage import Carriage, carriage
 from node.engine.compiled import Form
 from node.engine.configuration import EngineSettings, make_engine
 from node.engine.describe import describe
+from node.engine.fused_component import fused
 from node.engine.preview1_module import check_command
 from node.engine.skeleton import skeleton
 
@@ -106,7 +107,7 @@ def _prepare(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
     if request["output"]:
         _say(phase="compile")
         started = time.perf_counter()
-        component, plan, warning = _compile(engine, artifact, plan)
+        component, plan, warning, done["room_bytes"] = _compile_fused(engine, artifact, plan)
         done["code_bytes"] = _write(request["output"], component.serialize())
         done["compile_seconds"] = time.perf_counter() - started
         done["warnings"] = [*warnings, *([warning] if warning else [])]
@@ -160,6 +161,17 @@ def describe_artifact(engine: wasmtime.Engine, artifact: bytes) -> wit.Component
         if _FUTURE_WASI.match(name):
             raise Invalid(_unsupported_wasi(f"it imports `{name}`"))
     return describe(skeleton(artifact), engine)
+
+
+def _compile_fused(
+    engine: wasmtime.Engine, artifact: bytes, plan: adapter.AdapterPlan
+) -> tuple[wasm.Component, adapter.AdapterPlan, str | None, int]:
+    """The component with as few core modules as may be, or as it is; by how much a memory grew."""
+    try:
+        whole = fused(artifact)
+        return *_compile(engine, whole.component, plan), whole.room_bytes
+    except (wasmtime.WasmtimeError, Invalid):
+        return *_compile(engine, artifact, plan), 0
 
 
 def _compile(

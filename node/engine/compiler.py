@@ -28,6 +28,7 @@ from node.engine.cache import Cache, Entry
 from node.engine.compile_process import CompileLimits, Progress, run_worker, shaping
 from node.engine.compiled import CompiledComponent, Form
 from node.engine.configuration import EngineSettings
+from node.engine.fused_component import FUSION_VERSION
 from node.engine.shim_compose import shim_hash
 
 _log = structlog.get_logger()
@@ -153,6 +154,7 @@ def entry_name(digest: str, settings: EngineSettings, form: Form = Form.SHIM) ->
     inputs = [
         digest,
         ADAPTER_VERSION,
+        FUSION_VERSION,
         _wasmtime_version(),
         shaping(settings),
         _engine_source(),
@@ -205,5 +207,6 @@ def _component(entry: Entry) -> CompiledComponent:
         shimmed_type=wit.component_type_from_json(metadata["shimmed_type"])
         if "shimmed_type" in metadata
         else None,
+        room_bytes=metadata["room_bytes"],
         path=entry.path,
     )

@@ -86,6 +86,8 @@ def _pool_sizes(settings: EngineSettings) -> dict[str, int]:
         "max_memory_size": 4 * GIBIBYTE,
         "max_core_instance_size": MEBIBYTE,
         "max_component_instance_size": MEBIBYTE,
+        "max_memories_per_module": 20,
+        "max_tables_per_module": 40,
         "max_core_instances_per_component": 256,
         "max_memories_per_component": 20,
         "max_tables_per_component": 40,
