@@ -4,8 +4,8 @@ Each instance costs time when a sandbox is made, and so does each function that 
 module, imports become plain calls. Its indexes begin with what comes from outside; each module's own follow.
 The module with the most code has memory 0, so that its accesses stay as they are.
 
-A memory may begin larger than its module asks for, so that the guest's first requests for more need no call of
-the kernel: growing, and shrinking for the next sandbox, changes the protection of pages. What the guest is
+A memory may begin larger than its module asks for, so that the guest's first requests for more need no call
+of the kernel: growing, and shrinking for the next sandbox, changes the protection of pages. What the guest is
 told of the size is kept in a global. Within that room it reads zeros where it should trap.
 """
 

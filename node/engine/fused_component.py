@@ -61,7 +61,10 @@ def fused(component: bytes) -> Fused:
     found = read_items(component)
     if sum(isinstance(item, CoreInstantiate) for item in found) > MOST_INSTANCES:
         raise Invalid("it has more core modules than are worth the time")
-    return _Fusing(found).fused()
+    try:
+        return _Fusing(found).fused()
+    except (LookupError, RecursionError):
+        raise Invalid("it is malformed: it refers to what is not there") from None
 
 
 @dataclass(slots=True)

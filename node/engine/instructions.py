@@ -70,7 +70,7 @@ def rewrite(code: bytes, indexes: Indexes) -> bytes:
     try:
         return _Rewriting(code, indexes).all()
     except IndexError:
-        raise Invalid("its code is malformed, or refers to what is not there") from None
+        raise Invalid("its code refers to what is not there") from None
 
 
 def rewrite_body(body: bytes, indexes: Indexes) -> bytes:
@@ -111,6 +111,8 @@ class _Rewriting:
     # Reading
 
     def byte(self) -> int:
+        if self.position >= len(self._code):
+            raise Invalid("its code is malformed: it ends within an instruction")
         value = self._code[self.position]
         self.position += 1
         return value
