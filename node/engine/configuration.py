@@ -86,11 +86,12 @@ def _pool_sizes(settings: EngineSettings) -> dict[str, int]:
         "max_memory_size": 4 * GIBIBYTE,
         "max_core_instance_size": MEBIBYTE,
         "max_component_instance_size": MEBIBYTE,
-        "max_memories_per_module": 20,
-        "max_tables_per_module": 40,
         "max_core_instances_per_component": 256,
         "max_memories_per_component": 20,
         "max_tables_per_component": 40,
+        # A fused module has those of the whole component.
+        "max_memories_per_module": 20,
+        "max_tables_per_module": 40,
         "table_elements": 20_000,
         # What is beyond goes back to the kernel for several sandboxes at a time: each time costs all threads
         # what the processor knows of addresses. So many regions, of some dozen sandboxes, wait for that.

@@ -94,6 +94,7 @@ class _Fusion:
         self._extra_globals: list[core.Global] = []
         self._room: dict[int, int] = {}
         self._growth = self._make_room(shared)
+        self._check_starts()
 
     # Indexes
 
@@ -170,6 +171,26 @@ class _Fusion:
             data=range(data, data + len(module.data)),
             growth=self._growth,
         )
+
+    # Starts
+
+    def _check_starts(self) -> None:
+        """All segments are in place before the first start: refuse what a start could notice by that."""
+        for index, module in enumerate(self._modules):
+            if module.start is None:
+                continue
+            seen = {(sort, at) for sort in (CORE_TABLE, CORE_MEMORY) for at in self._maps[index][sort]}
+            if any(seen & self._filled(later) for later in range(index + 1, len(self._modules))):
+                raise Invalid("a core module starts before another fills a memory or a table of its")
+
+    def _filled(self, index: int) -> set[tuple[str, int]]:
+        """Tables and memories that have something put into them when a module is instantiated."""
+        module, maps = self._modules[index], self._maps[index]
+        tables = (segment.table for segment in module.elements)
+        memories = (segment.memory for segment in module.data)
+        return {(CORE_TABLE, maps[CORE_TABLE][at]) for at in tables if at is not None} | {
+            (CORE_MEMORY, maps[CORE_MEMORY][at]) for at in memories if at is not None
+        }
 
     # Room in memories
 

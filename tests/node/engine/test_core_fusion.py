@@ -148,6 +148,16 @@ def test_names_of_functions_stay_for_traces() -> None:
             '(module (import "0" "g" (global (mut i32))) (memory 1) (data (global.get 0) ""))',
             "variable",
         ),
+        (
+            '(module (memory (export "m") 1) (func $start) (start $start))',
+            '(module (import "0" "m" (memory 1)) (data (i32.const 0) "late"))',
+            "starts before",
+        ),
+        (
+            '(module (table (export "t") 1 funcref) (func $start) (start $start))',
+            '(module (import "0" "t" (table 1 funcref)) (elem (i32.const 0) $f) (func $f))',
+            "starts before",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(first: str, second: str, reason: str) -> None:
