@@ -107,7 +107,7 @@ def _prepare(request: Mapping[str, Any], artifact: bytes) -> dict[str, Any]:
     if request["output"]:
         _say(phase="compile")
         started = time.perf_counter()
-        component, plan, warning, done["room_bytes"] = _compile_fused(engine, artifact, plan)
+        component, plan, warning = _compile_fused(engine, artifact, plan)
         done["code_bytes"] = _write(request["output"], component.serialize())
         done["compile_seconds"] = time.perf_counter() - started
         done["warnings"] = [*warnings, *([warning] if warning else [])]
@@ -165,13 +165,12 @@ def describe_artifact(engine: wasmtime.Engine, artifact: bytes) -> wit.Component
 
 def _compile_fused(
     engine: wasmtime.Engine, artifact: bytes, plan: adapter.AdapterPlan
-) -> tuple[wasm.Component, adapter.AdapterPlan, str | None, int]:
-    """The component with as few core modules as may be, or as it is; by how much a memory grew."""
+) -> tuple[wasm.Component, adapter.AdapterPlan, str | None]:
+    """The component with as few core modules as may be, or as it is."""
     try:
-        whole = fused(artifact)
-        return *_compile(engine, whole.component, plan), whole.room_bytes
+        return _compile(engine, fused(artifact), plan)
     except (wasmtime.WasmtimeError, Invalid):
-        return *_compile(engine, artifact, plan), 0
+        return _compile(engine, artifact, plan)
 
 
 def _compile(

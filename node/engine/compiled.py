@@ -34,8 +34,6 @@ class CompiledComponent:
     every string of such a function crosses so too, as its UTF-8 bytes. Others go past it."""
     shimmed_type: wit.ComponentType | None = None
     """What the code imports and exports when it was put together with the shim."""
-    room_bytes: int = 0
-    """By which a memory of it may begin larger than its author asked for (`node.engine.core_fusion`)."""
     path: Path
     """An authenticated file in the node's private folder: loading it executes it."""
 

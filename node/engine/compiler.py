@@ -207,6 +207,5 @@ def _component(entry: Entry) -> CompiledComponent:
         shimmed_type=wit.component_type_from_json(metadata["shimmed_type"])
         if "shimmed_type" in metadata
         else None,
-        room_bytes=metadata["room_bytes"],
         path=entry.path,
     )

@@ -3,10 +3,6 @@
 Each instance costs time when a sandbox is made, and so does each function that one imports of another. In one
 module, imports become plain calls. Its indexes begin with what comes from outside; each module's own follow.
 The module with the most code has memory 0, so that its accesses stay as they are.
-
-A memory may begin larger than its module asks for, so that the guest's first requests for more need no call
-of the kernel: growing, and shrinking for the next sandbox, changes the protection of pages. What the guest is
-told of the size is kept in a global. Within that room it reads zeros where it should trap.
 """
 
 from __future__ import annotations
@@ -19,17 +15,10 @@ from node.engine import core_module as core
 from node.engine.binary import MODULE_HEADER, Reader, number, section
 from node.engine.component_items import CORE_FUNC, CORE_GLOBAL, CORE_MEMORY, CORE_TABLE
 from node.engine.core_module import CoreModule, DataSegment, ElementSegment
-from node.engine.instructions import Growth, Indexes, rewrite, rewrite_body
+from node.engine.instructions import Indexes, rewrite, rewrite_body
 
-ROOM_PAGES = 8
-"""Of 64 KiB, that a memory has at the most beyond what its module asks for."""
-_ROOM_SHARE = 4
-"""Its room is that part of it, so that small memories stay as small as they are."""
-_MOST_PAGES = 1 << 16
-_I32 = 0x7F
 _GLOBAL_GET, _REF_FUNC = 0x23, 0xD2
 _FUNCTION_NAMES = 1
-_GROW_TYPE = b"\x60\x01\x7f\x01\x7f"
 _START_TYPE = b"\x60\x00\x00"
 
 
@@ -57,15 +46,12 @@ def fuse(
     modules: Sequence[CoreModule],
     origins: Sequence[Origins],
     exported: Collection[Inner],
-    shared: Collection[Inner],
-) -> tuple[bytes, int]:
-    """The one module, with the `exported` under `export_name`, and the most pages that a memory got more.
+) -> bytes:
+    """The one module, with the `exported` under `export_name`.
 
-    `shared` are memories that others than these modules use: they get none. Modules may import only of those
-    before them. Raises `Invalid` for what can't be rewritten.
+    Modules may import only of those before them. Raises `Invalid` for what can't be rewritten.
     """
-    fusion = _Fusion(modules, origins, shared)
-    return fusion.encode(exported), fusion.most_room
+    return _Fusion(modules, origins).encode(exported)
 
 
 def export_name(item: Inner) -> str:
@@ -76,9 +62,7 @@ def export_name(item: Inner) -> str:
 class _Fusion:
     """The mutable state is what the fused module has so far, and what the modules' indexes have become."""
 
-    def __init__(
-        self, modules: Sequence[CoreModule], origins: Sequence[Origins], shared: Collection[Inner]
-    ) -> None:
+    def __init__(self, modules: Sequence[CoreModule], origins: Sequence[Origins]) -> None:
         self._modules = modules
         self._origins = origins
         self._types: dict[bytes, int] = {}
@@ -91,9 +75,6 @@ class _Fusion:
         for index in range(len(modules)):
             self._maps.append({sort: self._map(index, sort) for sort in core.SORTS})
         self._extra_bodies: list[tuple[int, bytes]] = []
-        self._extra_globals: list[core.Global] = []
-        self._room: dict[int, int] = {}
-        self._growth = self._make_room(shared)
         self._check_starts()
 
     # Indexes
@@ -169,7 +150,6 @@ class _Fusion:
             globals=maps[CORE_GLOBAL],
             elements=range(elements, elements + len(module.elements)),
             data=range(data, data + len(module.data)),
-            growth=self._growth,
         )
 
     # Starts
@@ -192,32 +172,6 @@ class _Fusion:
             (CORE_MEMORY, maps[CORE_MEMORY][at]) for at in memories if at is not None
         }
 
-    # Room in memories
-
-    @property
-    def most_room(self) -> int:
-        return max(self._room.values(), default=0)
-
-    def _make_room(self, shared: Collection[Inner]) -> dict[int, Growth]:
-        """For each of the modules' own memories that nobody else uses."""
-        others = {self._exported(item, CORE_MEMORY) for item in shared}
-        growth = {}
-        for index, module in enumerate(self._modules):
-            for place, limits in enumerate(module.memories):
-                memory = self._definitions[CORE_MEMORY][index] + place
-                room = _room(limits)
-                if memory not in others and room:
-                    self._room[memory] = room
-                    growth[memory] = self._keep_size(memory, limits)
-        return growth
-
-    def _keep_size(self, memory: int, limits: bytes) -> Growth:
-        size = self._counts[CORE_GLOBAL] + len(self._extra_globals)
-        pages = b"\x41" + _signed(_limits(limits)[0]) + b"\x0b"
-        self._extra_globals.append(core.Global(bytes([_I32, 1]), pages))
-        function = self._add_function(_GROW_TYPE, _grow(number(memory), number(size)))
-        return Growth(size=b"\x23" + number(size), grow=b"\x10" + number(function))
-
     def _add_function(self, type_: bytes, body: bytes) -> int:
         self._extra_bodies.append((self._type(type_), body))
         return self._counts[CORE_FUNC] + len(self._extra_bodies) - 1
@@ -237,8 +191,8 @@ class _Fusion:
             (core.IMPORTS, [_encode_import(item) for item in self._outer.values()]),
             (core.FUNCTIONS, self._function_types(indexes)),
             (core.TABLES, [table for module in self._modules for table in module.tables]),
-            (core.MEMORIES, list(self._memories())),
-            (core.GLOBALS, [item.type + item.value for item in (*self._globals(), *self._extra_globals)]),
+            (core.MEMORIES, self._memories()),
+            (core.GLOBALS, [item.type + item.value for item in self._globals()]),
             (core.EXPORTS, [self._export(item) for item in exported]),
         )
         code = [number(len(body)) + body for body in (*bodies, *(body for _, body in self._extra_bodies))]
@@ -277,13 +231,8 @@ class _Fusion:
         )
         return [number(type_) for type_ in (*own, *(type_ for type_, _ in self._extra_bodies))]
 
-    def _memories(self) -> Iterator[bytes]:
-        for index in self._order(CORE_MEMORY):
-            for place, limits in enumerate(self._modules[index].memories):
-                memory = self._definitions[CORE_MEMORY][index] + place
-                least, *most = _limits(limits)
-                numbers = (least + self._room.get(memory, 0), *most)
-                yield limits[:1] + b"".join(map(number, numbers))
+    def _memories(self) -> list[bytes]:
+        return [limits for index in self._order(CORE_MEMORY) for limits in self._modules[index].memories]
 
     def _globals(self) -> list[core.Global]:
         return [
@@ -369,36 +318,6 @@ def _defined(module: CoreModule, sort: str) -> Sequence[object]:
     return lists[sort]
 
 
-def _limits(encoded: bytes) -> list[int]:
-    """The least, and the most if there is one."""
-    reader = Reader(memoryview(encoded))
-    return [reader.u32() for _ in range(1 + reader.byte())]
-
-
-def _room(limits: bytes) -> int:
-    least, most = (*_limits(limits), _MOST_PAGES)[:2]
-    return max(0, min(ROOM_PAGES, least // _ROOM_SHARE, most - least))
-
-
-def _grow(memory: bytes, size: bytes) -> bytes:
-    """The body of a function that does what `memory.grow` does, with a global for the size that is known."""
-    return b"".join(
-        [
-            b"\x01\x01\x7f",  # (local $new i32)
-            # (if (i32.gt_u (local.get 0) (i32.sub (i32.const 65536) (global.get $size))) (return -1))
-            b"\x20\x00\x41\x80\x80\x04\x23" + size + b"\x6b\x4b\x04\x40\x41\x7f\x0f\x0b",
-            # (local.set $new (i32.add (global.get $size) (local.get 0)))
-            b"\x23" + size + b"\x20\x00\x6a\x21\x01",
-            # (if (i32.gt_u (local.get $new) (memory.size))
-            b"\x20\x01\x3f" + memory + b"\x4b\x04\x40",
-            # (if (i32.eq (memory.grow (i32.sub (local.get $new) (memory.size))) (i32.const -1)) (return -1)))
-            b"\x20\x01\x3f" + memory + b"\x6b\x40" + memory + b"\x41\x7f\x46\x04\x40\x41\x7f\x0f\x0b\x0b",
-            # (global.get $size) (global.set $size (local.get $new))
-            b"\x23" + size + b"\x20\x01\x24" + size + b"\x0b",
-        ]
-    )
-
-
 def _encode_import(item: core.CoreImport) -> bytes:
     kind = bytes([core.SORTS.index(item.sort)])
     return _text(item.module.encode()) + _text(item.name.encode()) + kind + item.description
@@ -415,13 +334,3 @@ def _text(data: bytes | memoryview) -> bytes:
 
 def _vector(items: Sequence[bytes]) -> bytes:
     return number(len(items)) + b"".join(items)
-
-
-def _signed(value: int) -> bytes:
-    """A LEB128 number with a sign, which is positive."""
-    out = bytearray()
-    while True:
-        value, low = value >> 7, value & 0x7F
-        if not value and not low & 0x40:
-            return bytes([*out, low])
-        out.append(low | 0x80)

@@ -37,26 +37,15 @@ MOST_CODE_BYTES = 16 << 20
 """Of all modules of one rank: writing that much again takes some half a second."""
 
 MOST_INSTANCES = 200
-FUSION_VERSION = 1
+FUSION_VERSION = 2
 """Part of the cache key: to be raised with every change of what is generated."""
-
-PAGE_BYTES = 64 << 10
 
 _Reference = tuple[str, int]
 _Source = _Reference | AliasCoreExport
 """An item, or what an instance of a core module exports."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fused:
-    """A component with fewer core modules."""
-
-    component: bytes
-    room_bytes: int
-    """By which the largest of its memories begins larger than its author asked for, at the most."""
-
-
-def fused(component: bytes) -> Fused:
+def fused(component: bytes) -> bytes:
     """Fuse what can be. Raises `Invalid` where nothing can, or it would gain nothing."""
     found = read_items(component)
     if sum(isinstance(item, CoreInstantiate) for item in found) > MOST_INSTANCES:
@@ -77,8 +66,6 @@ class _Group:
     outer: dict[_Source, int] = field(default_factory=dict)
     """What it imports."""
     exported: dict[Inner, None] = field(default_factory=dict)
-    shared: dict[Inner, None] = field(default_factory=dict)
-    """Memories that others import."""
 
     def inner(self, place: int, name: str) -> Inner:
         """An export of the member that is at that place."""
@@ -107,7 +94,6 @@ class _Fusing:
         self._fused: dict[int, int] = {}
         self._fused_modules = {member.module for group in self._groups for member in self._members(group)}
         self._waiting: list[int] = []
-        self._room_pages = 0
 
     def _index_items(self) -> None:
         counts: Counter[str] = Counter()
@@ -246,10 +232,6 @@ class _Fusing:
         for used in (direct, source):
             if isinstance(used, AliasCoreExport) and self._owner(used) is not by:
                 self._note_use(used)
-        if wanted.sort == items.CORE_MEMORY and isinstance(source, AliasCoreExport):
-            group = self._owner(source)
-            if group is not None and group is not by:
-                group.shared[group.inner(self._instance(source), source.name)] = None
 
     def _instance(self, alias: AliasCoreExport) -> int:
         return self._defined((items.CORE_INSTANCE, alias.instance))
@@ -264,7 +246,7 @@ class _Fusing:
 
     # Writing
 
-    def fused(self) -> Fused:
+    def fused(self) -> bytes:
         for place in self._needed:
             item, group = self._items[place], self._group_of.get(place)
             if group is not None:
@@ -276,7 +258,7 @@ class _Fusing:
                 raise Invalid("it has types that depend on its core modules")
             else:
                 self._waiting.append(place)
-        return Fused(component=self._output.encode(), room_bytes=self._room_pages * PAGE_BYTES)
+        return self._output.encode()
 
     def _is_ready(self, place: int) -> bool:
         return all(self._is_written(at) for at in self._references[place])
@@ -336,8 +318,7 @@ class _Fusing:
     def _write_fused(self, group: _Group) -> None:
         if not all(self._is_written(_needs(at)) for at in group.outer):
             raise Invalid("its core modules need what comes after them")
-        code, room = fuse(group.modules, group.origins, group.exported, group.shared)
-        self._room_pages = max(self._room_pages, room)
+        code = fuse(group.modules, group.origins, group.exported)
         module = self._output.add(Whole(binary.CORE_MODULE, code, items.CORE_MODULE))
         given = tuple((str(number), *self._given(at)) for at, number in group.outer.items())
         arguments = (("", self._output.add(CoreExports(given))),) if given else ()

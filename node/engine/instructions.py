@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lattice.errors import Invalid
 from node.engine.binary import number
@@ -43,14 +43,6 @@ _VECTOR_LANE_ACCESS = range(0x54, 0x5C)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Growth:
-    """What stands for the instructions that ask for a memory's size, or more of it."""
-
-    size: bytes
-    grow: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Indexes:
     """What the indexes of a module have become."""
 
@@ -61,8 +53,6 @@ class Indexes:
     globals: Sequence[int] = ()
     elements: Sequence[int] = ()
     data: Sequence[int] = ()
-    growth: Mapping[int, Growth] = field(default_factory=dict)
-    """By a memory's new index."""
 
 
 def rewrite(code: bytes, indexes: Indexes) -> bytes:
@@ -179,15 +169,8 @@ class _Rewriting:
             return number(alignment) + offset
         return number(alignment | _OTHER_MEMORY) + number(memory) + offset
 
-    def memory_size(self, operation: int) -> bytes:
-        memory = self._indexes.memories[self.leb()]
-        growth = self._indexes.growth.get(memory)
-        return bytes([operation]) + number(memory) if growth is None else growth.size
-
-    def memory_grow(self, operation: int) -> bytes:
-        memory = self._indexes.memories[self.leb()]
-        growth = self._indexes.growth.get(memory)
-        return bytes([operation]) + number(memory) if growth is None else growth.grow
+    def of_memory(self, operation: int) -> bytes:
+        return bytes([operation]) + number(self._indexes.memories[self.leb()])
 
     def bulk(self, operation: int) -> bytes:
         kind = self.leb()
@@ -233,8 +216,7 @@ _OPERATIONS: Mapping[int, Callable[[_Rewriting, int], bytes]] = {
     **dict.fromkeys((0x23, 0x24), _Rewriting.of_global),
     **dict.fromkeys((0x25, 0x26), _Rewriting.of_table),
     **dict.fromkeys(range(0x28, 0x3F), _Rewriting.access),
-    0x3F: _Rewriting.memory_size,
-    0x40: _Rewriting.memory_grow,
+    **dict.fromkeys((0x3F, 0x40), _Rewriting.of_memory),
     0xFC: _Rewriting.bulk,
     0xFD: _Rewriting.vector,
 }

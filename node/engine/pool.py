@@ -100,7 +100,6 @@ class ComponentPool:
             self._bindings,
             self._component.pointer,
             limits,
-            room_bytes=compiled.room_bytes,
             name=name,
             trial=self._trial,
             make_call=self._new_call,

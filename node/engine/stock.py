@@ -81,15 +81,11 @@ class Stock:
         component: int,
         limits: InstanceLimits,
         *,
-        room_bytes: int,
         name: str,
         trial: Trial,
         make_call: MakeCall,
     ) -> None:
-        """`component` is the address of the loaded code; it and `bindings` must outlive the stock.
-
-        Memories may be larger than the limit by `room_bytes`, with which they begin without being asked to.
-        """
+        """`component` is the address of the loaded code; it and `bindings` must outlive the stock."""
         self._engine = engine
         self._bindings = bindings
         self._component = component
@@ -98,7 +94,7 @@ class Stock:
         self._make_call = make_call
         self._pace = Pace(trial)
         self._store_limits = (
-            limits.memory_bytes + room_bytes,
+            limits.memory_bytes,
             limits.max_table_elements,
             limits.max_core_instances,
             limits.max_tables,

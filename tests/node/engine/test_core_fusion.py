@@ -11,16 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lattice.errors import Invalid
-from node.engine.core_fusion import ROOM_PAGES, Inner, Origin, Outer, export_name, fuse
+from node.engine.core_fusion import Inner, Origin, Outer, export_name, fuse
 from node.engine.core_module import read_module
 
 ENGINE = wasmtime.Engine()
 HUGE = 0xFFFFFFFF
 
 
-def _fuse(
-    *texts: str, exported: tuple[Inner, ...], shared: tuple[Inner, ...] = (), outside: tuple[str, ...] = ()
-) -> bytes:
+def _fuse(*texts: str, exported: tuple[Inner, ...], outside: tuple[str, ...] = ()) -> bytes:
     """Modules that import from `0`, `1`, ... what those export, and from `outside` by names."""
     modules = [read_module(bytes(wasmtime.wat2wasm(text))) for text in texts]
 
@@ -31,7 +29,7 @@ def _fuse(
         {(item.module, item.name): origin(item.module, item.name) for item in module.imports}
         for module in modules
     ]
-    return fuse(modules, origins, exported, shared)[0]
+    return fuse(modules, origins, exported)
 
 
 class _Running:
@@ -165,7 +163,7 @@ def test_what_does_not_fit_is_refused(first: str, second: str, reason: str) -> N
         _fuse(first, second, exported=())
 
 
-# Room in memories
+# Memories
 
 
 def _growing(limits: str) -> str:
@@ -173,7 +171,7 @@ def _growing(limits: str) -> str:
       (func (export "size") (result i32) (memory.size))
       (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0)))
       (func (export "touch") (param i32)
-        (i32.store (i32.sub (i32.shl (memory.size) (i32.const 16)) (i32.const 4)) (local.get 0))))"""
+        (i32.store (i32.add (i32.shl (memory.size) (i32.const 16)) (local.get 0)) (i32.const 1))))"""
 
 
 GROWTH = (Inner(0, "size"), Inner(0, "grow"), Inner(0, "touch"))
@@ -201,7 +199,7 @@ def _alone(text: str) -> Callable[..., Any]:
         st.one_of(st.integers(0, 12), st.sampled_from([HUGE, 65536, 65519, 0x80000000])), max_size=8
     ),
 )
-def test_a_memory_with_room_answers_as_one_without(limits: str, steps: list[int]) -> None:
+def test_a_memory_answers_and_ends_as_before(limits: str, steps: list[int]) -> None:
     text = _growing(limits)
     fused, alone = _Running(_fuse(text, exported=GROWTH)), _alone(text)
 
@@ -210,26 +208,9 @@ def test_a_memory_with_room_answers_as_one_without(limits: str, steps: list[int]
         assert fused(0, "grow", signed) == alone(0, "grow", signed)
         assert fused(0, "size") == alone(0, "size")
         if alone(0, "size"):
-            fused(0, "touch", 1)
-
-
-def _first_pages(code: bytes) -> int:
-    (memory,) = read_module(code).memories
-    return memory[1]
-
-
-@pytest.mark.parametrize(
-    ("limits", "pages"),
-    [("17", 17 + 4), ("64", 64 + ROOM_PAGES), ("2", 2), ("17 18", 18), ("17 17", 17)],
-)
-def test_room_is_a_part_of_the_memory_and_within_its_bounds(limits: str, pages: int) -> None:
-    assert _first_pages(_fuse(_growing(limits), exported=GROWTH)) == pages
-
-
-def test_a_memory_that_others_use_has_no_room() -> None:
-    code = _fuse(_growing("17"), exported=(Inner(0, "m"),), shared=(Inner(0, "m"),))
-
-    assert _first_pages(code) == 17
+            fused(0, "touch", -4)
+        with pytest.raises(wasmtime.Trap):
+            fused(0, "touch", -3)
 
 
 def test_a_memory_that_another_module_grows_keeps_one_size() -> None:
