@@ -9,7 +9,7 @@ nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
@@ -314,18 +314,19 @@ class Bus(Protocol):
     ) -> None:
         """Send. Raises `Unreachable` when not connected (nothing is buffered), `Invalid` when too large."""
 
-    async def request(
+    def request(
         self,
         subject: str,
         data: bytes = b"",
         *,
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float,
-    ) -> Message:
-        """Send and return the first reply.
+    ) -> Awaitable[Message]:
+        """Send; what is returned is awaited at once, and gives the first reply.
 
-        Raises `Unreachable` at once when nobody subscribes or the bus is not connected, `Interrupted` when
-        the connection is lost while waiting, `TimedOut`, and `Denied` when the server forbids the subject.
+        That raises `Unreachable` at once when nobody subscribes or the bus is not connected, `Interrupted`
+        when the connection is lost while waiting, `TimedOut`, and `Denied` when the server forbids the
+        subject.
         """
 
     def interrupt(self, prefix: str, reason: str) -> None:

@@ -136,7 +136,7 @@ def encode_headers(call: CallHeaders) -> dict[str, str]:
 
 def header_block(call: CallHeaders) -> HeaderBlock:
     """The headers of a request as bytes; those that differ from call to call stand behind the others."""
-    constant = _constant_block(
+    text, lines = _constant_block(
         call.content_type,
         call.idempotent,
         call.caller,
@@ -147,21 +147,24 @@ def header_block(call: CallHeaders) -> HeaderBlock:
         call.link,
         call.accepts_body,
     )
-    lines = [constant]
     if call.request_stream is not None:
-        lines.append(f"lattice-request-stream: {call.request_stream.text}")
+        text += f"lattice-request-stream: {call.request_stream.text}\r\n"
+        lines += 1
     if call.body_stream is not None:
-        lines.append(f"lattice-body-stream: {call.body_stream.text}")
+        text += f"lattice-body-stream: {call.body_stream.text}\r\n"
+        lines += 1
     if call.call_id is not None:
-        lines.append(f"lattice-call-id: {call.call_id}")
+        text += f"lattice-call-id: {call.call_id}\r\n"
+        lines += 1
     if call.budget_ms is not None:
-        lines.append(f"lattice-budget-ms: {call.budget_ms}")
+        text += f"lattice-budget-ms: {call.budget_ms}\r\n"
+        lines += 1
     if call.traceparent is not None:
-        lines.append(f"traceparent: {call.traceparent}")
-    text = "\r\n".join(lines)
-    if text.count("\n") != constant.count("\n") + len(lines) - 1:
+        text += f"traceparent: {call.traceparent}\r\n"
+        lines += 1
+    if text.count("\n") != lines:
         raise Invalid("the call's id or trace has an end of line")
-    return HeaderBlock(text.encode() + b"\r\n\r\n")
+    return HeaderBlock(f"{text}\r\n".encode())
 
 
 @lru_cache(maxsize=512)
@@ -175,8 +178,11 @@ def _constant_block(
     origin: str | None,
     link: str | None,
     accepts_body: bool,
-) -> str:
-    """What is the same in all calls of one caller over one link: a process has few of these."""
+) -> tuple[str, int]:
+    """What is the same in all calls of one caller over one link, and its number of lines.
+
+    A process has few of these.
+    """
     call = CallHeaders(
         content_type=content_type,
         idempotent=idempotent,
@@ -188,7 +194,8 @@ def _constant_block(
         link=link,
         accepts_body=accepts_body,
     )
-    return block_of(encode_headers(call)).decode().removesuffix("\r\n\r\n") or VERSION
+    text = block_of(encode_headers(call)).decode().removesuffix("\r\n") or f"{VERSION}\r\n"
+    return text, text.count("\n")
 
 
 def decode_headers(headers: Mapping[str, str]) -> CallHeaders:

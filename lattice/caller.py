@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -241,12 +241,12 @@ class Caller:
 
         return await self._route(request, ask, begun=begun)
 
-    async def exchange(
+    def exchange(
         self,
         request: CallRequest,
         args: Sequence[Any] | Mapping[str, Any],
         body: ByteReceiver | None = None,
-    ) -> Exchange:
+    ) -> Coroutine[Any, Any, Exchange]:
         """A call with byte streams beside arguments and result. Raises any `LatticeError`.
 
         It owns `body` from here. The budget covers the time to the result. It is repeated as `call` is, as
@@ -254,10 +254,10 @@ class Caller:
         returned, or close its body.
         """
         if body is None:
-            return await self._route(request, self._exchanger(request, args, None))
+            return self._route(request, self._exchanger(request, args, None))
         source = Replayable(body)
         ask = self._exchanger(request, args, source)
-        return await _settled(self._route(request, ask, source), body, source)
+        return _settled(self._route(request, ask, source), body, source)
 
     async def exchange_at(
         self,
@@ -357,7 +357,7 @@ class Caller:
             return self._node
         return router.choose(
             self._state.placements(component),
-            own_node=self._node if self._local is not None else None,
+            own_node=None,  # what runs here was looked for where it runs
             own_zone=self._zone,
             excluded=excluded,
             pick=_pick,
@@ -441,10 +441,24 @@ class Caller:
         subject = subjects.node_call(
             self._lattice, node, request.component, request.interface, request.function
         )
-        limit = self.payload_limit(request.component)
-        seconds = max(0.0, request.deadline - now()) + REPLY_SECONDS
+        began = now()
+        seconds = max(0.0, request.deadline - began) + REPLY_SECONDS
         try:
-            message = await self._request(node, subject, body, headers, seconds, limit)
+            if self._peer.fits(body):
+                message = await self._bus.request(
+                    subject, body, headers=wire.header_block(headers), timeout_seconds=seconds
+                )
+                if not message.headers:
+                    return message
+                if wire.reply_stream_of(message.headers) is not None:
+                    limit = self.payload_limit(request.component)
+                    whole = partial(bodies.whole_reply, self._peer, message, limit)
+                    message = await self._streamed(node, whole, max(0.0, began + seconds - now()))
+            else:
+                limit = self.payload_limit(request.component)
+                send = partial(bodies.request, timeout_seconds=seconds, max_reply_bytes=limit)
+                send = partial(send, self._peer, subject, body, headers)
+                message = await self._streamed(node, send, seconds)
         except anyio.get_cancelled_exc_class():
             await self._cancel(node, request)
             raise
@@ -464,21 +478,6 @@ class Caller:
         with anyio.move_on_after(CANCEL_SECONDS, shield=True), contextlib.suppress(LatticeError):
             await self._bus.publish(subjects.node_cancel(self._lattice, node), body)
 
-    async def _request(
-        self, node: str, subject: str, body: bytes, headers: wire.CallHeaders, seconds: float, limit: int
-    ) -> Message:
-        if not self._peer.fits(body):
-            send = partial(bodies.request, timeout_seconds=seconds, max_reply_bytes=limit)
-            return await self._streamed(node, partial(send, self._peer, subject, body, headers), seconds)
-        began = now()
-        reply = await self._bus.request(
-            subject, body, headers=wire.header_block(headers), timeout_seconds=seconds
-        )
-        if wire.reply_stream_of(reply.headers) is None:
-            return reply
-        left = max(0.0, began + seconds - now())
-        return await self._streamed(node, partial(bodies.whole_reply, self._peer, reply, limit), left)
-
     # One attempt with streams beside it
 
     def _exchanger(
@@ -494,20 +493,19 @@ class Caller:
                 return self._local.exchange(request, args, source)
             if encoded is None:
                 encoded = wire.encode_arguments(args)
+            if source is None:
+                return self._exchanged(node, request, encoded, attempt, None)
             return self._exchange(node, request, encoded, source, attempt)
 
         return ask
 
     async def _exchange(
-        self, node: str, request: CallRequest, body: bytes, source: ByteReceiver | None, attempt: int
+        self, node: str, request: CallRequest, body: bytes, source: ByteReceiver, attempt: int
     ) -> Exchange:
-        headers = self._headers(request, wire.MSGPACK, attempt, accepts_body=True)
-        if source is None:
-            return await self._exchanged(node, request, body, headers, None)
+        """With a body beside the arguments."""
         upload = await self._upload(node, source)
         try:
-            headers = replace(headers, body_stream=upload.stream)
-            exchange = await self._exchanged(node, request, body, headers, upload)
+            exchange = await self._exchanged(node, request, body, attempt, upload)
         except BaseException:
             await upload.stop()
             raise
@@ -524,20 +522,19 @@ class Caller:
         return upload
 
     async def _exchanged(
-        self,
-        node: str,
-        request: CallRequest,
-        body: bytes,
-        headers: wire.CallHeaders,
-        upload: Upload | None,
+        self, node: str, request: CallRequest, body: bytes, attempt: int, upload: Upload | None
     ) -> Exchange:
+        headers = self._headers(request, wire.MSGPACK, attempt, accepts_body=True)
+        if upload is not None:
+            headers = replace(headers, body_stream=upload.stream)
         message = await self._answer(node, request, body, headers)
         try:
-            limit = self.payload_limit(request.component)
-            decode = partial(wire.decode_result, None, message.data, max_bytes=limit)
-            is_light = len(message.data) <= bodies.HEAVY_BYTES
-            value = decode() if is_light else await bodies.coded(len(message.data), decode)
-            stream = wire.body_stream_of(message.headers)
+            data, limit = message.data, self.payload_limit(request.component)
+            if len(data) <= bodies.HEAVY_BYTES:
+                value = wire.decode(data, max_bytes=limit) if data else None
+            else:
+                value = await bodies.coded(len(data), partial(wire.decode, data, max_bytes=limit))
+            stream = wire.body_stream_of(message.headers) if message.headers else None
             if stream is None:
                 return Exchange(value)
             await own_task()

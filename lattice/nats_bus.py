@@ -10,7 +10,7 @@ import dataclasses
 import json
 import random
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -43,6 +43,7 @@ from lattice.nats_connection import NatsConnection
 from lattice.nats_parser import text_of
 from lattice.nats_protocol import publish_command, request_command
 from lattice.object_store import JetStreamObjectStore
+from lattice.outcome import failed
 from lattice.replaced_objects import ReplacedObjects
 from lattice.replies import Replies
 from lattice.tasks import open_tasks
@@ -210,23 +211,24 @@ class NatsBus(AsyncContextManagerMixin):
         if connection.is_congested:
             await connection.wait_until_writable()
 
-    async def request(
+    def request(
         self,
         subject: str,
         data: bytes = b"",
         *,
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float,
-    ) -> Message:
-        connection = self._require_connection()
+    ) -> Awaitable[Message]:
         waiting = self._replies.expect(subject, timeout_seconds)
+        inbox = f"{self._prefix}.r.{waiting.token}"
         try:
-            inbox = f"{self._prefix}.r.{waiting.token}"
+            connection = self._require_connection()
             connection.send(request_command(subject, data, headers, inbox, max_payload=self._max_payload))
-            self._sent += 1
-            return await waiting.future
-        finally:
+        except LatticeError as error:
             self._replies.forget(waiting)
+            return failed(error)
+        self._sent += 1
+        return waiting
 
     def interrupt(self, prefix: str, reason: str) -> None:
         self._replies.interrupt(prefix, reason)
@@ -243,7 +245,8 @@ class NatsBus(AsyncContextManagerMixin):
 
     def _on_reply(self, subject: str, data: bytes, headers: Mapping[str, str] | None, reply: bytes) -> None:
         self._received += 1
-        message = Message(subject, data, NO_HEADERS if headers is None else headers, text_of(reply) or None)
+        to = text_of(reply) if reply else None
+        message = Message(subject, data, NO_HEADERS if headers is None else headers, to)
         self._replies.settle(subject[self._reply_start :], message)
 
     # Receiving

@@ -48,7 +48,11 @@ def choose(
     respectively.
     """
     if len(candidates) == 1 and not excluded:
-        return candidates[0].node  # the usual case of a call, without making lists
+        return candidates[0].node  # the usual cases of a call, without making lists
+    if candidates and not excluded and own_node is None and own_zone is None:
+        chosen = _less_loaded_of_two(candidates, pick)
+        if not chosen.is_draining:
+            return chosen.node
     usable = [each for each in candidates if not each.is_draining and each.node not in excluded]
     usable = usable or [each for each in candidates if each.node not in excluded]
     if not usable:

@@ -83,6 +83,8 @@ async def cancel(awaitable: Awaitable[object]) -> None:
 class Expected(asyncio.Future[T]):
     """What a coroutine may wait for without a task: surely settled, by whoever made it."""
 
+    __slots__ = ()
+
 
 class PromptTasks:
     """Coroutines that begin at once, and are tasks of a group if they wait for more than what is `Expected`.

@@ -74,7 +74,8 @@ def encode(value: Any) -> bytes:
 
 def decode(data: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> Any:
     """The value that msgpack bytes stand for. Raises `Invalid`."""
-    _check_size(data, max_bytes)
+    if not 0 < len(data) <= max_bytes:
+        _check_size(data, max_bytes)
     if len(data.translate(None, _NOT_CONTAINERS)) <= MAX_DEPTH:
         return _unpack(data)
     _check_claims(data)

@@ -36,7 +36,8 @@ class Targets:
 
     def serves(self, component: str) -> bool:
         """Whether a replica or provider of that name takes calls here now."""
-        return self._replicas.serves(component) or self._provides(component)
+        providers = self._providers
+        return self._replicas.serves(component) or (providers is not None and providers.serves(component))
 
     def begin(self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any]) -> Outcome[Any]:
         """Call with values."""
@@ -62,6 +63,3 @@ class Targets:
         if self._providers is not None and self._providers.serves(component):
             return self._providers
         return self._replicas
-
-    def _provides(self, component: str) -> bool:
-        return self._providers is not None and self._providers.serves(component)

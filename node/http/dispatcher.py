@@ -102,28 +102,24 @@ class Dispatcher:
             error = Overloaded(f"this node has {self._limits.requests} requests in progress")
             return self._failure(request, error, component)
         budget = min(self._caller.budget_seconds(component), self._limits.request_seconds)
-        context = make_context(deadline=now() + budget, call_id=new_call_id(), traceparent=traceparent)
+        deadline, call_id = now() + budget, new_call_id()
         try:
-            outcome = self._ask_here(component, request, context)
+            handler = self._local.http(component)
+            outcome: HttpResponse | Awaitable[HttpResponse]
+            if handler is None:
+                outcome = self._ask_others(component, request, deadline, call_id, traceparent)
+            else:
+                context = make_context(deadline=deadline, call_id=call_id, traceparent=traceparent)
+                outcome = handler.handle(request, context)
+                if isinstance(outcome, HttpResponse):
+                    return outcome
+                outcome = self._here_or_elsewhere(outcome, component, request, context)
         except LatticeError as error:
             return self._failure(request, error, component)
         except Exception:
             return self._node_failure(request, component)
-        if isinstance(outcome, HttpResponse):
-            return outcome
         self._in_progress += 1
         return self._complete(outcome, component, request)
-
-    def _ask_here(
-        self, component: str, request: HttpRequest, context: CallContext
-    ) -> HttpResponse | Awaitable[HttpResponse]:
-        handler = self._local.http(component)
-        if handler is None:
-            return self._ask_others(component, request, context)
-        outcome = handler.handle(request, context)
-        if isinstance(outcome, HttpResponse):
-            return outcome
-        return self._here_or_elsewhere(outcome, component, request, context)
 
     async def _here_or_elsewhere(
         self, outcome: Awaitable[HttpResponse], component: str, request: HttpRequest, context: CallContext
@@ -133,7 +129,8 @@ class Dispatcher:
         except (Unreachable, Overloaded):
             if not _is_untouched(request):
                 raise
-            return await self._ask_others(component, request, context)
+            deadline, traceparent = context.deadline, context.traceparent
+            return await self._ask_others(component, request, deadline, context.call_id, traceparent)
 
     async def _complete(
         self, outcome: Awaitable[HttpResponse], component: str, request: HttpRequest
@@ -148,9 +145,8 @@ class Dispatcher:
             self._in_progress -= 1
 
     def _ask_others(
-        self, component: str, request: HttpRequest, context: CallContext
+        self, component: str, request: HttpRequest, deadline: float, call_id: str, traceparent: str | None
     ) -> Awaitable[HttpResponse]:
-        deadline = context.deadline
         if not self._state.placements(component):
             deadline = min(deadline, now() + PATIENCE_SECONDS)
         call = make_call_request(
@@ -158,8 +154,8 @@ class Dispatcher:
             interface=remote.INTERFACE,
             function=remote.FUNCTION,
             deadline=deadline,
-            call_id=context.call_id,
-            traceparent=context.traceparent,
+            call_id=call_id,
+            traceparent=traceparent,
             caller=self._name,
         )
         return remote.send(self._caller, call, request)

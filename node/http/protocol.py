@@ -307,7 +307,8 @@ class Connection(asyncio.Protocol):
     async def _respond(self, incoming: Incoming, request: HttpRequest, response: HttpResponse) -> bool:
         body = response.body
         if isinstance(body, bytes):
-            return await _awaitable(self._send(incoming, request, response))
+            sent = self._send(incoming, request, response)
+            return sent if isinstance(sent, bool) else await sent
         try:
             head = ResponseHead(response, incoming.method, incoming.version)
         except Invalid as error:
@@ -430,8 +431,10 @@ class Connection(asyncio.Protocol):
             return
         inlet = self._inlet
         if self._serving is not None:
-            is_awaited = inlet.stream is not None and inlet.stream.is_awaited
-            self._watch(_Waiting.BODY if is_awaited else _Waiting.RESPONSE)
+            if inlet.stream is not None and inlet.stream.is_awaited:
+                self._watch(_Waiting.BODY)
+            else:
+                self._waiting, self.deadline = _Waiting.RESPONSE, NEVER
         elif inlet.phase is Phase.IDLE:
             self._watch(_Waiting.REQUEST)
         elif inlet.phase is Phase.HEAD:
