@@ -99,6 +99,9 @@ class CallHeaders:
 make_call_headers = maker(CallHeaders)
 _copy_call_headers = copier(CallHeaders)
 
+NO_CALL_HEADERS = CallHeaders()
+"""Of a call that has none; shared."""
+
 
 def encode_headers(call: CallHeaders) -> dict[str, str]:
     """The headers of a request; what has its default value is left out."""
@@ -208,7 +211,7 @@ def decode_headers(headers: Mapping[str, str]) -> CallHeaders:
         if found is not None:
             return found
     elif not headers:
-        return _DEFAULT_HEADERS
+        return NO_CALL_HEADERS
     fields: dict[str, Any] = {}
     for name, text in headers.items():
         reader = _READERS.get(name) or _READERS.get(name.lower())
@@ -296,8 +299,6 @@ def child_traceparent(parent: str | None, *, trace_id: str, span_id: str) -> str
 
 
 # Fields of headers
-
-_DEFAULT_HEADERS = CallHeaders()
 
 
 def _lowered(headers: Mapping[str, str]) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 nats-py contributes the protocol parser, TLS and authentication. Messages reach their handlers from within the
 reading of the socket: no queue of the library's and no task lies between, so nothing there can overflow. What
-we send is written in order: at once, or together with the rest of its turn of the event loop where many are
-sent.
+we send is written in order: at once, or together with the rest of its turn of the event loop, and of the turns
+right behind it, where many are sent.
 
 Private methods are overridden, so nats-py is pinned exactly and a test names what must be there.
 """
@@ -42,7 +42,7 @@ DRAIN_TIMEOUT_SECONDS = 2.0
 RELEASE_TIMEOUT_SECONDS = 0.2
 """Freeing an aborted socket is local; it hangs only where a TLS handshake has failed."""
 HELD_SECONDS = 0.001
-"""So long a message may wait for others of its turn of the loop."""
+"""So long a message may wait for others of its turn of the loop, and of those right behind it."""
 UNSENT_BYTES = 256 * 1024
 """Above this a publisher waits for the socket."""
 
@@ -94,6 +94,7 @@ class NatsConnection(Client):
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._sent_in_turn = 0
+        self._sent_in_run = 0
         self._written_at = 0.0
         self._is_busy = False
         self._pings: set[asyncio.Future[None]] = set()
@@ -169,11 +170,11 @@ class NatsConnection(Client):
         check_server(self.info, url)
 
     def send(self, command: bytes) -> None:
-        """Write at the end of this turn of the loop, or at once if this may be the only one in it."""
+        """Write at once if this may be alone, else with what its turn of the loop and the next ones bring."""
         self._unsent.append(command)
         self._unsent_bytes += len(command)
         self._sent_in_turn += 1
-        if self._sent_in_turn == 1:
+        if not self._sent_in_run:
             asyncio.get_running_loop().call_soon(self._end_turn)
             self._written_at = now()
             if not self._is_busy:
@@ -181,11 +182,18 @@ class NatsConnection(Client):
         elif now() - self._written_at > HELD_SECONDS:
             self._written_at = now()
             self._write()
+        self._sent_in_run += 1
 
     def _end_turn(self) -> None:
-        # A turn with one message is followed by such ones; one with many by others with many, in one write.
-        self._is_busy = self._sent_in_turn > 1
-        self._sent_in_turn = 0
+        # Each write wakes the server, which interrupts whoever has the core: where many messages are sent,
+        # they are held as long as every turn, which does not wait for its input, brings more of them.
+        if self._is_busy and self._sent_in_turn:
+            self._sent_in_turn = 0
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            return
+        # A run of one message is followed by such ones, one of many by others of many.
+        self._is_busy = self._sent_in_run > 1
+        self._sent_in_turn = self._sent_in_run = 0
         self._write()
 
     def _write(self) -> None:

@@ -22,7 +22,7 @@ from lattice.bus import Bus, Message
 from lattice.caller import Caller, CallRequest, LocalReplicas, make_call_request, new_call_id
 from lattice.clock import now
 from lattice.errors import Interrupted, Invalid, LatticeError, Overloaded, Unreachable
-from lattice.exchange import ExchangeTarget
+from lattice.exchange import Exchange, ExchangeTarget
 from lattice.failures import FailureLog, internal_failure
 from lattice.open_streams import OpenStreams, pump
 from lattice.patterns import takes_replies
@@ -156,7 +156,7 @@ class Serving:
             )
 
     async def _serve(self, message: Message, call: _Call) -> None:
-        headers = wire.CallHeaders()
+        headers = wire.NO_CALL_HEADERS
         try:
             headers = wire.decode_headers(message.headers)
             if headers.origin is not None:
@@ -226,30 +226,31 @@ class Serving:
         """Serve and answer; returns when the bytes of both directions are over."""
         if headers.content_type != wire.MSGPACK:
             raise Invalid(f"a call with byte streams beside it is written as {wire.MSGPACK}")
-        args = await self._arguments(message, headers, request)
-        body = None
-        if headers.body_stream is not None:
-            await own_task()
-            body = await self._streams.receiver(headers.body_stream)
-        try:
-            exchange = await target.exchange(request, args, body)
-            if exchange.body is None and message.reply:
-                await bodies.reply(self._peer, message.reply, wire.encode(exchange.value), headers)
-            elif exchange.body is not None:
-                async with exchange:
-                    await self._stream_exchange(message.reply, headers, exchange.value, exchange.body)
-        finally:
-            if body is not None:
-                await self._streams.close(body)
-
-    async def _arguments(self, message: Message, headers: wire.CallHeaders, request: CallRequest) -> Any:
         encoded = message.data
         if headers.request_stream is not None:
             encoded = await self._body(message, headers, request)
         limit = self._caller.payload_limit(request.component)
-        if len(encoded) <= bodies.HEAVY_BYTES:
-            return wire.decode(encoded, max_bytes=limit) if encoded else ()
-        return await bodies.coded(len(encoded), lambda: wire.decode(encoded, max_bytes=limit))
+        args: Any = ()
+        if len(encoded) > bodies.HEAVY_BYTES:
+            args = await bodies.coded(len(encoded), lambda: wire.decode(encoded, max_bytes=limit))
+        elif encoded:
+            args = wire.decode(encoded, max_bytes=limit)
+        if headers.body_stream is None:
+            await self._reply(message, headers, await target.exchange(request, args, None))
+            return
+        await own_task()
+        body = await self._streams.receiver(headers.body_stream)
+        try:
+            await self._reply(message, headers, await target.exchange(request, args, body))
+        finally:
+            await self._streams.close(body)
+
+    async def _reply(self, message: Message, headers: wire.CallHeaders, exchange: Exchange) -> None:
+        if exchange.body is None and message.reply:
+            await bodies.reply(self._peer, message.reply, wire.encode(exchange.value), headers)
+        elif exchange.body is not None:
+            async with exchange:
+                await self._stream_exchange(message.reply, headers, exchange.value, exchange.body)
 
     async def _stream_exchange(
         self, subject: str | None, headers: wire.CallHeaders, value: Any, body: ByteReceiver

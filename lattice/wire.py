@@ -21,6 +21,7 @@ from lattice.call_headers import MAX_BUDGET_MS as MAX_BUDGET_MS
 from lattice.call_headers import MAX_HOPS as MAX_HOPS
 from lattice.call_headers import MSGPACK as MSGPACK
 from lattice.call_headers import CallHeaders as CallHeaders
+from lattice.call_headers import NO_CALL_HEADERS as NO_CALL_HEADERS
 from lattice.call_headers import StreamId as StreamId
 from lattice.call_headers import body_stream_of as body_stream_of
 from lattice.call_headers import check_content_type as check_content_type

@@ -48,8 +48,22 @@ async def test_many_in_a_turn_are_written_together_from_the_second_turn_on(
 ) -> None:
     await _turn(connection, b"a", b"b", b"c")
     await _turn(connection, b"d", b"e", b"f")
+    await checkpoint()
 
     assert socket.writes == [b"a", b"bc", b"def"]
+
+
+async def test_turns_with_many_are_written_together_with_those_right_behind_them(
+    connection: NatsConnection, socket: _Socket
+) -> None:
+    await _turn(connection, b"a", b"b")
+    await _turn(connection, b"c", b"d")
+    await _turn(connection, b"e")
+    held = list(socket.writes)
+    await checkpoint()
+
+    assert held == [b"a", b"b"]
+    assert socket.writes == [b"a", b"b", b"cde"]
 
 
 async def test_after_a_turn_with_one_the_next_is_written_at_once(
@@ -57,6 +71,7 @@ async def test_after_a_turn_with_one_the_next_is_written_at_once(
 ) -> None:
     await _turn(connection, b"a", b"b")
     await _turn(connection, b"c")
+    await checkpoint()
     connection.send(b"d")
 
     assert socket.writes == [b"a", b"b", b"c", b"d"]
@@ -68,6 +83,7 @@ async def test_in_a_long_turn_none_waits_for_all_others(
     await _turn(connection, b"a", b"b")
     monkeypatch.setattr(nats_connection, "HELD_SECONDS", 0.0)
     await _turn(connection, b"c", b"d", b"e")
+    await checkpoint()
 
     assert socket.writes == [b"a", b"b", b"cd", b"e"]
 
