@@ -7,9 +7,9 @@ announces a streamed reply in `lattice-reply-stream`, only to callers that said 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -97,30 +97,35 @@ async def request_body(peer: Peer, call: wire.CallHeaders, data: bytes, *, max_b
     return await _receive(peer, call.request_stream, max_bytes)
 
 
-async def reply(
+def reply(
     peer: Peer,
     subject: str,
     body: bytes,
     call: wire.CallHeaders,
     *,
     body_stream: wire.StreamId | None = None,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """Answer a request; returns when all of the body is sent. `body_stream` comes beside it.
 
     A result that needs a stream which the caller can't take is answered by `invalid`.
     """
     if peer.fits(body):
         headers = wire.reply_headers(call.content_type, body_stream=body_stream)
-        await peer.bus.publish(subject, body, headers=headers, reply=_credit_subject(peer, body_stream))
-    elif not call.accepts_stream:
-        await reply_error(peer, subject, _too_large(peer, body), call.content_type)
-    else:
-        await own_task()
-        stream = streams.new_stream_id(peer.owner)
-        async with await streams.open_sender(peer.bus, peer.lattice, stream, peer.settings) as sender:
-            headers = wire.reply_headers(call.content_type, stream, body_stream)
-            await peer.bus.publish(subject, headers=headers, reply=_credit_subject(peer, stream))
-            await streams.send_body(sender, body)
+        return peer.bus.publish(subject, body, headers=headers, reply=_credit_subject(peer, body_stream))
+    if not call.accepts_stream:
+        return reply_error(peer, subject, _too_large(peer, body), call.content_type)
+    return _reply_streamed(peer, subject, body, call, body_stream)
+
+
+async def _reply_streamed(
+    peer: Peer, subject: str, body: bytes, call: wire.CallHeaders, body_stream: wire.StreamId | None
+) -> None:
+    await own_task()
+    stream = streams.new_stream_id(peer.owner)
+    async with await streams.open_sender(peer.bus, peer.lattice, stream, peer.settings) as sender:
+        headers = wire.reply_headers(call.content_type, stream, body_stream)
+        await peer.bus.publish(subject, headers=headers, reply=_credit_subject(peer, stream))
+        await streams.send_body(sender, body)
 
 
 def _credit_subject(peer: Peer, stream: wire.StreamId | None) -> str | None:

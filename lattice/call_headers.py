@@ -263,6 +263,8 @@ def reply_headers(
     content_type: str = MSGPACK, reply_stream: StreamId | None = None, body_stream: StreamId | None = None
 ) -> dict[str, str] | None:
     """The headers of a successful reply; None when there are none, which is cheaper to send."""
+    if content_type == MSGPACK and reply_stream is None and body_stream is None:
+        return None
     headers: dict[str, str] = {}
     if content_type != MSGPACK:
         headers["content-type"] = content_type

@@ -2,8 +2,8 @@
 
 nats-py contributes the protocol parser, TLS and authentication. Messages reach their handlers from within the
 reading of the socket: no queue of the library's and no task lies between, so nothing there can overflow. What
-we send is written in order: at once, or together with the rest of its turn of the event loop, and of the turns
-right behind it, where many are sent.
+we send is written in order: at once, or where many are sent together with the rest of its turn of the event
+loop, and of the turns right behind it.
 
 Private methods are overridden, so nats-py is pinned exactly and a test names what must be there.
 """

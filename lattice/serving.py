@@ -9,7 +9,7 @@ Error handling: whatever goes wrong with a call is its answer; the loop goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -22,7 +22,7 @@ from lattice.bus import Bus, Message
 from lattice.caller import Caller, CallRequest, LocalReplicas, make_call_request, new_call_id
 from lattice.clock import now
 from lattice.errors import Interrupted, Invalid, LatticeError, Overloaded, Unreachable
-from lattice.exchange import Exchange, ExchangeTarget
+from lattice.exchange import ExchangeTarget
 from lattice.failures import FailureLog, internal_failure
 from lattice.open_streams import OpenStreams, pump
 from lattice.patterns import takes_replies
@@ -85,7 +85,7 @@ class Serving:
         self._streams = caller.streams if caller.streams.peer.owner == node else OpenStreams(self._peer)
         self._calls: dict[CallKey, _Call] = {}
         self._in_progress = 0
-        self._idle = anyio.Event()
+        self._idle: anyio.Event | None = None
         self._tasks: TaskGroup | None = None
         self._prompt_tasks: PromptTasks | None = None
         self._entrance: AsyncExitStack = AsyncExitStack()
@@ -173,18 +173,23 @@ class Serving:
             if self._calls.get(call.key) is call:
                 del self._calls[call.key]
             self._in_progress -= 1
-            if not self._in_progress:
+            if self._idle is not None and not self._in_progress:
                 self._idle.set()
 
-    async def _answer(self, message: Message, headers: wire.CallHeaders) -> None:
+    def _answer(self, message: Message, headers: wire.CallHeaders) -> Coroutine[Any, Any, None]:
         if self._is_quiet():
             raise Unreachable(f"node {self._node[:8].lower()} stood still and waits for its orders")
         subject = subjects.parse_call(message.subject)
         request = self._request(subject, headers)
         is_routed = subject.node is None or not headers.hops
         if headers.accepts_body:
-            await self._exchange(message, headers, request, self._caller if is_routed else self._local)
-            return
+            return self._exchange(message, headers, request, self._caller if is_routed else self._local)
+        return self._forward(message, headers, request, is_routed=is_routed)
+
+    async def _forward(
+        self, message: Message, headers: wire.CallHeaders, request: CallRequest, *, is_routed: bool
+    ) -> None:
+        """Serve and answer a call whose arguments and result are all of it."""
         body = await self._body(message, headers, request)
         if is_routed:
             reply = await self._caller.forward(request, body, headers.content_type)
@@ -235,22 +240,20 @@ class Serving:
             args = await bodies.coded(len(encoded), lambda: wire.decode(encoded, max_bytes=limit))
         elif encoded:
             args = wire.decode(encoded, max_bytes=limit)
-        if headers.body_stream is None:
-            await self._reply(message, headers, await target.exchange(request, args, None))
-            return
-        await own_task()
-        body = await self._streams.receiver(headers.body_stream)
+        body = None
+        if headers.body_stream is not None:
+            await own_task()
+            body = await self._streams.receiver(headers.body_stream)
         try:
-            await self._reply(message, headers, await target.exchange(request, args, body))
+            exchange = await target.exchange(request, args, body)
+            if exchange.body is None and message.reply:
+                await bodies.reply(self._peer, message.reply, wire.encode(exchange.value), headers)
+            elif exchange.body is not None:
+                async with exchange:
+                    await self._stream_exchange(message.reply, headers, exchange.value, exchange.body)
         finally:
-            await self._streams.close(body)
-
-    async def _reply(self, message: Message, headers: wire.CallHeaders, exchange: Exchange) -> None:
-        if exchange.body is None and message.reply:
-            await bodies.reply(self._peer, message.reply, wire.encode(exchange.value), headers)
-        elif exchange.body is not None:
-            async with exchange:
-                await self._stream_exchange(message.reply, headers, exchange.value, exchange.body)
+            if body is not None:
+                await self._streams.close(body)
 
     async def _stream_exchange(
         self, subject: str | None, headers: wire.CallHeaders, value: Any, body: ByteReceiver

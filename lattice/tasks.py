@@ -169,13 +169,12 @@ class PromptTask:
         self._expected = None
         self._owner._waiting.discard(self)
         try:
-            waits_for = self._coroutine.send(None)
-        except StopIteration:
-            return
+            waits_for = next(self._coroutine.__await__(), _OVER)
         except Exception as error:
             self._owner.tasks.start_soon(_fail, error)
         else:
-            self._wait(waits_for)
+            if waits_for is not _OVER:
+                self._wait(waits_for)
 
 
 async def _fail(error: Exception) -> None:
@@ -189,9 +188,7 @@ def _begin(coroutine: Coroutine[Any, Any, None]) -> Any:
     if task is not None:
         asyncio.tasks._leave_task(loop, task)
     try:
-        return coroutine.send(None)
-    except StopIteration:
-        return _OVER
+        return next(coroutine.__await__(), _OVER)  # its end is no exception that way
     finally:
         if task is not None:
             asyncio.tasks._enter_task(loop, task)

@@ -20,8 +20,8 @@ from lattice.call_headers import MAX_ATTEMPT as MAX_ATTEMPT
 from lattice.call_headers import MAX_BUDGET_MS as MAX_BUDGET_MS
 from lattice.call_headers import MAX_HOPS as MAX_HOPS
 from lattice.call_headers import MSGPACK as MSGPACK
-from lattice.call_headers import CallHeaders as CallHeaders
 from lattice.call_headers import NO_CALL_HEADERS as NO_CALL_HEADERS
+from lattice.call_headers import CallHeaders as CallHeaders
 from lattice.call_headers import StreamId as StreamId
 from lattice.call_headers import body_stream_of as body_stream_of
 from lattice.call_headers import check_content_type as check_content_type
@@ -77,7 +77,7 @@ def decode(data: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> Any:
     """The value that msgpack bytes stand for. Raises `Invalid`."""
     if not 0 < len(data) <= max_bytes:
         _check_size(data, max_bytes)
-    if len(data.translate(None, _NOT_CONTAINERS)) <= MAX_DEPTH:
+    if len(data) <= MAX_DEPTH or len(data.translate(None, _NOT_CONTAINERS)) <= MAX_DEPTH:
         return _unpack(data)
     _check_claims(data)
     value = _unpack(data)

@@ -7,7 +7,7 @@ lattice: who runs it does.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,13 +256,17 @@ class HttpReplicas:
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
 
-    async def exchange(
+    def exchange(
         self, request: CallRequest, args: Sequence[Any] | Mapping[str, Any], body: ByteReceiver | None
-    ) -> Exchange:
+    ) -> Coroutine[Any, Any, Exchange]:
         """Have it handled; raises `Unreachable` if no replica of the component is here."""
         handler = self._replicas.http(request.component)
         if handler is None:
-            if body is not None:
-                await body.aclose()
-            raise Unreachable(f"no replica of {request.component!r} that answers HTTP requests is here")
-        return await remote.serve(handler, request, args, body)
+            return _refused(request, body)
+        return remote.serve(handler, request, args, body)
+
+
+async def _refused(request: CallRequest, body: ByteReceiver | None) -> Exchange:
+    if body is not None:
+        await body.aclose()
+    raise Unreachable(f"no replica of {request.component!r} that answers HTTP requests is here")
