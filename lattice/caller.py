@@ -325,7 +325,8 @@ class Caller:
         begun: Awaitable[Answer] | None = None,
     ) -> Answer:
         """`begun`: what `ask` would give for the first attempt, which is on this node."""
-        if unversioned(request.interface) == jobs.INTERFACE:
+        interface = request.interface
+        if interface.startswith(jobs.INTERFACE) and unversioned(interface) == jobs.INTERFACE:
             raise Denied("a job is begun by a call to the node that shall run it: `latticectl run` makes one")
         excluded: set[str] = set()
         failure: LatticeError | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TypeAlias
 
 HandOver = Callable[[int, str, bytes, bytes, bytes], None]
 """Takes a message: the subscription's number, subject, reply, block of headers (both may be empty), data."""
@@ -20,6 +20,8 @@ MAX_KEPT_BYTES = 64 * 1024
 """An unfinished message that is larger goes to the library, which appends to it without copying it anew."""
 MAX_KNOWN_LINES = 1024
 
+_INBOX = b"_INBOX."
+"""How the subjects of replies begin. Each has its own, so their lines do not recur."""
 _SUBJECT = rb"([^ \t\r\n]+)"
 """The server takes any other byte in a subject, from anybody: none may end the connection."""
 LIBRARY_MESSAGE = re.compile(rb"\AMSG %b +([0-9]+) +(%b +)?([0-9]+)\r\n" % (_SUBJECT, _SUBJECT))
@@ -29,16 +31,9 @@ LIBRARY_WITH_HEADERS = re.compile(
 """With the groups of the library's own expressions, which refuse what the server takes."""
 
 
-class _Line(NamedTuple):
-    """What precedes the data of a message, read."""
-
-    number: int
-    subject: str
-    reply: bytes
-    headers: int
-    """Bytes of the block of headers, with which the message begins."""
-    length: int
-    """Of all that follows the line."""
+_Line: TypeAlias = tuple[int, str, bytes, int, int]
+"""What precedes the data of a message, read: the subscription's number, subject, reply, the bytes of the block
+of headers, with which the message begins, and of all that follows the line."""
 
 
 def text_of(subject: bytes) -> str:
@@ -70,7 +65,8 @@ class Messages:
         at, size, known, hand_over = 0, len(data), self._known, self._hand_over
         while at < size:
             stop = data.find(b"\r\n", at, at + MAX_LINE_BYTES)
-            line = known.get(data[at:stop]) or self._read(data[at:stop]) if stop >= 0 else None
+            text = data[at:stop] if stop >= 0 else b""
+            line = known.get(text) or self._read(text)
             if line is None:
                 rest = data[at:]
                 return self._keep(rest, MAX_LINE_BYTES) if _may_begin(rest) else rest
@@ -88,15 +84,18 @@ class Messages:
         words = text.split(b" ")
         if b"" in words:
             words = [word for word in words if word]
-        count = len(words) - (len(words) > 0 and words[0] == b"HMSG")
-        if not 4 <= count <= 5 or words[0] not in (b"MSG", b"HMSG"):
+        count, headers = len(words), b"0"
+        if count > 4 and words[0] == b"HMSG":
+            count, headers = count - 1, words[-2]
+        elif words[:1] != [b"MSG"]:
             return None
-        number, length, headers = words[2], words[-1], words[-2] if len(words) > count else b"0"
+        if not 4 <= count <= 5:
+            return None
+        subject, number, length, reply = words[1], words[2], words[-1], words[3] if count == 5 else b""
         if not (number.isdigit() and length.isdigit() and headers.isdigit()):
             return None
-        reply = words[3] if count == 5 else b""
-        line = _Line(int(number), text_of(words[1]), reply, int(headers), int(length))
-        if not reply:
+        line = int(number), text_of(subject), reply, int(headers), int(length)
+        if not reply and not subject.startswith(_INBOX):
             if len(self._known) >= MAX_KNOWN_LINES:
                 self._known.clear()
             self._known[text] = line
