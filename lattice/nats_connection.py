@@ -43,6 +43,8 @@ RELEASE_TIMEOUT_SECONDS = 0.2
 """Freeing an aborted socket is local; it hangs only where a TLS handshake has failed."""
 HELD_SECONDS = 0.001
 """So long a message may wait for others of its turn of the loop, and of those right behind it."""
+HELD_MESSAGES = 16
+"""So many are written without waiting for more: else those who send and those who answer take turns."""
 UNSENT_BYTES = 256 * 1024
 """Above this a publisher waits for the socket."""
 
@@ -179,7 +181,7 @@ class NatsConnection(Client):
             self._written_at = now()
             if not self._is_busy:
                 self._write()
-        elif now() - self._written_at > HELD_SECONDS:
+        elif len(self._unsent) >= HELD_MESSAGES or now() - self._written_at > HELD_SECONDS:
             self._written_at = now()
             self._write()
         self._sent_in_run += 1

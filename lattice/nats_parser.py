@@ -32,8 +32,8 @@ LIBRARY_WITH_HEADERS = re.compile(
 
 
 _Line: TypeAlias = tuple[int, str, bytes, int, int]
-"""What precedes the data of a message, read: the subscription's number, subject, reply, the bytes of the block
-of headers, with which the message begins, and of all that follows the line."""
+"""What precedes the data of a message, read: the subscription's number, subject, reply, the bytes of the
+headers, with which the message begins, and of all that follows the line."""
 
 
 def text_of(subject: bytes) -> str:

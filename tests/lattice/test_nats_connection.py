@@ -66,6 +66,17 @@ async def test_turns_with_many_are_written_together_with_those_right_behind_them
     assert socket.writes == [b"a", b"b", b"cde"]
 
 
+async def test_of_very_many_in_a_turn_some_are_written_before_the_others(
+    connection: NatsConnection, socket: _Socket
+) -> None:
+    most = nats_connection.HELD_MESSAGES
+    await _turn(connection, b"a", b"b")
+    await _turn(connection, *[b"c"] * (2 * most + 1))
+    await checkpoint()
+
+    assert socket.writes == [b"a", b"b", b"c" * most, b"c" * most, b"c"]
+
+
 async def test_after_a_turn_with_one_the_next_is_written_at_once(
     connection: NatsConnection, socket: _Socket
 ) -> None:
