@@ -15,6 +15,16 @@ from node.engine.compiled import CompiledComponent
 from node.engine.configuration import EngineSettings, make_engine
 from node.engine.describe import describe
 
+ROOT = Path(__file__).parents[3]
+COMMITTED_BYTES = 100_000
+"""Larger ones are there where somebody has built them."""
+EXAMPLES = sorted(
+    path
+    for path in (ROOT / "examples").glob("*/*/*.wasm")
+    if path.stat().st_size < COMMITTED_BYTES and path.read_bytes()[4:6] == b"\x0d\x00"
+)
+"""The components among the examples."""
+
 
 @functools.cache
 def _compiling_engine() -> wasmtime.Engine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +84,6 @@ class Host:
 def time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also on a machine that stands still for a while."""
     monkeypatch.setattr(batches, "MOST_NANOSECONDS", 10**10)
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with Engine(SMALL) as engine:
-        bench = Bench(engine, tmp_path)
-        yield bench
-        for pool in bench.pools:
-            await pool.aclose()
-    assert engine.instances == 0
 
 
 async def judge(bench: Bench, host: Host | None = None, **limits: Any) -> ComponentPool:

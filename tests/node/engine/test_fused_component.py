@@ -25,16 +25,9 @@ from node.engine.fused_component import MOST_INSTANCES, fused
 from node.engine.host import GuestCall, HostInterface
 from node.engine.limits import InstanceLimits
 from node.engine.pool import ComponentPool
+from tests.node.engine.components import EXAMPLES, ROOT
 from tests.node.engine.conftest import context
 
-ROOT = Path(__file__).parents[3]
-COMMITTED_BYTES = 100_000
-"""Larger ones are there where somebody has built them."""
-EXAMPLES = sorted(
-    path
-    for path in (ROOT / "examples").glob("*/*/*.wasm")
-    if path.stat().st_size < COMMITTED_BYTES and path.read_bytes()[4:6] == b"\x0d\x00"
-)
 PAGE = 64 << 10
 
 PROGRAM = """

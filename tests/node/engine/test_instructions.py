@@ -14,15 +14,8 @@ from lattice.errors import Invalid
 from node.engine.binary import CORE_MODULE, sections
 from node.engine.core_module import CoreModule, read_module
 from node.engine.instructions import Indexes, rewrite, rewrite_body
+from tests.node.engine.components import EXAMPLES, ROOT
 
-ROOT = Path(__file__).parents[3]
-COMMITTED_BYTES = 100_000
-"""Larger ones are there where somebody has built them."""
-EXAMPLES = sorted(
-    path
-    for path in (ROOT / "examples").glob("*/*/*.wasm")
-    if path.stat().st_size < COMMITTED_BYTES and path.read_bytes()[4:6] == b"\x0d\x00"
-)
 MANY = range(100_000)
 SAME = Indexes(types=MANY, functions=MANY, tables=MANY, memories=MANY, globals=MANY, elements=MANY, data=MANY)
 OTHER = Indexes(
