@@ -17,15 +17,15 @@ from node.engine import driver
 from node.engine.capi import VALUE_SIZE, bytes_address, new_bytes
 from node.engine.driver import Maker
 
-GOOD_CALLS = 4
-"""A batch of which fewer calls were over, as their guests call the host, was not worth its while."""
+POOR_BATCHES = 2
+"""After so many, one after the other, that calls to the host have ended early, there is a pause."""
 MAX_PAUSE = 1024
-MOST_NANOSECONDS = 1_000_000
-"""After so long no further call of a batch begins: others wait for the thread."""
+MOST_NANOSECONDS = 10_000_000
+"""After so long no further call of a batch begins, as who drains waits for it; for a sandbox nobody does."""
 
 
 class Yield:
-    """Whether batches of a function are worth their while; after two that were not, it is tried ever less."""
+    """Whether batches of a function are worth their while; after some that were not, they are tried less."""
 
     __slots__ = ("_left", "_pause", "_poor")
 
@@ -41,14 +41,14 @@ class Yield:
             return False
         return True
 
-    def note(self, calls: int, *, is_whole: bool) -> None:
-        """What came of a batch: calls that were over, and whether those were all."""
-        if is_whole or calls >= GOOD_CALLS:
+    def note(self, *, was_good: bool) -> None:
+        """What came of a batch: no call has kept those behind it from beginning, or one has."""
+        if was_good:
             self._poor = 0
             self._pause = 8
             return
         self._poor += 1
-        if self._poor >= 2:
+        if self._poor >= POOR_BATCHES:
             self._left = self._pause
             self._pause = min(self._pause * 2, MAX_PAUSE)
 

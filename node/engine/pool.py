@@ -232,7 +232,8 @@ class ComponentPool:
         if end.computed_seconds > LONG_SECONDS:
             export.pace.overran(Start.LOOP)
         if end.has_begun:
-            export.batches.note(end.begun - len(end.under_way), is_whole=end.begun == len(lowered))
+            was_stopped = not end.begun or bool(end.under_way) or end.last is not None
+            export.batches.note(was_good=end.begun == len(lowered) or not was_stopped)
         lift, began = export.converter.lift_result, self._engine.stopwatch.begin()
         outcomes: list[Outcome[Any]] = []
         for nth in range(end.begun):

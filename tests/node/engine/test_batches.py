@@ -13,7 +13,7 @@ from lattice.errors import Failed, LatticeError, Trapped
 from lattice.outcome import Done, Outcome, ended
 from lattice.tasks import cancel
 from node.engine import batches
-from node.engine.batches import GOOD_CALLS, Yield
+from node.engine.batches import POOR_BATCHES, Yield
 from node.engine.configuration import EngineSettings
 from node.engine.engine import Engine
 from node.engine.host import CallContext, GuestCall, HostInterface
@@ -354,6 +354,11 @@ async def test_a_start_that_asks_the_host_is_finished_before_any_call(bench: Ben
 
     assert await begun == []
     await until(lambda: len(starts) >= 2)  # its sandbox is kept for another call
+    again = pool.begin_batch("-", "got", [[], []], anyio.current_time() + 10, named, may_overlap=False)
+    assert again is not None
+    assert await again == []
+    last = pool.begin_batch("-", "got", [[], []], anyio.current_time() + 10, named, may_overlap=False)
+    assert last is None  # so that calls get on
     assert await pool.call("-", "got", [], context()) == 1
     assert pool.statistics().in_flight == 0
 
@@ -385,18 +390,15 @@ async def test_without_a_thread_of_its_own_none_are_taken(tmp_path: Path) -> Non
 
 def test_a_function_whose_batches_were_poor_gets_another_chance() -> None:
     yields = Yield()
-    for _ in range(2):
-        yields.note(0, is_whole=False)
+    for _ in range(POOR_BATCHES):
+        assert yields.is_good()
+        yields.note(was_good=False)
 
     assert [yields.is_good() for _ in range(9)] == [False] * 8 + [True]
 
-    yields.note(GOOD_CALLS, is_whole=False)
-    assert yields.is_good()
+    yields.note(was_good=False)
+    assert [yields.is_good() for _ in range(17)] == [False] * 16 + [True]
 
-
-def test_a_short_batch_that_was_whole_is_a_good_one() -> None:
-    yields = Yield()
-    for _ in range(5):
-        yields.note(2, is_whole=True)
-
+    yields.note(was_good=True)
+    yields.note(was_good=False)
     assert yields.is_good()
