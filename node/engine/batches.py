@@ -20,8 +20,8 @@ from node.engine.driver import Maker
 POOR_BATCHES = 2
 """After so many, one after the other, that calls to the host have ended early, there is a pause."""
 MAX_PAUSE = 1024
-MOST_NANOSECONDS = 10_000_000
-"""After so long no further call of a batch begins, as who drains waits for it; for a sandbox nobody does."""
+MOST_NANOSECONDS = 2_000_000
+"""After so long no further call of a batch begins: one that takes much longer has a call that does."""
 
 
 class Yield:

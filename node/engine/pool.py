@@ -229,7 +229,7 @@ class ComponentPool:
         """What the calls have come to; those that are not over have the permits that they need."""
         self._calls += end.begun
         self._busy_seconds += end.computed_seconds
-        if end.computed_seconds > LONG_SECONDS:
+        if end.computed_seconds > LONG_SECONDS:  # its last call has, as none begins so late
             export.pace.overran(Start.LOOP)
         if end.has_begun:
             was_stopped = not end.begun or bool(end.under_way) or end.last is not None

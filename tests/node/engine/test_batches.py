@@ -34,11 +34,14 @@ JUDGE = """
     (import "kv" "get" (func $get (param i32) (result i32)))
     (memory (export "memory") 8)
     (global $served (mut i32) (i32.const 0))
-    (func (export "judge") (param $n i32) (result i32)
+    (func (export "judge") (param $n i32) (result i32) (local $left i32)
       (global.set $served (i32.add (global.get $served) (i32.const 1)))
       (if (i32.gt_u (global.get $served) (i32.const 1)) (then unreachable))
       (if (i32.eq (local.get $n) (i32.const 13)) (then unreachable))
       (if (i32.eq (local.get $n) (i32.const 14)) (then (loop $l br $l)))
+      (if (i32.eq (local.get $n) (i32.const 15)) (then
+        (local.set $left (i32.const 400000))
+        (loop $work (br_if $work (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))))
       (if (i32.ge_u (local.get $n) (i32.const 1000)) (then
         (drop (call $get (local.get $n)))))
       (if (i32.and (i32.ge_u (local.get $n) (i32.const 100)) (i32.lt_u (local.get $n) (i32.const 200))) (then
@@ -54,8 +57,8 @@ JUDGE = """
     (canon lift (core func $i "judge") (memory (core memory $i "memory"))))
   (func (export "nothing") (param "n" u32) (canon lift (core func $i "nothing"))))
 """
-"""`judge` says ok to most numbers. 13 traps, 14 never ends, those from 100 give an error of 5,000 bytes and
-more, those from 1000 ask the host first. Each sandbox serves one call, or the second one traps."""
+"""`judge` says ok to most numbers. 13 traps, 14 never ends, 15 takes a while, those from 100 give errors of
+5,000 bytes and more, from 1000 ask the host. Each sandbox serves one call, or the second traps."""
 
 OK = {"ok": None}
 
@@ -237,6 +240,19 @@ async def test_a_batch_that_takes_long_leaves_the_rest_for_later(
     monkeypatch.setattr(batches, "MOST_NANOSECONDS", 0)
 
     assert values(await outcomes(await judge(bench), [2, 3, 4])) == [OK]
+
+
+async def test_many_calls_that_take_a_while_are_no_call_that_takes_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "MOST_NANOSECONDS", 2_000_000)
+    pool = await judge(bench)
+
+    for _ in range(10):
+        assert values(await outcomes(pool, [15] * 32))
+
+    assert pool.statistics().busy_seconds > 0.01
+    assert pool.standing("-", "judge") is Standing.TRUSTED
 
 
 async def test_a_call_that_never_ends_keeps_no_other_from_its_turn(bench: Bench) -> None:
