@@ -81,11 +81,20 @@ make_call_request = maker(CallRequest)
 class CallBatch:
     """Calls of one function that wait in numbers. The mutable state is the requests made so far.
 
-    Most calls are over without one: it is made when it is asked for. One call may be left under way while
-    others follow it, if they `may_overlap`.
+    Most calls need none. One call may be left under way while others follow it, if they `may_overlap`.
     """
 
-    __slots__ = ("_made", "_make", "args", "component", "deadline", "function", "interface", "may_overlap")
+    __slots__ = (
+        "_made",
+        "_make",
+        "args",
+        "component",
+        "deadline",
+        "function",
+        "interface",
+        "may_overlap",
+        "size",
+    )
 
     def __init__(
         self,
@@ -94,15 +103,17 @@ class CallBatch:
         function: str,
         *,
         deadline: float,
-        args: Sequence[Sequence[Any]],
+        size: int,
+        args: Callable[[int], Sequence[Any]],
         may_overlap: bool,
         request: Callable[[int], CallRequest],
     ) -> None:
-        """`args` has the values for each call; `request` makes that of the nth."""
+        """`size` calls; `args` gives the values of the nth, `request` makes that of it."""
         self.component = component
         self.interface = interface
         self.function = function
         self.deadline = deadline
+        self.size = size
         self.args = args
         self.may_overlap = may_overlap
         self._make = request
@@ -198,11 +209,7 @@ class Caller:
         return outcome if isinstance(outcome, Done) else self._call(request, args, outcome)
 
     def begin_batch(self, batch: CallBatch) -> Awaitable[list[Outcome[Any]]] | None:
-        """Have a replica here make calls one after the other; None if they should be begun one by one.
-
-        Gives what those that have begun, the first ones, have come to, as by `begin` but at a fraction of its
-        price: most are over.
-        """
+        """As `LocalReplicas.begin_batch`, by a replica here: at a fraction of the price of `begin`."""
         local = self._local
         if local is None or not local.serves(batch.component):
             return None
@@ -213,7 +220,7 @@ class Caller:
         self, batch: CallBatch, begun: Awaitable[list[Outcome[Any]]]
     ) -> list[Outcome[Any]]:
         return [
-            outcome if isinstance(outcome, Done) else self._call(batch.request(nth), batch.args[nth], outcome)
+            outcome if isinstance(outcome, Done) else self._call(batch.request(nth), batch.args(nth), outcome)
             for nth, outcome in enumerate(await begun)
         ]
 

@@ -162,6 +162,7 @@ class Replicas:
         return life.pool.begin_batch(
             batch.interface,
             batch.function,
+            batch.size,
             batch.args,
             batch.deadline,
             lambda nth: _context(batch.request(nth), limits),

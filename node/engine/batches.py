@@ -17,21 +17,20 @@ from node.engine import driver
 from node.engine.capi import VALUE_SIZE, bytes_address, new_bytes
 from node.engine.driver import Maker
 
-POOR_BATCHES = 2
-"""After so many, one after the other, that calls to the host have ended early, there is a pause."""
-MAX_PAUSE = 1024
+MIN_PAUSE, MAX_PAUSE = 8, 1024
+"""Calls that are begun one by one after batches that calls to the host have ended early."""
 MOST_NANOSECONDS = 2_000_000
 """After so long no further call of a batch begins: one that takes much longer has a call that does."""
 
 
 class Yield:
-    """Whether batches of a function are worth their while; after some that were not, they are tried less."""
+    """Whether batches of a function are worth their while: after two that were poor they are tried less."""
 
-    __slots__ = ("_left", "_pause", "_poor")
+    __slots__ = ("_left", "_pause", "_was_poor")
 
     def __init__(self) -> None:
-        self._poor = 0
-        self._pause = 8
+        self._was_poor = False
+        self._pause = MIN_PAUSE
         self._left = 0
 
     def is_good(self) -> bool:
@@ -44,13 +43,11 @@ class Yield:
     def note(self, *, was_good: bool) -> None:
         """What came of a batch: no call has kept those behind it from beginning, or one has."""
         if was_good:
-            self._poor = 0
-            self._pause = 8
-            return
-        self._poor += 1
-        if self._poor >= POOR_BATCHES:
+            self._pause = max(MIN_PAUSE, self._pause // 2)
+        elif self._was_poor:
             self._left = self._pause
-            self._pause = min(self._pause * 2, MAX_PAUSE)
+            self._pause = min(MAX_PAUSE, self._pause * 2)
+        self._was_poor = not was_good
 
 
 @dataclass(frozen=True, slots=True, eq=False)

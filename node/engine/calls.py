@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,14 +69,14 @@ def lower_call(
 
 
 def lower_batch(
-    export: Export, batch: Sequence[Sequence[Any]], max_bytes: int, lender: Lender
+    export: Export, size: int, args: Callable[[int], Sequence[Any]], max_bytes: int, lender: Lender
 ) -> list[bytes]:
     """The arguments of the first of these calls, up to one that needs a thread, or will be refused."""
     lowered: list[bytes] = []
     lent_bytes = 0
     with suppress(Heavy, Invalid):
-        for arguments in batch:
-            values = export.converter.lower_arguments(arguments, lender)
+        for nth in range(size):
+            values = export.converter.lower_arguments(args(nth), lender)
             if lender.lent_bytes - lent_bytes > max_bytes:
                 break
             lent_bytes = lender.lent_bytes

@@ -177,7 +177,8 @@ class ComponentPool:
         self,
         interface: str,
         function: str,
-        args: Sequence[Sequence[Any]],
+        size: int,
+        args: Callable[[int], Sequence[Any]],
         deadline: float,
         context: Callable[[int], CallContext],
         *,
@@ -186,7 +187,8 @@ class ComponentPool:
         """Have calls of a function that has been quick so far made one after the other, beside the loop.
 
         None if they should be begun one by one. Gives what those that have begun, the first ones, have come
-        to. One of them may not be over; two if they `may_overlap`. `context` makes that of such a call.
+        to. One of them may not be over; two if they `may_overlap`. `args` makes the values for the nth,
+        `context` that of one that is not over.
         Cancelling ends what is under way; what has begun may be over.
         """
         export = self._exports.get((interface, function))
@@ -195,7 +197,7 @@ class ComponentPool:
         if now() > deadline or not export.batches.is_good():
             return None
         lender = Lender(None, False)
-        lowered = lower_batch(export, args, self.limits.payload_bytes, lender)
+        lowered = lower_batch(export, size, args, self.limits.payload_bytes, lender)
         if len(lowered) < 2:
             return None
         ended: asyncio.Future[list[Outcome[Any]]] = asyncio.get_running_loop().create_future()

@@ -57,11 +57,10 @@ class MessageCalls:
         """As `handle`; most messages are handled when this returns."""
         reply = None if message.reply is None else reply_subject(message)
         request = self._request(message, deadline)
-        value = {"subject": message.subject, "body": message.data, "reply-to": reply}
         if reply is not None:
             self._replies.grant(request.call_id, reply)
         try:
-            outcome = self._caller.begin(request, [value])
+            outcome = self._caller.begin(request, [_value(message, reply)])
         except Exception as error:
             outcome = failed(error)
         if not isinstance(outcome, Done):
@@ -78,25 +77,24 @@ class MessageCalls:
         Gives what those that have begun, the first ones, have come to. One of them may not be over; two if
         they `may_overlap`.
         """
-        replies = [None if message.reply is None else reply_subject(message) for message in messages]
         batch = CallBatch(
             self.trigger.component,
             HANDLER,
             FUNCTION,
             deadline=deadline,
-            args=[
-                [{"subject": message.subject, "body": message.data, "reply-to": reply}]
-                for message, reply in zip(messages, replies, strict=True)
-            ],
+            size=len(messages),
+            args=lambda nth: [_value(messages[nth], reply_subject(messages[nth]))],
             may_overlap=may_overlap,
             request=lambda nth: self._request(messages[nth], deadline),
         )
         begun = self._caller.begin_batch(batch)
         if begun is None:
             return None
-        granted = {nth: batch.request(nth).call_id for nth, reply in enumerate(replies) if reply is not None}
-        for nth, call_id in granted.items():
-            self._replies.grant(call_id, replies[nth] or "")
+        granted: dict[int, str] = {}
+        for nth, message in enumerate(messages):
+            if message.reply is not None and (reply := reply_subject(message)) is not None:
+                granted[nth] = batch.request(nth).call_id
+                self._replies.grant(granted[nth], reply)
         return self._rest_of_batch(messages, batch, granted, begun)
 
     async def _rest_of_batch(
@@ -181,6 +179,11 @@ class MessageCalls:
             failed=self.counts.failed,
             dropped=self.counts.dropped,
         )
+
+
+def _value(message: Message, reply: str | None) -> dict[str, Any]:
+    """As the handler gets it."""
+    return {"subject": message.subject, "body": message.data, "reply-to": reply}
 
 
 def reply_subject(message: Message) -> str | None:

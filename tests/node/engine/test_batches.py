@@ -13,7 +13,7 @@ from lattice.errors import Failed, LatticeError, Trapped
 from lattice.outcome import Done, Outcome, ended
 from lattice.tasks import cancel
 from node.engine import batches
-from node.engine.batches import POOR_BATCHES, Yield
+from node.engine.batches import MAX_PAUSE, MIN_PAUSE, Yield
 from node.engine.configuration import EngineSettings
 from node.engine.engine import Engine
 from node.engine.host import CallContext, GuestCall, HostInterface
@@ -110,8 +110,15 @@ def begin(
     make_context: Callable[[int], CallContext] = named,
 ) -> Awaitable[list[Outcome[Any]]] | None:
     deadline = anyio.current_time() + 10
-    args = [[number] for number in numbers]
-    return pool.begin_batch("-", function, args, deadline, make_context, may_overlap=may_overlap)
+    return pool.begin_batch(
+        "-",
+        function,
+        len(numbers),
+        lambda nth: [numbers[nth]],
+        deadline,
+        make_context,
+        may_overlap=may_overlap,
+    )
 
 
 async def outcomes(pool: ComponentPool, numbers: list[Any], **options: Any) -> list[Outcome[Any]]:
@@ -296,7 +303,9 @@ async def test_there_are_no_batches_where_calls_must_wait_or_be_refused(bench: B
     unknown = bench.pool(JUDGE, imports=Host().imports(), prewarm=2)
     without_shelf = bench.pool(JUDGE, imports=Host().imports(), prewarm=0)
     await without_shelf.call("-", "judge", [1], context())
-    late = pool.begin_batch("-", "judge", [[1]] * 8, anyio.current_time() - 1, named, may_overlap=False)
+    late = pool.begin_batch(
+        "-", "judge", 8, lambda nth: [1], anyio.current_time() - 1, named, may_overlap=False
+    )
 
     first = begin(pool, [2, 3])
     second = begin(pool, [4, 5])  # the only permit is taken
@@ -365,15 +374,21 @@ async def test_a_start_that_asks_the_host_is_finished_before_any_call(bench: Ben
     imports = [HostInterface(name="demo:kv/store@0.2.0", functions={"get": get})]
     pool = bench.pool(STARTS_WITH_THE_HOST, imports=imports, prewarm=2)
     assert await pool.call("-", "got", [], context()) == 1
-    begun = pool.begin_batch("-", "got", [[], []], anyio.current_time() + 10, named, may_overlap=False)
+    begun = pool.begin_batch(
+        "-", "got", 2, lambda nth: [], anyio.current_time() + 10, named, may_overlap=False
+    )
     assert begun is not None
 
     assert await begun == []
     await until(lambda: len(starts) >= 2)  # its sandbox is kept for another call
-    again = pool.begin_batch("-", "got", [[], []], anyio.current_time() + 10, named, may_overlap=False)
+    again = pool.begin_batch(
+        "-", "got", 2, lambda nth: [], anyio.current_time() + 10, named, may_overlap=False
+    )
     assert again is not None
     assert await again == []
-    last = pool.begin_batch("-", "got", [[], []], anyio.current_time() + 10, named, may_overlap=False)
+    last = pool.begin_batch(
+        "-", "got", 2, lambda nth: [], anyio.current_time() + 10, named, may_overlap=False
+    )
     assert last is None  # so that calls get on
     assert await pool.call("-", "got", [], context()) == 1
     assert pool.statistics().in_flight == 0
@@ -404,17 +419,23 @@ async def test_without_a_thread_of_its_own_none_are_taken(tmp_path: Path) -> Non
         await pool.aclose()
 
 
-def test_a_function_whose_batches_were_poor_gets_another_chance() -> None:
+def _skipped(yields: Yield) -> int:
+    """How many calls are begun one by one before a batch is tried."""
+    count = 0
+    while not yields.is_good():
+        count += 1
+    return count
+
+
+def test_batches_are_tried_less_the_more_of_them_were_poor() -> None:
     yields = Yield()
-    for _ in range(POOR_BATCHES):
-        assert yields.is_good()
+    found = []
+    for was_good in (False, True, False, False, False, True, False, False):
+        yields.note(was_good=was_good)
+        found.append(_skipped(yields))
+
+    assert found == [0, 0, 0, MIN_PAUSE, 2 * MIN_PAUSE, 0, 0, 2 * MIN_PAUSE]
+
+    for _ in range(20):
         yields.note(was_good=False)
-
-    assert [yields.is_good() for _ in range(9)] == [False] * 8 + [True]
-
-    yields.note(was_good=False)
-    assert [yields.is_good() for _ in range(17)] == [False] * 16 + [True]
-
-    yields.note(was_good=True)
-    yields.note(was_good=False)
-    assert yields.is_good()
+    assert _skipped(yields) == MAX_PAUSE

@@ -160,11 +160,11 @@ class Node:
             if number <= self._stopped:
                 return outcomes
             spare = int(batch.may_overlap)
-            for nth, args in enumerate(batch.args[:MOST_OF_A_BATCH]):
-                outcomes.append(_begun(self._call(batch.request(nth), args)))
+            for nth in range(min(batch.size, MOST_OF_A_BATCH)):
+                outcomes.append(_begun(self._call(batch.request(nth), batch.args(nth))))
                 if not isinstance(outcomes[-1], Done) and (spare := spare - 1) < 0:
                     break
-        if len(outcomes) < len(batch.args):  # those behind have to wait
+        if len(outcomes) < batch.size:  # those behind have to wait
             self._stopped = self._batches
         return outcomes
 
