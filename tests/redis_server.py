@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.ports import own_port
+from tests.signals import resume, suspend
 
 REQUIRED = "LATTICE_REQUIRE_REDIS"
 """Set in CI: a missing server then fails the tests that need it, instead of skipping them."""
@@ -73,12 +73,11 @@ class RedisServer:
 
     def suspend(self) -> None:
         """Stop the process without ending it, and return when it stands still."""
-        os.kill(self.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+        suspend(self.pid)
 
     def resume(self) -> None:
         """Let a suspended process go on."""
-        os.kill(self.pid, signal.SIGCONT)
+        resume(self.pid)
 
     def kill(self) -> None:
         if self._process is not None:

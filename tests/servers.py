@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 from lattice.connection import ConnectionSettings, Credentials
 from node.server_process import find_binary
 from tests.ports import own_port
+from tests.signals import resume, suspend
 
 START_SECONDS = 10.0
 BINARY = find_binary()
@@ -97,13 +97,12 @@ class NatsServer:
     def suspend(self) -> None:
         """Stop the process without ending it, and return when it stands still."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+        suspend(self._process.pid)
 
     def resume(self) -> None:
         """Continue it after `suspend`."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        resume(self._process.pid)
 
     def _answers(self) -> bool:
         try:

@@ -32,6 +32,7 @@ from ctl.settings import ClientSettings
 from lattice.connection import SERVER_FILE, ServerFile, server_folder
 from lattice.errors import LatticeError
 from lattice.nats_bus import NatsBus
+from tests.signals import resume, suspend
 
 NODE = str(node_program())
 LATTICECTL = [sys.executable, "-c", "from ctl.cli import main; main()"]
@@ -152,12 +153,11 @@ class NodeProcess:
 
     def suspend(self) -> None:
         """As SIGSTOP; the process stands still when this returns."""
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+        suspend(self.pid)
 
     def resume(self) -> None:
         """As SIGCONT."""
-        self.process.send_signal(signal.SIGCONT)
+        resume(self.pid)
 
     def terminate(self) -> None:
         """As SIGTERM; see `ended`."""

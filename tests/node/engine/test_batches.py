@@ -22,6 +22,7 @@ from node.engine.pool import ComponentPool
 from node.engine.store import DRIVER
 from tests.node.engine.conftest import SMALL, Bench, context
 from tests.node.engine.test_driver import STARTS_WITH_THE_HOST
+from tests.turns import counted_turns
 from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(DRIVER is None, reason="without the native helper calls are begun one by one")
@@ -154,22 +155,12 @@ async def test_a_function_without_a_result_gives_nothing(bench: Bench) -> None:
 async def test_the_loop_has_its_turn_meanwhile(bench: Bench) -> None:
     pool = await judge(bench)
     begun = [begin(pool, [2] * 32) for _ in range(4)]
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            await anyio.lowlevel.checkpoint()
-            turns += 1
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(count)
+    async with counted_turns() as turns:
         for batch in begun:
             assert batch is not None
             assert values(await batch) == [OK] * 32
-        tasks.cancel_scope.cancel()
 
-    assert turns > 4
+    assert turns.count > 4
 
 
 async def test_a_call_that_asks_the_host_ends_the_batch_and_goes_on_by_itself(bench: Bench) -> None:

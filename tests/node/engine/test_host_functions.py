@@ -16,6 +16,7 @@ from node.engine.host import GuestCall, HostInterface
 from node.engine.pace import Standing
 from tests.node.engine.components import KEY_VALUE
 from tests.node.engine.conftest import Bench, context
+from tests.turns import counted_turns
 
 
 def store(get: Callable[..., Any], note: Callable[..., Any] = lambda call, key: None) -> list[HostInterface]:
@@ -61,21 +62,11 @@ async def test_guest_on_a_worker_still_calls_on_the_event_loop(bench: Bench) -> 
 
 async def test_guest_that_only_calls_the_host_stays_on_the_loop_and_takes_turns(bench: Bench) -> None:
     pool = bench.pool(KEY_VALUE, imports=store(lambda call, key: 1))
-    turns = 0
-
-    async def take_turns() -> None:
-        nonlocal turns
-        while True:
-            await anyio.lowlevel.checkpoint()
-            turns += 1
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(take_turns)
+    async with counted_turns() as turns:
         assert await pool.call("-", "repeat", [4000], context()) == 4000
-        tasks.cancel_scope.cancel()
 
     assert pool.standing("-", "repeat") is Standing.TRUSTED
-    assert turns > 4
+    assert turns.count > 4
 
 
 async def test_function_sees_its_call_and_what_its_instance_keeps(bench: Bench) -> None:

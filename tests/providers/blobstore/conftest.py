@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from providers.blobstore.filesystem import FilesystemStore
 from providers.blobstore.nats import NatsStore
 from providers.blobstore.s3 import S3Settings, S3Store
 from tests.ports import own_port
+from tests.signals import resume, suspend
 
 START_SECONDS = 20.0
 
@@ -65,13 +64,12 @@ class S3Server:
     def suspend(self) -> None:
         """Stop the process without ending it, and return when it stands still."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+        suspend(self._process.pid)
 
     def resume(self) -> None:
         """Let a suspended process go on."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        resume(self._process.pid)
 
     def settings(self, **changes: Any) -> S3Settings:
         """With which a store connects to it."""

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 from lattice.errors import Trapped
@@ -17,6 +16,7 @@ from node.capabilities.wasi import Folder
 from node.capabilities.wasi.filesystem.open_files import OpenFiles
 from node.capabilities.wasi.streams import READ_BYTES, WRITE_BYTES
 from tests.node.capabilities.wasi.bare_guest import BareGuest
+from tests.turns import counted_turns
 
 CLOSED = {"closed": None}
 
@@ -176,18 +176,10 @@ async def test_a_failure_has_the_files_code_and_ends_the_stream(guest: BareGuest
 
 async def test_file_work_leaves_the_loop_to_others(guest: BareGuest, file: Path) -> None:
     os.truncate(file, 64 * 1024 * 1024)
-    stream, turns = await reading(guest), 0
+    stream = await reading(guest)
 
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            await anyio.lowlevel.checkpoint()
-            turns += 1
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(count)
+    async with counted_turns() as turns:
         for _ in range(50):
             assert len(await guest.stream("input-stream.blocking-read", stream, 1 << 20)) == READ_BYTES
-        tasks.cancel_scope.cancel()
 
-    assert turns > 50
+    assert turns.count > 50
